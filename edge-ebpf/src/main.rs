@@ -1,0 +1,3 @@
+//! Program entry points: what the kernel calls.
+#![no_std]
+#![no_main]

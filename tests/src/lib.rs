@@ -1,0 +1,1 @@
+//! The lab that the end-to-end tests run in.

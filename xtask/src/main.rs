@@ -1,0 +1,2 @@
+//! `cargo xtask`: sets up, builds, runs, tests and measures Breakwater.
+fn main() {}
