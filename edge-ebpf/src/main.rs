@@ -1,3 +1,71 @@
 //! Program entry points: what the kernel calls.
+//!
+//! Each is a shell around `edge_common::datapath`: read the clock, run the pipeline, count, act. No decision is
+//! taken here.
 #![no_std]
 #![no_main]
+#![allow(internal_features, reason = "the target has no atomic methods; the intrinsics are all there is")]
+#![feature(asm_experimental_arch, core_intrinsics)]
+
+mod emit;
+mod frame;
+mod maps;
+mod tables;
+
+use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_jiffies64, macros::xdp, programs::XdpContext};
+use edge_common::{
+    abi::Outcome,
+    datapath::{self, Arrival},
+};
+
+use crate::{frame::XdpFrame, tables::KernelTables};
+
+/// The loopback interface has index 1 in every network namespace (net/core/dev.c, `LOOPBACK_IFINDEX`).
+const LOOPBACK: u32 = 1;
+
+/// The shield: judges every frame of an interface.
+#[xdp]
+pub fn breakwater(ctx: XdpContext) -> u32 {
+    let frame = XdpFrame::new(&ctx);
+    let ifindex = ctx.ingress_ifindex() as u32;
+    // SAFETY: the helper takes nothing and only reads a counter.
+    let tick = unsafe { bpf_jiffies64() };
+    let arrival = Arrival { tick, external: ifindex != LOOPBACK };
+    let judged = datapath::run(&frame, &KernelTables, arrival);
+    emit::count(&judged, &frame);
+    match judged.verdict.reason.outcome() {
+        Outcome::Pass => {
+            if judged.verdict.observed.is_some() {
+                emit::sample(&ctx, &judged, &frame, tick, ifindex);
+            }
+            xdp_action::XDP_PASS
+        }
+        Outcome::Drop => {
+            emit::sample(&ctx, &judged, &frame, tick, ifindex);
+            xdp_action::XDP_DROP
+        }
+    }
+}
+
+/// Drops everything: the floor that benchmarks compare with.
+#[xdp]
+pub fn floor(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
+}
+
+/// Tells the time: writes jiffies and the monotonic clock into the first 16 bytes of the frame it is run on.
+#[xdp]
+pub fn clock(ctx: XdpContext) -> u32 {
+    frame::write_clock(&ctx);
+    xdp_action::XDP_PASS
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -51,8 +51,40 @@ pub struct Shield {
     pub allow: Vec<IpNet>,
     /// Sources that are always dropped.
     pub deny: Vec<IpNet>,
+    /// ICMP packets of one source host to any protected address.
+    pub icmp: Option<Rate>,
+    /// `auto` may take generic mode where native is refused.
+    pub allow_generic: bool,
+    /// A stop takes the shield off; the default leaves it working.
+    pub detach_on_exit: bool,
+    /// Later fragments to a protected address pass.
+    pub pass_fragments: bool,
+    /// Packets to a protected address whose headers are cut short or malformed pass.
+    pub pass_malformed: bool,
+    /// Sources that cannot be real are dropped on external interfaces.
+    pub drop_martians: bool,
     /// Most bans kept at once; preallocated.
     pub max_bans: NonZeroU32,
+}
+
+impl Default for Shield {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            mode: AttachMode::Auto,
+            observe: false,
+            limits: Limits::default(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            icmp: None,
+            allow_generic: false,
+            detach_on_exit: false,
+            pass_fragments: false,
+            pass_malformed: false,
+            drop_martians: true,
+            max_bans: NonZeroU32::MIN.saturating_add(65_535),
+        }
+    }
 }
 
 /// How the XDP program is attached.

@@ -4,3 +4,4 @@
 //! names aya, `kernel` never names hyper, `config` performs no I/O beyond reading its files.
 
 pub mod config;
+pub mod kernel;

@@ -1,0 +1,122 @@
+//! Why a packet passed or was dropped. The discriminant *is* the index of the counter.
+
+use super::assert_layout;
+
+/// What became of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It goes on to the stack.
+    Pass,
+    /// It ends here.
+    Drop,
+}
+
+/// One list for the program, `status`, metrics and the documentation.
+macro_rules! reasons {
+    ($($variant:ident = $index:literal, $outcome:ident, $name:literal, $text:literal;)*) => {
+        /// Why a packet passed or was dropped.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        #[repr(u8)]
+        pub enum Reason {
+            $(#[doc = $text] $variant = $index,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of their counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Stable snake-case name, as in metrics and `status --json`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One line for people.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// Whether packets with this reason pass or end.
+            #[inline(always)]
+            pub const fn outcome(self) -> Outcome {
+                match self { $(Self::$variant => Outcome::$outcome,)* }
+            }
+
+            /// The reason behind a counter's index or an event's byte.
+            pub const fn from_index(index: u8) -> Option<Self> {
+                match index { $($index => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    NotIp = 0, Pass, "not_ip", "not IPv4 or IPv6, or too short to tell";
+    NotProtected = 1, Pass, "not_protected", "for nothing that is protected";
+    Admitted = 2, Pass, "admitted", "for a protected service, within its limits";
+    AllowListed = 3, Pass, "allow_listed", "would have been dropped, but the source is on the allow list";
+    Signalling = 4, Pass, "signalling", "path MTU or neighbour discovery, which is never limited";
+    Banned = 5, Drop, "banned", "the source is banned";
+    Denied = 6, Drop, "denied", "the source is on the deny list";
+    Fragment = 7, Drop, "fragment", "a later fragment: it carries no port to judge by";
+    Truncated = 8, Drop, "truncated", "the frame ends inside a header";
+    Malformed = 9, Drop, "malformed", "a header contradicts itself, or too many extension headers";
+    BadFlags = 10, Drop, "bad_flags", "TCP flags that no connection sends";
+    SameAddress = 11, Drop, "same_address", "the source is the destination";
+    Martian = 12, Drop, "martian", "the source cannot be real on this interface";
+    ZeroPort = 13, Drop, "zero_port", "source port zero";
+    SourcePackets = 14, Drop, "source_packets", "the source host is over its packet limit";
+    SourceSyns = 15, Drop, "source_syns", "the source host is over its limit of new connections";
+    SourceBytes = 16, Drop, "source_bytes", "the source host is over its byte limit";
+    NetworkPackets = 17, Drop, "network_packets", "the source network is over its packet limit";
+    NetworkSyns = 18, Drop, "network_syns", "the source network is over its limit of new connections";
+    NetworkBytes = 19, Drop, "network_bytes", "the source network is over its byte limit";
+    SourceIcmp = 20, Drop, "source_icmp", "the source host is over its ICMP limit";
+    Contended = 21, Drop, "contended", "too many cores charged the same limiter cell at once";
+    Internal = 22, Drop, "internal", "a table the program needs is missing";
+}
+
+impl Reason {
+    /// Counters a service has: the reasons, rounded up so that the layout can grow.
+    pub const SLOTS: u32 = 32;
+}
+const _: () = assert!(Reason::ALL.len() <= Reason::SLOTS as usize);
+
+/// Element of the per-CPU counter table; index `service id * Reason::SLOTS + reason`, and in the second half of
+/// the table the same for packets that were only observed.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of frames.
+    pub bytes: u64,
+}
+assert_layout!(Counter, size = 16, align = 8);
+
+/// Samples that were not taken, by why; one element a CPU.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Lost {
+    /// The CPU had used up its samples for the tick.
+    pub over_budget: u64,
+    /// The ring buffer was full: user space reads too slowly.
+    pub buffer_full: u64,
+}
+assert_layout!(Lost, size = 16, align = 8);
+
+/// What user space counts for the operator beside the packets. The discriminant is the index of the counter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Alert {
+    /// Bans merged into a wider prefix because the table was full.
+    BansAggregated = 0,
+    /// Bans that found no room at all.
+    BansRefused = 1,
+    /// Bans held back by the ceiling on bans a minute.
+    BansOverCeiling = 2,
+}
+
+impl Alert {
+    /// Elements of the alert table.
+    pub const SLOTS: u32 = 16;
+}

@@ -1,0 +1,51 @@
+//! Stage 4: the deny list. A bitmap over coarse prefixes stands before the trie, the dearest look-up there is.
+
+use super::{Packet, Step, Tables};
+use crate::{
+    abi::{Addr, Control, Family, Params, Reason},
+    algo::hash,
+};
+
+/// IPv4 sources are hinted by their /24.
+pub const V4_GRAIN: u32 = 96 + 24;
+/// IPv6 sources are hinted by their /32; entries shorter than that set [`Control::DENY_SHORT_V6`].
+pub const V6_GRAIN: u32 = 32;
+/// Number of hint bits of one copy, minus one.
+pub const DENY_HINT_MASK: u32 = (1 << 24) - 1;
+
+/// Leaves with [`Reason::Denied`] if the source is on the deny list.
+#[inline(always)]
+pub(super) fn stage<T: Tables>(packet: &Packet, params: &Params, tables: &T, control: Control) -> Step<()> {
+    if !control.has(Control::HAS_DENY) {
+        return Step::Continue(());
+    }
+    let copy = control.copy(Control::DENY);
+    if hinted(&packet.src, params, tables, control, copy) && tables.denied(copy, &packet.src) {
+        return Step::Break(Reason::Denied);
+    }
+    Step::Continue(())
+}
+
+#[inline(always)]
+fn hinted<T: Tables>(src: &Addr, params: &Params, tables: &T, control: Control, copy: u32) -> bool {
+    if control.has(Control::DENY_SHORT_V6) && src.family() == Family::V6 {
+        return true;
+    }
+    let (word, bit) = deny_hint(src, params);
+    tables.deny_hint_word(copy, word) >> bit & 1 == 1
+}
+
+/// Where the deny hint of an address lies: the word's index and the bit in it.
+///
+/// An IPv4 address has the bit of its /24 number; an IPv6 address that of the hash of its /32.
+#[inline(always)]
+pub const fn deny_hint(addr: &Addr, params: &Params) -> (u32, u32) {
+    let index = match addr.family() {
+        Family::V4 => u32::from_be(addr.0[3]) >> 8,
+        Family::V6 => {
+            let h = hash::address(&addr.masked(V6_GRAIN), &params.seeds, V6_GRAIN as u64);
+            hash::low_index(h, DENY_HINT_MASK)
+        }
+    };
+    (index >> 6, index & 63)
+}

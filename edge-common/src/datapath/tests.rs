@@ -1,0 +1,1 @@
+//! Verdict tables over the in-memory maps.

@@ -1,0 +1,44 @@
+//! IPv4 headers (RFC 791).
+
+use super::Frame;
+use crate::abi::Addr;
+
+/// Bytes of a header without options.
+const MIN_HEADER: u32 = 20;
+
+/// What the pipeline needs of an IPv4 header.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// Source, v4-mapped.
+    pub src: Addr,
+    /// Destination, v4-mapped.
+    pub dst: Addr,
+    /// Protocol of the payload.
+    pub protocol: u8,
+    /// Offset of the payload from the start of the frame.
+    pub payload: u32,
+    /// Not the first fragment: the payload does not begin with a header.
+    pub later_fragment: bool,
+    /// Version, header length or total length contradict each other.
+    pub malformed: bool,
+}
+
+/// Reads the header at `offset`; `None` if the frame ends inside it.
+#[inline(always)]
+pub fn read<F: Frame>(frame: &F, offset: u32) -> Option<Header> {
+    let version_ihl = frame.u8(offset)?;
+    let total = u32::from(frame.u16_be(offset + 2)?);
+    let fragment = frame.u16_be(offset + 6)?;
+    let protocol = frame.u8(offset + 9)?;
+    let src = Addr::from_v4_word(frame.word(offset + 12)?);
+    let dst = Addr::from_v4_word(frame.word(offset + 16)?);
+    let header = u32::from(version_ihl & 0xf) * 4;
+    Some(Header {
+        src,
+        dst,
+        protocol,
+        payload: offset + header,
+        later_fragment: fragment & 0x1fff != 0,
+        malformed: version_ihl >> 4 != 4 || header < MIN_HEADER || total < header,
+    })
+}

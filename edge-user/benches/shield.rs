@@ -1,0 +1,285 @@
+//! Nanoseconds a packet by path, beside a program that drops everything, by `BPF_PROG_TEST_RUN`.
+//!
+//! `cargo xtask bench shield` runs it. Rounds of all paths are interleaved on one pinned CPU and medians of thread
+//! CPU time are printed, with the ratio to the empty program of the same round: the ratio travels, the
+//! nanoseconds do not. Needs root.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use aya::programs::{TestRun, TestRunOptions, Xdp, XdpMode};
+use edge_common::abi::{BanSource, Control};
+use edge_user::{
+    config::{Limits, Protocol, Rate, Service, Shield},
+    kernel::{
+        Pins, ShieldTables,
+        bans::BanOrder,
+        lists::List,
+        loader::{self, Sizes},
+        pins::Lock,
+        services,
+    },
+};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Packets of one measurement.
+const REPEAT: u32 = 200_000;
+/// Interleaved rounds.
+const ROUNDS: usize = 15;
+/// Distinct sources of the "random sources" path: as many single runs, since the harness repeats one packet.
+const RANDOM_SOURCES: u32 = 100_000;
+
+const EDGE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const PORT: u16 = 443;
+
+fn main() -> Result<()> {
+    // `cargo bench` passes `--bench`; anything else is a filter on the paths' names.
+    let filter: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    pin_to_cpu(1)?;
+    let pins = Pins::new(Path::new("/sys/fs/bpf/breakwater-bench"));
+    let result = bench(&pins, &filter);
+    pins.remove()?;
+    _ = std::fs::remove_dir("/sys/fs/bpf/breakwater-bench");
+    result
+}
+
+/// One path through the pipeline.
+struct Case {
+    name: &'static str,
+    /// Ratio to the empty program that the path is meant to stay under.
+    target: Option<f64>,
+    program: &'static str,
+    packet: Vec<u8>,
+    /// What the program must answer, so that the path measured is the one meant.
+    action: u32,
+    /// Control bits that are set meanwhile.
+    control: u64,
+}
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+
+fn bench(pins: &Pins, filter: &[String]) -> Result<()> {
+    let mut ebpf = loader::load_private(Sizes::default(), pins)?;
+    let lock = pins.lock()?;
+    let mut tables = ShieldTables::open(pins)?;
+    prepare(&mut tables, &lock)?;
+    // A program that is attached somewhere runs its repeats without a pause of 25 ms a call.
+    let keeper: &mut Xdp = loader::program(&mut ebpf, loader::FLOOR)?;
+    let keep = Namespace::with_loopback(keeper);
+    report_size(&mut ebpf)?;
+
+    let cases: Vec<Case> = cases()
+        .into_iter()
+        .filter(|case| case.name == FLOOR || filter.is_empty() || filter.iter().any(|word| case.name.contains(word.as_str())))
+        .collect();
+    let mut samples: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    for round in 0..ROUNDS + 1 {
+        for (index, case) in cases.iter().enumerate() {
+            tables.control.set_bits(0, case.control);
+            let nanos = measure(&mut ebpf, case)?;
+            tables.control.clear_bits(0, case.control);
+            if round > 0 {
+                samples.entry(index).or_default().push(nanos);
+            }
+        }
+    }
+    print(&cases, &samples);
+    random_sources(&mut ebpf)?;
+    drop(keep);
+    Ok(())
+}
+
+const FLOOR: &str = "empty program";
+
+fn cases() -> Vec<Case> {
+    let tcp = |src: [u8; 4], port: u16, flags: u8| frame(src, port, flags);
+    vec![
+        Case { name: FLOOR, target: None, program: loader::FLOOR, packet: tcp([10, 1, 0, 1], PORT, 0x10), action: XDP_DROP, control: 0 },
+        Case { name: "to nothing protected", target: Some(1.8), program: loader::PROGRAM, packet: tcp([10, 1, 0, 1], 80, 0x10), action: XDP_PASS, control: 0 },
+        Case { name: "banned source", target: Some(2.3), program: loader::PROGRAM, packet: tcp([10, 9, 0, 9], PORT, 0x10), action: XDP_DROP, control: 0 },
+        Case { name: "limited, default tier", target: Some(3.0), program: loader::PROGRAM, packet: tcp([10, 1, 0, 2], PORT, 0x10), action: XDP_DROP, control: 0 },
+        Case { name: "admitted, default tier", target: None, program: loader::PROGRAM, packet: tcp([10, 1, 0, 3], 8443, 0x10), action: XDP_PASS, control: 0 },
+        Case { name: "admitted, exact state", target: Some(3.5), program: loader::PROGRAM, packet: tcp([10, 1, 0, 4], 8443, 0x10), action: XDP_PASS, control: 0 },
+        Case { name: "admitted, deny list of 10,000", target: None, program: loader::PROGRAM, packet: tcp([10, 1, 0, 3], 8443, 0x10), action: XDP_PASS, control: Control::HAS_DENY },
+    ]
+}
+
+fn prepare(tables: &mut ShieldTables, lock: &Lock) -> Result<()> {
+    let service = |name: &str, port, per_second, burst| Service {
+        name: name.into(),
+        address: Some(IpAddr::V4(EDGE)),
+        protocol: Protocol::Tcp,
+        port,
+        limits: Limits {
+            source_packets: Some(Rate { per_second, burst }),
+            source_syns: Some(Rate { per_second, burst }),
+            network_packets: Some(Rate { per_second, burst }),
+            ..Limits::default()
+        },
+    };
+    let services = [
+        // Refuses nearly all of the repeats.
+        service("limited", PORT, 100, 100),
+        // Admits all: 300,000 a round at most, and the burst refills before the next.
+        service("roomy", 8443, 400_000_000, 250_000_000),
+    ];
+    let plan = services::plan(&Shield::default(), &services, tables.params.hz)?;
+    tables.apply_services(lock, &plan, &[], 0, 0)?;
+    tables.ban(
+        lock,
+        &BanOrder {
+            net: "10.9.0.9/32".parse()?,
+            duration: Some(Duration::from_secs(3600)),
+            source: BanSource::Operator,
+            new_connections_only: false,
+            repeats: 0,
+            note: String::new(),
+        },
+    )?;
+    tables.earn("10.1.0.4".parse()?)?;
+    let deny: Vec<_> = (0..10_000_u32)
+        .map(|n| ipnet::IpNet::new(IpAddr::V4(Ipv4Addr::from(0xc000_0000 | (n * 7919) << 8)), 24))
+        .collect::<Result<_, _>>()?;
+    tables.replace_list(lock, List::Deny, &deny)?;
+    tables.control.clear_bits(0, Control::HAS_DENY);
+    Ok(())
+}
+
+fn measure(ebpf: &mut aya::Ebpf, case: &Case) -> Result<f64> {
+    let program = loader::program(ebpf, case.program)?;
+    let before = thread_ns();
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(&case.packet),
+        repeat: REPEAT,
+        ..TestRunOptions::new()
+    })?;
+    let nanos = (thread_ns() - before) as f64 / f64::from(REPEAT);
+    anyhow::ensure!(
+        result.return_value == case.action,
+        "{}: the program answered {} instead of {}",
+        case.name,
+        result.return_value,
+        case.action
+    );
+    Ok(nanos)
+}
+
+/// Many sources, one run each: the system call is subtracted by the empty program's single runs.
+fn random_sources(ebpf: &mut aya::Ebpf) -> Result<()> {
+    let mut single = |name: &'static str, spread: bool| -> Result<f64> {
+        let mut state = 0x9e37_79b9_u32;
+        let mut packet = frame([10, 1, 0, 3], 8443, 0x10);
+        let program = loader::program(ebpf, name)?;
+        let before = thread_ns();
+        for _ in 0..RANDOM_SOURCES {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            if spread {
+                packet[26..30].copy_from_slice(&(state | 0x0100_0000).to_be_bytes());
+            }
+            program.test_run(TestRunOptions { data_in: Some(&packet), ..TestRunOptions::new() })?;
+        }
+        Ok((thread_ns() - before) as f64 / f64::from(RANDOM_SOURCES))
+    };
+    let mut differences = Vec::new();
+    let mut hits = Vec::new();
+    for _ in 0..5 {
+        let floor = single(loader::FLOOR, true)?;
+        let random = single(loader::PROGRAM, true)?;
+        let fixed = single(loader::PROGRAM, false)?;
+        differences.push(random - floor);
+        hits.push(fixed - floor);
+    }
+    println!(
+        "\nrandom sources, single runs (over the empty program's): {:.0} ns; one source the same way: {:.0} ns",
+        median(&mut differences),
+        median(&mut hits)
+    );
+    Ok(())
+}
+
+fn print(cases: &[Case], samples: &BTreeMap<usize, Vec<f64>>) {
+    let floor = samples.get(&0).cloned().unwrap_or_default();
+    println!("{:<34} {:>8} {:>8} {:>8}   {}", "path", "ns", "spread", "x floor", "target");
+    for (index, case) in cases.iter().enumerate() {
+        let Some(values) = samples.get(&index) else { continue };
+        let mut nanos = values.clone();
+        let mut ratios: Vec<f64> = values.iter().zip(&floor).map(|(value, floor)| value / floor).collect();
+        let (low, high) = (quantile(&mut nanos, 0.1), quantile(&mut nanos, 0.9));
+        let target = case.target.map_or_else(String::new, |target| format!("<= {target}"));
+        println!(
+            "{:<34} {:>8.1} {:>8} {:>8.2}   {target}",
+            case.name,
+            median(&mut nanos),
+            format!("{low:.0}-{high:.0}"),
+            median(&mut ratios)
+        );
+    }
+}
+
+fn report_size(ebpf: &mut aya::Ebpf) -> Result<()> {
+    let info = loader::program(ebpf, loader::PROGRAM)?.info()?;
+    println!(
+        "verified instructions: {}; translated: {} bytes; machine code: {} bytes\n",
+        info.verified_instruction_count().unwrap_or_default(),
+        info.size_translated().unwrap_or_default(),
+        info.size_jitted()
+    );
+    Ok(())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    quantile(values, 0.5)
+}
+
+fn quantile(values: &mut [f64], q: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(((values.len().saturating_sub(1)) as f64 * q).round() as usize).copied().unwrap_or_default()
+}
+
+fn thread_ns() -> u64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+fn pin_to_cpu(cpu: usize) -> Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).context("pinning the bench to a CPU")
+}
+
+/// Keeps the program attached to a loopback interface nobody uses, in a namespace of this thread's own.
+struct Namespace;
+
+impl Namespace {
+    fn with_loopback(program: &mut Xdp) -> Option<Self> {
+        // SAFETY: only this thread is affected, and nothing else of the process relies on its namespace.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.ok()?;
+        program.attach("lo", XdpMode::Skb).ok()?;
+        Some(Self)
+    }
+}
+
+/// A minimal TCP segment to the edge.
+fn frame(src: [u8; 4], port: u16, flags: u8) -> Vec<u8> {
+    let mut bytes = vec![0_u8; 64];
+    bytes[12..14].copy_from_slice(&0x0800_u16.to_be_bytes());
+    bytes[14] = 0x45;
+    bytes[16..18].copy_from_slice(&50_u16.to_be_bytes());
+    bytes[22] = 64;
+    bytes[23] = 6;
+    bytes[26..30].copy_from_slice(&src);
+    bytes[30..34].copy_from_slice(&EDGE.octets());
+    bytes[34..36].copy_from_slice(&40_000_u16.to_be_bytes());
+    bytes[36..38].copy_from_slice(&port.to_be_bytes());
+    bytes[46] = 0x50;
+    bytes[47] = flags;
+    bytes
+}

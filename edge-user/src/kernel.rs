@@ -1,0 +1,24 @@
+//! The kernel side: loads, attaches, pins and adopts the shield; reads and writes its maps.
+//!
+//! The only user of aya. Everything works with the daemon running or not: the state is in the pinned maps, and
+//! whoever holds the lock on the pin directory may change it. Nothing here knows HTTP.
+
+pub mod attach;
+pub mod bans;
+pub mod clock;
+pub mod counters;
+pub mod earned;
+pub mod error;
+pub mod events;
+pub mod interfaces;
+pub mod lists;
+pub mod loader;
+pub mod mapped;
+pub mod pins;
+pub mod services;
+pub mod tables;
+
+pub use clock::Clock;
+pub use error::KernelError;
+pub use pins::Pins;
+pub use tables::ShieldTables;

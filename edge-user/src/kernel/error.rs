@@ -1,0 +1,161 @@
+//! What can go wrong with the kernel side, in words that say what to do.
+
+use std::{io, path::PathBuf};
+
+/// Why an operation on the shield failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// A capability is missing.
+    #[error("missing {missing}: {what}\n  run as root, or grant the capability; {works}")]
+    Privilege {
+        /// The capabilities, comma-separated.
+        missing: String,
+        /// What needs them.
+        what: &'static str,
+        /// What still works without.
+        works: &'static str,
+    },
+    /// The kernel cannot run the program.
+    #[error("this kernel cannot run the shield: {0}")]
+    Unsupported(String),
+    /// There is no BPF file system where the state is pinned.
+    #[error("no BPF file system at {path}: {source}\n  mount one: mount -t bpf bpf {path}")]
+    NoBpffs {
+        /// Where it was expected.
+        path: PathBuf,
+        /// Why it could not be mounted.
+        source: io::Error,
+    },
+    /// No such interface.
+    #[error("interface {0} does not exist; `ip link` lists them")]
+    NoInterface(String),
+    /// Something else is attached.
+    #[error(
+        "interface {interface} already runs the XDP program {name:?} (id {id})\n  \
+         it is not Breakwater's: detach it, or let `--replace` take its place"
+    )]
+    ForeignProgram {
+        /// The interface.
+        interface: String,
+        /// Name of the program, as the kernel keeps it.
+        name: String,
+        /// Its id.
+        id: u32,
+    },
+    /// The driver refused.
+    #[error("cannot attach to {interface} in {mode} mode: {reason}")]
+    Attach {
+        /// The interface.
+        interface: String,
+        /// `native` or `generic`.
+        mode: &'static str,
+        /// What the kernel said, and what it usually means.
+        reason: String,
+    },
+    /// The shield is not there.
+    #[error("the shield is not attached (nothing pinned at {0})\n  `breakwater run` or `breakwater attach` starts it")]
+    NotAttached(PathBuf),
+    /// The ban table is full of bans that cannot be merged.
+    #[error("the ban table is full ({capacity} bans) and no two of them share a network to merge\n  raise shield.max_bans")]
+    BansFull {
+        /// Its capacity.
+        capacity: u32,
+    },
+    /// The prefix length is not one that bans are kept at.
+    #[error("cannot ban {net}: bans are kept at /32 and /24 (IPv4) and /128, /64, /56 and /48 (IPv6)")]
+    BanPrefix {
+        /// What was asked for.
+        net: ipnet::IpNet,
+    },
+    /// An address that must never be banned.
+    #[error("refusing to ban {net}: it covers {why}")]
+    BanRefused {
+        /// What was asked for.
+        net: ipnet::IpNet,
+        /// What it covers.
+        why: String,
+    },
+    /// More services than the tables hold.
+    #[error("{count} services: at most {max} fit")]
+    TooManyServices {
+        /// Wanted.
+        count: usize,
+        /// Most.
+        max: u32,
+    },
+    /// A rate that cells cannot count at this kernel's tick rate.
+    #[error("service {service}: {limit}: {reason}")]
+    Rate {
+        /// The service.
+        service: String,
+        /// Which limit.
+        limit: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// A map operation failed.
+    #[error("{what}: {source}")]
+    Map {
+        /// What was attempted.
+        what: &'static str,
+        /// aya's word for it.
+        source: aya::maps::MapError,
+    },
+    /// A program operation failed.
+    #[error("{what}: {source}")]
+    Program {
+        /// What was attempted.
+        what: &'static str,
+        /// aya's word for it.
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// The object could not be loaded.
+    #[error("loading the shield: {0}")]
+    Load(Box<aya::EbpfError>),
+    /// A file operation failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was attempted.
+        what: String,
+        /// The system's word for it.
+        source: io::Error,
+    },
+}
+
+impl KernelError {
+    /// Wraps an I/O error with what was attempted.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+
+    /// Wraps a map error with what was attempted.
+    pub fn map(what: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
+        move |source| Self::Map { what, source }
+    }
+
+    /// Wraps a program error with what was attempted.
+    pub fn program(what: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> Self {
+        move |source| Self::Program { what, source: Box::new(source) }
+    }
+
+    /// The process's exit code for it.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Privilege { .. } => 4,
+            Self::Unsupported(_) => 5,
+            Self::NoBpffs { .. }
+            | Self::NoInterface(_)
+            | Self::ForeignProgram { .. }
+            | Self::Attach { .. }
+            | Self::NotAttached(_)
+            | Self::BansFull { .. }
+            | Self::Map { .. }
+            | Self::Program { .. }
+            | Self::Load(_)
+            | Self::Io { .. } => 1,
+            Self::BanPrefix { .. } | Self::BanRefused { .. } => 2,
+            Self::TooManyServices { .. } | Self::Rate { .. } => 3,
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The ring buffer of sampled drops. One reader at a time: the daemon, or `capture` without one.
+
+use aya::maps::{Map, MapData, RingBuf};
+use edge_common::abi::Event;
+use tokio::io::unix::AsyncFd;
+
+use super::{KernelError, Pins, tables::open};
+
+/// Reads samples.
+
+pub struct EventReader {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl EventReader {
+    /// Opens the pinned ring buffer.
+    ///
+    /// # Errors
+    /// Nothing is pinned, or it cannot be opened.
+    pub fn open(pins: &Pins) -> Result<Self, KernelError> {
+        let ring = RingBuf::try_from(Map::RingBuf(open(pins, "EVENTS")?)).map_err(KernelError::map("opening EVENTS"))?;
+        let ring = AsyncFd::register(ring).map_err(|error| KernelError::io("polling EVENTS")(error.into()))?;
+        Ok(Self { ring })
+    }
+
+    /// Waits for samples and hands each to `take`, at most `most` of them.
+    ///
+    /// # Errors
+    /// Polling fails.
+    pub async fn read(&mut self, most: usize, mut take: impl FnMut(&Event)) -> Result<(), KernelError> {
+        let mut ready = self.ring.readable_mut().await.map_err(KernelError::io("polling EVENTS"))?;
+        let ring = ready.get_inner_mut();
+        for _ in 0..most {
+            let Some(item) = ring.next() else {
+                ready.clear_ready();
+                return Ok(());
+            };
+            if let Some(event) = decode(&item) {
+                take(&event);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An event from its bytes; `None` if the length is wrong.
+fn decode(bytes: &[u8]) -> Option<Event> {
+    if bytes.len() != size_of::<Event>() {
+        return None;
+    }
+    // SAFETY: the length is that of `Event`, which is `Pod`: any bytes are a value, and no alignment is assumed.
+    Some(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
+}

@@ -1,0 +1,166 @@
+//! Where the kernel state lives in the BPF file system, and the lock on it.
+//!
+//! ```text
+//! <bpffs>/breakwater/v1/maps/<NAME>      every map
+//! <bpffs>/breakwater/v1/links/<ifname>   one XDP link an interface: as long as it exists, the shield works
+//! ```
+//! The version is that of the map layout ([`edge_common::abi::VERSION`]): programs of another layout never meet
+//! these maps.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use edge_common::abi;
+use rustix::fs::{FlockOperation, StatFs, flock, statfs};
+
+use super::KernelError;
+
+/// Where the BPF file system is usually mounted.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+/// Magic number of the BPF file system (include/uapi/linux/magic.h, `BPF_FS_MAGIC`).
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// The pin directory of this layout version.
+#[derive(Debug, Clone)]
+pub struct Pins {
+    bpffs: PathBuf,
+    root: PathBuf,
+}
+
+/// Holds the exclusive right to change the kernel state, until dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _directory: File,
+}
+
+impl Pins {
+    /// The pins under the BPF file system (or a directory in one) `bpffs`.
+    pub fn new(bpffs: &Path) -> Self {
+        let root = bpffs.join("breakwater").join(format!("v{}", abi::VERSION));
+        Self { bpffs: bpffs.to_path_buf(), root }
+    }
+
+    /// Directory of the maps.
+    pub fn maps(&self) -> PathBuf {
+        self.root.join("maps")
+    }
+
+    /// Pin of the map `name`.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+
+    /// Directory of the links.
+    pub fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    /// Pin of the link to the interface `name`.
+    pub fn link(&self, name: &str) -> PathBuf {
+        self.links().join(name)
+    }
+
+    /// The directory that everything is in.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether there is any state.
+    pub fn exist(&self) -> bool {
+        self.map("CONTROL").exists()
+    }
+
+    /// Names of the interfaces that have a pinned link, sorted.
+    ///
+    /// # Errors
+    /// The directory cannot be read (not if it does not exist).
+    pub fn linked_interfaces(&self) -> Result<Vec<String>, KernelError> {
+        let mut names = Vec::new();
+        let entries = match fs::read_dir(self.links()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+            Err(error) => return Err(KernelError::io(format!("reading {}", self.links().display()))(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(KernelError::io("reading the pinned links"))?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Makes the directories, mounting the BPF file system if it is missing.
+    ///
+    /// # Errors
+    /// No BPF file system and none can be mounted; the directory cannot be made.
+    pub fn prepare(&self) -> Result<(), KernelError> {
+        let mount_point = existing_ancestor(&self.bpffs);
+        if !is_bpffs(&mount_point) {
+            mount_bpffs(Path::new(DEFAULT_BPFFS), &self.bpffs)?;
+        }
+        for directory in [self.maps(), self.links()] {
+            fs::create_dir_all(&directory).map_err(KernelError::io(format!("making {}", directory.display())))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the lock, waiting for whoever has it.
+    ///
+    /// # Errors
+    /// There is nothing pinned.
+    pub fn lock(&self) -> Result<Lock, KernelError> {
+        let directory = File::open(&self.root).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => KernelError::NotAttached(self.root.clone()),
+            _ => KernelError::io(format!("opening {}", self.root.display()))(error),
+        })?;
+        flock(&directory, FlockOperation::LockExclusive)
+            .map_err(|error| KernelError::io(format!("locking {}", self.root.display()))(error.into()))?;
+        Ok(Lock { _directory: directory })
+    }
+
+    /// Removes every pin of this layout and the directories that are left empty. Links first: the program must be
+    /// gone before its maps are.
+    ///
+    /// # Errors
+    /// A pin cannot be removed.
+    pub fn remove(&self) -> Result<(), KernelError> {
+        for directory in [self.links(), self.maps()] {
+            let Ok(entries) = fs::read_dir(&directory) else { continue };
+            for entry in entries.flatten() {
+                fs::remove_file(entry.path())
+                    .map_err(KernelError::io(format!("removing {}", entry.path().display())))?;
+            }
+        }
+        for directory in [self.links(), self.maps(), self.root.clone(), self.bpffs.join("breakwater")] {
+            // Fails where another layout version still has pins, which is as it should be.
+            _ = fs::remove_dir(directory);
+        }
+        Ok(())
+    }
+}
+
+fn existing_ancestor(path: &Path) -> PathBuf {
+    path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/")).to_path_buf()
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    // The field's type differs between targets; the magic number is 32 bits on all of them.
+    statfs(path).is_ok_and(|StatFs { f_type, .. }| f_type as u64 & 0xffff_ffff == BPF_FS_MAGIC)
+}
+
+fn mount_bpffs(at: &Path, wanted: &Path) -> Result<(), KernelError> {
+    let refused = |source: io::Error| KernelError::NoBpffs { path: at.to_path_buf(), source };
+    if !wanted.starts_with(at) {
+        return Err(KernelError::NoBpffs {
+            path: wanted.to_path_buf(),
+            source: io::Error::new(io::ErrorKind::Unsupported, "not a BPF file system"),
+        });
+    }
+    rustix::mount::mount("bpf", at, "bpf", rustix::mount::MountFlags::empty(), None)
+        .map_err(|error| refused(error.into()))?;
+    tracing::info!(path = %at.display(), "mounted a BPF file system");
+    Ok(())
+}

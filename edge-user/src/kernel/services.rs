@@ -1,0 +1,254 @@
+//! Writes the protected services: into the copy of the tables that is not in force, then one flip.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use edge_common::{
+    abi::{
+        Addr, AddressFlags, Control, LimitKind, LimitParams, PortEntry, Service,
+        service::{MAX_CHAIN, MAX_SERVICES, NAME_BYTES, PORTS},
+    },
+    algo::gcra::{self, ScaleError},
+};
+
+use super::{KernelError, ShieldTables, pins::Lock};
+use crate::config::{self, Limits, Protocol, Rate};
+
+/// Index and identifier of the entry that judges packets to protected addresses that carry no port.
+const ADDRESS_ENTRY: u16 = 1;
+/// First identifier of a configured service.
+const FIRST_ID: u16 = 2;
+/// Bits of the control word that this module owns.
+const OWNED: u64 = Control::SERVICES | Control::ANY_LOCAL;
+
+/// The service tables, ready to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePlan {
+    services: Vec<(String, Service, Protocol, u16)>,
+    address_entry: Service,
+}
+
+/// Translates the configured services for a kernel with `hz` ticks a second.
+///
+/// # Errors
+/// More services than fit, or a rate that cells cannot count; names the service and the limit.
+pub fn plan(shield: &config::Shield, services: &[config::Service], hz: u32) -> Result<ServicePlan, KernelError> {
+    let room = MAX_SERVICES - u32::from(FIRST_ID);
+    if services.len() > room as usize {
+        return Err(KernelError::TooManyServices { count: services.len(), max: room });
+    }
+    let mut by_port: HashMap<(u16, bool), u32> = HashMap::new();
+    let mut planned = Vec::with_capacity(services.len());
+    for service in services {
+        let sharing = by_port.entry((service.port, service.protocol == Protocol::Tcp)).or_default();
+        *sharing += 1;
+        if *sharing > MAX_CHAIN {
+            return Err(KernelError::TooManyServices { count: *sharing as usize, max: MAX_CHAIN });
+        }
+        let limits = scale(&service.name, &service.limits, hz)?;
+        let entry = Service {
+            addr: service.address.map_or(Addr::UNSPECIFIED, Addr::from),
+            limit_set: limit_set(&limits),
+            flags: if service.address.is_none() { Service::ANY_LOCAL } else { 0 },
+            limits,
+            ..Service::default()
+        };
+        planned.push((service.name.clone(), entry, service.protocol, service.port));
+    }
+    let mut limits = [LimitParams::default(); LimitKind::COUNT];
+    if let Some(rate) = shield.icmp {
+        limits[LimitKind::SourceIcmp as usize] = scale_one("shield", "icmp", rate, hz, false)?;
+    }
+    let address_entry = Service { limit_set: limit_set(&limits), limits, ..Service::default() };
+    Ok(ServicePlan { services: planned, address_entry })
+}
+
+fn scale(service: &str, limits: &Limits, hz: u32) -> Result<[LimitParams; LimitKind::COUNT], KernelError> {
+    let mut scaled = [LimitParams::default(); LimitKind::COUNT];
+    let all = [
+        (LimitKind::SourcePackets, "source_packets", limits.source_packets, false),
+        (LimitKind::SourceSyns, "source_syns", limits.source_syns, false),
+        (LimitKind::SourceBytes, "source_bytes", limits.source_bytes, true),
+        (LimitKind::NetworkPackets, "network_packets", limits.network_packets, false),
+        (LimitKind::NetworkSyns, "network_syns", limits.network_syns, false),
+        (LimitKind::NetworkBytes, "network_bytes", limits.network_bytes, true),
+    ];
+    for (kind, name, rate, bytes) in all {
+        if let Some(rate) = rate {
+            scaled[kind as usize] = scale_one(service, name, rate, hz, bytes)?;
+        }
+    }
+    Ok(scaled)
+}
+
+fn scale_one(
+    service: &str,
+    limit: &'static str,
+    rate: Rate,
+    hz: u32,
+    bytes: bool,
+) -> Result<LimitParams, KernelError> {
+    gcra::scale(rate.per_second, rate.burst, hz, bytes).map_err(|error| KernelError::Rate {
+        service: service.to_owned(),
+        limit,
+        reason: match error {
+            ScaleError::ZeroRate => "a rate of 0 would drop everything: deny or ban instead".into(),
+            ScaleError::BurstTooSmall { least } => format!(
+                "a burst of {} is smaller than two timer ticks of this rate; {least} is the least with {hz} ticks a second",
+                rate.burst
+            ),
+            ScaleError::BurstTooLarge { most } => {
+                format!("a burst of {} is too large for this rate; {most} is the most", rate.burst)
+            }
+            ScaleError::RateTooLarge => format!("{} a second is too large", rate.per_second),
+        },
+    })
+}
+
+/// Equal limits share cells: FNV-1a over their words, folded to 16 bits.
+fn limit_set(limits: &[LimitParams]) -> u16 {
+    let mut h = 0xcbf2_9ce4_8422_2325_u64;
+    for limit in limits {
+        for word in [limit.units_per_tick, limit.cost, limit.capacity] {
+            h = (h ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    (h ^ (h >> 16) ^ (h >> 32) ^ (h >> 48)) as u16
+}
+
+impl ShieldTables {
+    /// Puts the plan in force at one instant. `also` is what else of the control word changes with it: the bits
+    /// of `mask` take the values of `bits`.
+    ///
+    /// # Errors
+    /// The table of addresses cannot be written; nothing has been put in force then.
+    pub fn apply_services(
+        &mut self,
+        _lock: &Lock,
+        plan: &ServicePlan,
+        local: &[IpAddr],
+        mask: u64,
+        bits: u64,
+    ) -> Result<(), KernelError> {
+        let control = self.control();
+        let next = 1 - control.copy(Control::SERVICES);
+        let ids = self.assign_ids(plan);
+        self.clear_copy(next);
+        let base = next * MAX_SERVICES;
+        self.services.set(base + u32::from(ADDRESS_ENTRY), plan.address_entry);
+        let mut heads: BTreeMap<u16, PortEntry> = BTreeMap::new();
+        for ((name, service, protocol, port), id) in plan.services.iter().zip(ids) {
+            let entry = heads.entry(*port).or_default();
+            let head = match protocol {
+                Protocol::Tcp => &mut entry.tcp,
+                Protocol::Udp => &mut entry.udp,
+            };
+            self.services.set(base + u32::from(id), Service { id, next: *head, ..*service });
+            *head = id;
+            self.names.set(u32::from(id), padded(name));
+        }
+        for (port, entry) in heads {
+            self.ports.set(next * PORTS + u32::from(port), entry);
+        }
+        let stale = self.write_addresses(plan, local)?;
+        let any_local = plan.services.iter().any(|(_, service, ..)| service.flags & Service::ANY_LOCAL != 0);
+        let mut word = control.0 & !(OWNED | mask) | bits & mask;
+        word |= if next == 1 { Control::SERVICES } else { 0 };
+        word |= if any_local { Control::ANY_LOCAL } else { 0 };
+        self.control.store(0, word);
+        for addr in stale {
+            _ = self.addresses.remove(&addr);
+        }
+        Ok(())
+    }
+
+    /// Brings the table of addresses up to date after an address came or went.
+    ///
+    /// # Errors
+    /// The table cannot be written.
+    pub fn refresh_addresses(&mut self, plan: &ServicePlan, local: &[IpAddr]) -> Result<(), KernelError> {
+        for addr in self.write_addresses(plan, local)? {
+            _ = self.addresses.remove(&addr);
+        }
+        Ok(())
+    }
+
+    /// Services in force, as (identifier, name).
+    pub fn service_names(&self) -> Vec<(u16, String)> {
+        let base = self.control().copy(Control::SERVICES) * MAX_SERVICES;
+        (FIRST_ID..MAX_SERVICES as u16)
+            .filter(|id| self.services.get(base + u32::from(*id)).is_some_and(|service| service.id == *id))
+            .map(|id| (id, self.names.get(u32::from(id)).map_or_else(String::new, |name| text(&name))))
+            .collect()
+    }
+
+    /// The service in force with this identifier.
+    pub fn service(&self, id: u16) -> Option<Service> {
+        self.services.get(self.control().copy(Control::SERVICES) * MAX_SERVICES + u32::from(id))
+    }
+
+    /// Writes the addresses wanted, and returns those that are there but no longer wanted.
+    fn write_addresses(&mut self, plan: &ServicePlan, local: &[IpAddr]) -> Result<Vec<Addr>, KernelError> {
+        let mut wanted: HashMap<Addr, u32> = HashMap::new();
+        for address in local {
+            *wanted.entry(Addr::from(*address)).or_default() |= AddressFlags::LOCAL;
+        }
+        for (_, service, ..) in &plan.services {
+            if service.flags & Service::ANY_LOCAL == 0 {
+                *wanted.entry(service.addr).or_default() |= AddressFlags::PROTECTED;
+            }
+        }
+        for (addr, flags) in &wanted {
+            self.addresses.insert(addr, flags, 0).map_err(KernelError::map("writing ADDRESSES"))?;
+        }
+        Ok(self.addresses.keys().flatten().filter(|addr| !wanted.contains_key(addr)).collect())
+    }
+
+    /// Identifiers for the plan's services: the one it has, or the lowest free one.
+    fn assign_ids(&self, plan: &ServicePlan) -> Vec<u16> {
+        let known: HashMap<String, u16> = self.service_names().into_iter().map(|(id, name)| (name, id)).collect();
+        let mut taken: Vec<u16> =
+            plan.services.iter().filter_map(|(name, ..)| known.get(name).copied()).collect();
+        // A name that is gone keeps its identifier until the table is full, so its counters are not mixed up with
+        // another's at once.
+        let mut free = (FIRST_ID..MAX_SERVICES as u16)
+            .filter(|id| !taken.contains(id))
+            .collect::<Vec<_>>();
+        free.sort_by_key(|id| known.values().any(|held| held == id));
+        let mut free = free.into_iter();
+        plan.services
+            .iter()
+            .map(|(name, ..)| known.get(name).copied().or_else(|| free.next()).unwrap_or(FIRST_ID))
+            .inspect(|id| taken.push(*id))
+            .collect()
+    }
+
+    fn clear_copy(&self, copy: u32) {
+        for index in 0..MAX_SERVICES {
+            self.services.set(copy * MAX_SERVICES + index, Service::default());
+        }
+        for port in 0..PORTS {
+            if self.ports.get(copy * PORTS + port) != Some(PortEntry::default()) {
+                self.ports.set(copy * PORTS + port, PortEntry::default());
+            }
+        }
+    }
+}
+
+fn padded(name: &str) -> [u8; NAME_BYTES] {
+    let mut bytes = [0; NAME_BYTES];
+    let mut end = name.len().min(NAME_BYTES);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    bytes[..end].copy_from_slice(&name.as_bytes()[..end]);
+    bytes
+}
+
+/// The text before the first NUL.
+pub(super) fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

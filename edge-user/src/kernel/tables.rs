@@ -1,0 +1,121 @@
+//! Typed handles on the pinned maps.
+
+use aya::{
+    Pod,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray},
+};
+use edge_common::abi::{
+    Addr, Alert, Ban, BanKey, Control, Counter, Earned, Lost, Params, PortEntry, Service,
+    ban::NOTE_BYTES, service::NAME_BYTES,
+};
+
+use super::{Clock, KernelError, Pins, mapped::Mapped};
+
+/// Every map that user space touches but the ring buffer.
+
+pub struct ShieldTables {
+    /// The control word.
+    pub control: Mapped<u64>,
+    /// The parameters fixed at load.
+    pub params: Params,
+    /// Converts ticks.
+    pub clock: Clock,
+    /// Both copies of the port table.
+    pub ports: Mapped<PortEntry>,
+    /// Both copies of the service table.
+    pub services: Mapped<Service>,
+    /// Names by service identifier.
+    pub names: Mapped<[u8; NAME_BYTES]>,
+    /// Flags of local and protected addresses.
+    pub addresses: HashMap<MapData, Addr, u32>,
+    /// Hint words.
+    pub hints: Mapped<u64>,
+    /// Bans.
+    pub bans: HashMap<MapData, BanKey, Ban>,
+    /// Why bans were made, in words.
+    pub notes: HashMap<MapData, BanKey, [u8; NOTE_BYTES]>,
+    /// Entries that `bans` has room for.
+    pub ban_capacity: u32,
+    /// Hint words of both copies of the deny list.
+    pub deny_hints: Mapped<u64>,
+    /// Both copies of the deny list.
+    pub deny: [LpmTrie<MapData, Addr, u8>; 2],
+    /// Both copies of the allow list.
+    pub allow: [LpmTrie<MapData, Addr, u8>; 2],
+    /// Exact state of sources that earned it.
+    pub earned: HashMap<MapData, Addr, Earned>,
+    /// Counters by service and reason.
+    pub counters: PerCpuArray<MapData, Counter>,
+    /// Samples lost.
+    pub lost: PerCpuArray<MapData, Lost>,
+    /// What user space counts.
+    pub alerts: Mapped<u64>,
+}
+
+impl ShieldTables {
+    /// Opens the pinned maps.
+    ///
+    /// # Errors
+    /// Nothing is pinned, a map has another layout, or the right to open it is missing.
+    pub fn open(pins: &Pins) -> Result<Self, KernelError> {
+        if !pins.exist() {
+            return Err(KernelError::NotAttached(pins.root().to_path_buf()));
+        }
+        let params: Array<MapData, Params> = convert(Map::Array(open(pins, "PARAMS")?))?;
+        let params = params.get(&0, 0).map_err(KernelError::map("reading PARAMS"))?;
+        let bans = open(pins, "BANS")?;
+        let ban_capacity = bans.info().map_err(KernelError::map("describing BANS"))?.max_entries();
+        Ok(Self {
+            control: mapped(pins, "CONTROL")?,
+            clock: Clock::new(&params),
+            params,
+            ports: mapped(pins, "PORT_TABLE")?,
+            services: mapped(pins, "SERVICES")?,
+            names: mapped(pins, "NAMES")?,
+            addresses: convert(Map::HashMap(open(pins, "ADDRESSES")?))?,
+            hints: mapped(pins, "HINTS")?,
+            bans: convert(Map::HashMap(bans))?,
+            notes: convert(Map::HashMap(open(pins, "NOTES")?))?,
+            ban_capacity,
+            deny_hints: mapped(pins, "DENY_HINTS")?,
+            deny: [trie(pins, "DENY_A")?, trie(pins, "DENY_B")?],
+            allow: [trie(pins, "ALLOW_A")?, trie(pins, "ALLOW_B")?],
+            earned: convert(Map::HashMap(open(pins, "EARNED")?))?,
+            counters: convert(Map::PerCpuArray(open(pins, "COUNTERS")?))?,
+            lost: convert(Map::PerCpuArray(open(pins, "LOST")?))?,
+            alerts: mapped(pins, "ALERTS")?,
+        })
+    }
+
+    /// The control word now.
+    pub fn control(&self) -> Control {
+        Control(self.control.get(0).unwrap_or_default())
+    }
+
+    /// Counts something for the operator.
+    pub fn alert(&self, alert: Alert, amount: u64) {
+        self.alerts.add(alert as u32, amount);
+    }
+
+    /// What was counted for the operator.
+    pub fn alerts(&self, alert: Alert) -> u64 {
+        self.alerts.get(alert as u32).unwrap_or_default()
+    }
+}
+
+/// Opens one pinned map.
+pub(super) fn open(pins: &Pins, name: &'static str) -> Result<MapData, KernelError> {
+    MapData::from_pin(pins.map(name)).map_err(KernelError::map(name))
+}
+
+fn mapped<T: Pod>(pins: &Pins, name: &'static str) -> Result<Mapped<T>, KernelError> {
+    Mapped::new(&open(pins, name)?)
+}
+
+fn trie(pins: &Pins, name: &'static str) -> Result<LpmTrie<MapData, Addr, u8>, KernelError> {
+    convert(Map::LpmTrie(open(pins, name)?))
+}
+
+fn convert<T: TryFrom<Map, Error = aya::maps::MapError>>(map: Map) -> Result<T, KernelError> {
+    T::try_from(map).map_err(KernelError::map("opening a pinned map"))
+}
