@@ -33,11 +33,12 @@ use std::{
 use ipnet::IpNet;
 
 use self::quickstart::DEMO_PREFIX;
+pub(crate) use self::resolve::{is_interface_name, least_secret_bytes};
 pub use self::{
     error::{ConfigError, Report},
     load::LoadOptions,
     problem::{MAX_PROBLEMS, Problem, Severity},
-    quickstart::{QUICKSTART, QUICKSTART_ORIGIN, Quickstart},
+    quickstart::{QUICKSTART, QUICKSTART_ISSUER, QUICKSTART_ORIGIN, Quickstart},
     source::MAX_FILE_BYTES,
 };
 
@@ -88,6 +89,12 @@ impl Config {
     pub fn parse(text: &str, origin: &str, base_dir: &Path) -> Result<Loaded, ConfigError> {
         load::parse(text, origin, base_dir, &LoadOptions::default())
     }
+}
+
+/// Parses a network in CIDR form or a single address by the rules of the configuration; an error is what is wrong
+/// and what to do about it.
+pub fn parse_network(text: &str) -> Result<IpNet, (String, String)> {
+    value::network(text).map_err(|bad| (bad.message, bad.help))
 }
 
 /// `[shield]`: the XDP program and its limits.

@@ -129,7 +129,9 @@ fn open(path: &Path, exposure: Exposure) -> Result<File, Fault> {
 
 fn unreadable(path: &Path, error: &io::Error) -> Fault {
     let help = match error.kind() {
-        io::ErrorKind::NotFound => "paths are relative to the configuration file",
+        io::ErrorKind::NotFound => {
+            "it must exist; a relative path in a configuration starts at its directory"
+        }
         io::ErrorKind::PermissionDenied => "the daemon's user must be able to read it",
         _ => "the file must be readable",
     };

@@ -44,7 +44,16 @@ impl Default for LoadOptions<'_> {
 pub(super) fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, ConfigError> {
     let origin = path.display().to_string();
     match source::read(path) {
-        Ok(text) => parse(&text, &origin, path.parent().unwrap_or(Path::new("")), options),
+        Ok(text) => {
+            // Absolute, so that key files are found again after the process has changed its directory.
+            let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            parse(
+                &text,
+                &origin,
+                absolute.parent().unwrap_or(Path::new("")),
+                options,
+            )
+        }
         Err(ReadError::Io(source)) => Err(ConfigError::Read {
             path: path.to_owned(),
             source,

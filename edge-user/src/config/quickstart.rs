@@ -10,6 +10,9 @@ pub const QUICKSTART: &str = include_str!("../../../examples/quickstart.toml");
 /// What the built-in configuration is called in messages.
 pub const QUICKSTART_ORIGIN: &str = "built-in quick start";
 
+/// `issuer` of the built-in configuration's provider.
+pub const QUICKSTART_ISSUER: &str = "breakwater-quickstart";
+
 /// How the built-in configuration names endpoints that live in the process.
 pub(super) const DEMO_PREFIX: &str = "demo:";
 
@@ -22,11 +25,19 @@ pub struct Quickstart {
     pub site: SocketAddr,
     /// Where the demo GraphQL service listens.
     pub graphql: SocketAddr,
-    /// The generated HMAC secret, at least 32 bytes.
+    /// The generated HMAC secret; see [`Quickstart::secret_from`].
     pub secret: Vec<u8>,
 }
 
 impl Quickstart {
+    /// Spells random bytes as text, so that the secret survives in a file whose final newline is not part of it.
+    pub fn secret_from(random: [u8; 32]) -> Vec<u8> {
+        use base64::Engine;
+        base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .encode(random)
+            .into_bytes()
+    }
+
     pub(super) fn demo(&self, name: &str) -> Option<SocketAddr> {
         match name {
             "site" => Some(self.site),

@@ -8,6 +8,7 @@ mod auth;
 mod gateway;
 mod offences;
 mod paths;
+mod provider;
 mod shield;
 
 use std::{collections::HashMap, num::NonZeroU32, path::Path, time::Duration};
@@ -20,6 +21,8 @@ use super::{
     suggest,
     value::Item,
 };
+
+pub(crate) use self::{provider::least_secret_bytes, shield::is_interface_name};
 
 /// What the checks share.
 pub(super) struct Checks<'c> {
@@ -185,7 +188,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
     let services = shield::services(items(&raw.service), shield.limits, checks);
     let listeners = gateway::listeners(items(&raw.listener), checks);
     let upstreams = gateway::upstreams(items(&raw.upstream), items(&raw.listener), checks);
-    let providers = auth::providers(items(&raw.provider), checks);
+    let providers = provider::providers(items(&raw.provider), checks);
 
     let mut upstream_names = Names::new(items(&raw.upstream).iter().map(|item| item.value.name.value()));
     let mut provider_names = Names::new(items(&raw.provider).iter().map(|item| item.value.name.value()));
