@@ -9,7 +9,7 @@ use super::StatusRequest;
 #[command(after_long_help = "\
 Examples:
   breakwater status
-  breakwater status --json | jq .counters")]
+  breakwater status --json | jq")]
 pub(super) struct StatusArgs {
     /// Print JSON instead of a table.
     #[arg(long)]

@@ -53,7 +53,7 @@ section! {
         network_bytes: RateSetting,
     }
 
-    RawRate as "limit" {
+    RawRate as "rate" {
         per_second: u64,
         burst: u64,
     }

@@ -210,6 +210,13 @@ macro_rules! section {
                 &self.place
             }
         }
-    )+};
+    )+
+
+    /// Every section with its keys.
+    #[cfg(test)]
+    pub(super) const SECTIONS: &[(&str, &[&str])] = &[
+        $(($table, &[$(stringify!($key)),+])),+
+    ];
+    };
 }
 pub(super) use section;

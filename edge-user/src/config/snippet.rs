@@ -10,10 +10,13 @@ use super::source::Source;
 /// Most characters of a line that are shown.
 const MAX_WIDTH: usize = 100;
 
+/// Longest line that is shown at all, in bytes: a list of a million entries may stand in one.
+const MAX_LINE_BYTES: usize = 64 * 1024;
+
 /// Characters kept before the place when a long line is cut.
 const LEAD: usize = 30;
 
-/// Parts of key names that make a value unfit for printing, unless the key names a file or a variable.
+/// Parts of key names that make a value unfit for printing, unless the key names a file.
 const SECRET_WORDS: [&str; 6] = ["secret", "key", "password", "passwd", "token", "credential"];
 
 /// One line with the place marked.
@@ -30,6 +33,12 @@ impl Snippet {
     /// Cuts the line that `span` starts in.
     pub(super) fn cut(source: &Source<'_>, span: &Range<usize>) -> Self {
         let (line, _) = source.line(span.start);
+        if line.len() > MAX_LINE_BYTES {
+            return Self {
+                text: format!("(a line of {} bytes)", line.len()),
+                ..Self::default()
+            };
+        }
         let shown: String = blank_secret(line)
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
@@ -78,13 +87,25 @@ fn blank_secret(line: &str) -> String {
     if !names.chain([name]).any(is_secret_name) {
         return line.to_owned();
     }
+    // The name of a variable helps; a secret written in its place must not be shown.
+    if name.trim().ends_with("_env") && is_variable_name(value.trim().trim_matches(['"', '\''])) {
+        return line.to_owned();
+    }
     let blank = |c: char| if c.is_whitespace() { c } else { '*' };
     format!("{name}={}", value.chars().map(blank).collect::<String>())
 }
 
 fn is_secret_name(name: &str) -> bool {
     let name = name.trim().trim_matches(['"', '\'']).to_ascii_lowercase();
-    SECRET_WORDS.iter().any(|word| name.contains(word)) && !name.ends_with("_file") && !name.ends_with("_env")
+    SECRET_WORDS.iter().any(|word| name.contains(word)) && !name.ends_with("_file")
+}
+
+/// Whether `text` is what variables are called by custom: capitals, digits and `_`. Only then is it shown.
+pub(super) fn is_variable_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
+        && text
+            .chars()
+            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
 #[cfg(test)]
@@ -101,6 +122,8 @@ mod tests {
                 "p = * **** * **** ******** * *** *",
             ),
             ("secret_file = \"/etc/s\"", "secret_file = \"/etc/s\""),
+            ("secret_env = \"JWT_KEY\"", "secret_env = \"JWT_KEY\""),
+            ("secret_env = \"hunter2\"", "secret_env = *********"),
             ("name = \"a\"", "name = \"a\""),
             ("-----BEGIN PRIVATE KEY-----", "***************************"),
         ];
@@ -121,6 +144,16 @@ mod tests {
         assert!(snippet.text.chars().count() <= MAX_WIDTH + 6, "{}", snippet.text);
         assert_eq!(&snippet.text[snippet.indent..snippet.indent + 5], "\"bad\"");
         assert_eq!(snippet.carets(), "^^^^^");
+    }
+
+    #[test]
+    fn endless_lines_are_not_shown() {
+        let line = format!("allow = [{}]", "'10.0.0.0/8',".repeat(10_000));
+        let snippet = Snippet::cut(&Source::new(&line), &(100..112));
+        assert_eq!(
+            (snippet.text.as_str(), snippet.carets().as_str()),
+            ("(a line of 130010 bytes)", "^")
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod documentation;
 mod examples;
 mod mistakes;
 
@@ -305,6 +306,7 @@ fn no_message_repeats_a_secret() {
         "[[provider]]\nname = 'p'\nalgorithms = ['HS256']\nkey = 'hunter2'\n",
         "[[provider]]\nname = 'p'\nalgorithms = ['HS256']\nsecret = 'hunter2'\n",
         "[[provider]]\nname = 'p'\nalgorithms = ['HS256']\nsecret_env = 'SHORT_SECRET'\n",
+        "[[provider]]\nname = 'p'\nalgorithms = ['HS256']\nsecret_env = 'hunter2'\n",
         "provider = [{ name = 'p', algorithms = ['HS256'], secret = 'hunter2' }]\n",
         "key = hunter2\n",
         "password = 'hunter2\n",

@@ -10,6 +10,7 @@ use crate::config::{
     keyfile::{self, Exposure},
     raw::RawProvider,
     section::{Field, Key, Section},
+    snippet::is_variable_name,
     suggest,
     value::Item,
 };
@@ -205,17 +206,20 @@ fn env_secret(name: &str, least: usize, checks: &Checks<'_>) -> Result<KeySource
             "as in \"JWT_SECRET\"",
         ));
     }
+    // The secret itself is easily written where its variable's name belongs.
+    let shown = if is_variable_name(name) {
+        format!(" `{name}`")
+    } else {
+        String::new()
+    };
     let Some(value) = (checks.options.env)(name) else {
         return Err(keyfile::Fault::new(
-            format!("the environment variable `{name}` is not set"),
+            format!("the environment variable{shown} is not set"),
             "set it for the daemon, or use `secret_file`",
         ));
     };
-    keyfile::long_enough(
-        value.as_encoded_bytes().len(),
-        least,
-        &format!("the secret in `{name}`"),
-    )?;
+    let what = format!("the secret in the environment variable{shown}");
+    keyfile::long_enough(value.as_encoded_bytes().len(), least, &what)?;
     Ok(KeySource::SecretEnv(name.to_owned()))
 }
 
