@@ -256,7 +256,10 @@ fn a_bad_configuration_ends_every_verb_that_reads_one() {
     ] {
         let (exit, out, errors) = run(arguments);
         assert_eq!((exit, out.as_str()), (Exit::InvalidConfig, ""), "{arguments:?}");
-        assert!(errors.starts_with("error: must be between 1 and"), "{errors}");
+        assert!(
+            errors.starts_with("error: `threshold` must be between 1 and"),
+            "{errors}"
+        );
         assert!(errors.contains("edge.toml:2:13 (offences.threshold)"), "{errors}");
     }
     let (exit, _, errors) = run(&["run", "--config", "/nonexistent.toml"]);

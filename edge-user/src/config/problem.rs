@@ -103,6 +103,17 @@ pub(super) struct Place {
     pub(super) key: String,
 }
 
+impl Place {
+    /// The key itself, quoted, to begin a sentence with.
+    pub(super) fn subject(&self) -> String {
+        let key = self
+            .key
+            .rsplit_once('.')
+            .map_or(self.key.as_str(), |(_, key)| key);
+        format!("`{key}`")
+    }
+}
+
 /// A problem before it is located.
 #[derive(Debug)]
 #[must_use]

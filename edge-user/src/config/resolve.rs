@@ -52,11 +52,15 @@ impl Checks<'_> {
             return default;
         };
         if value.is_zero() {
-            self.error(at, "must be longer than zero");
+            self.error(at, format!("{} must be longer than zero", at.subject()));
         } else if *value > longest {
             self.error(
                 at,
-                format!("must be at most {}", humantime::format_duration(longest)),
+                format!(
+                    "{} must be at most {}",
+                    at.subject(),
+                    humantime::format_duration(longest)
+                ),
             );
         }
         *value
@@ -70,7 +74,10 @@ impl Checks<'_> {
             .filter(|value| *value <= largest)
             .and_then(NonZeroU32::new);
         if number.is_none() {
-            self.error(at, format!("must be between 1 and {largest}, is {value}"));
+            self.error(
+                at,
+                format!("{} must be between 1 and {largest}, is {value}", at.subject()),
+            );
         }
         number
     }
@@ -82,7 +89,11 @@ impl Checks<'_> {
         {
             self.error(
                 at,
-                format!("has {} entries, more than the {most} allowed", value.len()),
+                format!(
+                    "{} has {} entries, more than the {most} allowed",
+                    at.subject(),
+                    value.len()
+                ),
             );
         }
     }
@@ -104,7 +115,7 @@ impl Checks<'_> {
         if value.is_empty() || value.len() > bounds::MAX_NAME_BYTES || !value.chars().all(allowed) {
             self.error_help(
                 at,
-                "is not a name",
+                "this is not a name",
                 format!("1 to {} letters, digits, `-`, `_` or `.`", bounds::MAX_NAME_BYTES),
             );
         }

@@ -65,7 +65,9 @@ impl FromToml for u64 {
             DeValue::Integer(integer) => match Self::from_str_radix(integer.as_str(), integer.radix()) {
                 Ok(value) => return Some(value),
                 Err(_) if integer.as_str().starts_with('-') => {
-                    Finding::error(path.place(at), "must not be negative")
+                    let at = path.place(at);
+                    let message = format!("{} must not be negative", at.subject());
+                    Finding::error(at, message)
                 }
                 Err(_) => Finding::error(path.place(at), "the number is too large"),
             },

@@ -47,7 +47,7 @@ fn rule_is_absent(raw: &RawRoute, checks: &mut Checks<'_>) {
     for at in providers.into_iter().chain(scopes) {
         checks.error_help(
             at,
-            "has no meaning while `auth` is \"none\"",
+            format!("{} has no meaning while `auth` is \"none\"", at.subject()),
             "write auth = \"required\" or \"optional\", or remove it",
         );
     }
@@ -97,7 +97,7 @@ fn scopes(raw: &RawRoute, checks: &mut Checks<'_>) -> Vec<String> {
         if item.value.is_empty() || !item.value.bytes().all(valid) {
             checks.error_help(
                 &item.at(at),
-                "is not one scope",
+                "this is not one scope",
                 "printable ASCII without blanks, `\"` and `\\`",
             );
         }

@@ -37,13 +37,13 @@ fn provider(raw: &RawProvider, checks: &mut Checks<'_>) -> Option<Provider> {
     let key = key_source(raw, algorithms.as_deref(), checks);
     for field in [raw.issuer.field()].into_iter().flatten() {
         if field.value.is_empty() {
-            checks.error(&field.at, "must not be empty");
+            checks.error(&field.at, "`issuer` must not be empty");
         }
     }
     if let Some(Field { value: list, at }) = raw.audiences.field() {
         checks.bounded(&raw.audiences, bounds::MAX_ITEMS);
         for item in list.iter().filter(|item| item.value.is_empty()) {
-            checks.error(&item.at(at), "must not be empty");
+            checks.error(&item.at(at), "an audience must not be empty");
         }
     }
     let leeway = leeway(raw, checks);
@@ -202,7 +202,7 @@ pub(crate) fn least_secret_bytes(algorithm: Algorithm) -> usize {
 fn env_secret(name: &str, least: usize, checks: &Checks<'_>) -> Result<KeySource, keyfile::Fault> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(keyfile::Fault::new(
-            "is not the name of an environment variable",
+            "this is not the name of an environment variable",
             "as in \"JWT_SECRET\"",
         ));
     }

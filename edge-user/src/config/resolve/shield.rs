@@ -44,7 +44,7 @@ pub(super) fn shield(raw: Option<&RawShield>, checks: &mut Checks<'_>) -> Shield
     {
         checks.warn(
             at,
-            "has no effect unless `mode` is \"auto\"",
+            "`allow_generic` has no effect unless `mode` is \"auto\"",
             "remove one of the two",
         );
     }
@@ -171,7 +171,10 @@ fn rate(raw: &RawRate, checks: &mut Checks<'_>) -> Option<Rate> {
         return None;
     }
     if per_second.value > bounds::MAX_RATE {
-        checks.error(&per_second.at, format!("must be at most {}", bounds::MAX_RATE));
+        checks.error(
+            &per_second.at,
+            format!("`per_second` must be at most {}", bounds::MAX_RATE),
+        );
         return None;
     }
     burst_in_range(per_second.value, burst, checks);
