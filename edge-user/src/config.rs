@@ -1,17 +1,46 @@
 //! What the operator asked for, fully checked.
 //!
 //! The types here are what the rest of the program sees: every name resolved, every unit typed, every default
-//! filled in. How they are read from TOML, and how a mistake is reported, is in the submodules. Nothing here
-//! performs I/O beyond reading the files that the configuration names.
+//! filled in. How they are read from TOML, and how a mistake is reported, is in the submodules:
+//! `source -> (toml) -> section/value -> raw -> resolve -> Config`, with every problem collected on the way.
+//! Nothing here performs I/O beyond reading the configuration, looking at the files it names and looking up
+//! the environment variables it names. No message, and no `Debug` form, contains a secret.
+
+pub mod bounds;
+mod error;
+pub mod keyfile;
+mod load;
+mod problem;
+mod quickstart;
+mod raw;
+mod resolve;
+mod section;
+mod snippet;
+mod source;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod value;
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use ipnet::IpNet;
+
+use self::quickstart::DEMO_PREFIX;
+pub(crate) use self::resolve::{is_interface_name, least_secret_bytes};
+pub use self::{
+    error::{ConfigError, Report},
+    load::LoadOptions,
+    problem::{MAX_PROBLEMS, Problem, Severity},
+    quickstart::{QUICKSTART, QUICKSTART_ISSUER, QUICKSTART_ORIGIN, Quickstart},
+    source::MAX_FILE_BYTES,
+};
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +65,38 @@ pub struct Config {
     pub shutdown_grace: Duration,
 }
 
+/// A configuration that may be used, and what was noticed about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// Ready to use.
+    pub config: Config,
+    /// What somebody should look at, in the file's order.
+    pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// Reads and checks the file at `path`. Relative paths in it are relative to its directory.
+    pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+        load::load(path, &LoadOptions::default())
+    }
+
+    /// As [`Config::load`], with what is known of the kernel and the process.
+    pub fn load_with(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, ConfigError> {
+        load::load(path, options)
+    }
+
+    /// Checks `text`, which problems call `origin`; relative paths in it are relative to `base_dir`.
+    pub fn parse(text: &str, origin: &str, base_dir: &Path) -> Result<Loaded, ConfigError> {
+        load::parse(text, origin, base_dir, &LoadOptions::default())
+    }
+}
+
+/// Parses a network in CIDR form or a single address by the rules of the configuration; an error is what is wrong
+/// and what to do about it.
+pub fn parse_network(text: &str) -> Result<IpNet, (String, String)> {
+    value::network(text).map_err(|bad| (bad.message, bad.help))
+}
+
 /// `[shield]`: the XDP program and its limits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shield {
@@ -43,8 +104,12 @@ pub struct Shield {
     pub interfaces: Vec<String>,
     /// How to attach.
     pub mode: AttachMode,
+    /// Whether [`AttachMode::Auto`] may fall back to generic.
+    pub allow_generic: bool,
     /// Count what would be dropped, drop nothing.
     pub observe: bool,
+    /// What becomes of non-first fragments to a protected address, whose ports nobody can see.
+    pub fragments: FragmentPolicy,
     /// Limits of every service that does not set its own.
     pub limits: Limits,
     /// Sources that are never dropped.
@@ -53,38 +118,12 @@ pub struct Shield {
     pub deny: Vec<IpNet>,
     /// ICMP packets of one source host to any protected address.
     pub icmp: Option<Rate>,
-    /// `auto` may take generic mode where native is refused.
-    pub allow_generic: bool,
-    /// A stop takes the shield off; the default leaves it working.
-    pub detach_on_exit: bool,
-    /// Later fragments to a protected address pass.
-    pub pass_fragments: bool,
-    /// Packets to a protected address whose headers are cut short or malformed pass.
-    pub pass_malformed: bool,
+    /// What becomes of packets to a protected address whose headers are cut short or malformed.
+    pub malformed: FragmentPolicy,
     /// Sources that cannot be real are dropped on external interfaces.
     pub drop_martians: bool,
     /// Most bans kept at once; preallocated.
     pub max_bans: NonZeroU32,
-}
-
-impl Default for Shield {
-    fn default() -> Self {
-        Self {
-            interfaces: Vec::new(),
-            mode: AttachMode::Auto,
-            observe: false,
-            limits: Limits::default(),
-            allow: Vec::new(),
-            deny: Vec::new(),
-            icmp: None,
-            allow_generic: false,
-            detach_on_exit: false,
-            pass_fragments: false,
-            pass_malformed: false,
-            drop_martians: true,
-            max_bans: NonZeroU32::MIN.saturating_add(65_535),
-        }
-    }
 }
 
 /// How the XDP program is attached.
@@ -97,6 +136,16 @@ pub enum AttachMode {
     Native,
     /// In the stack, after the packet has its buffer: works everywhere, protects less.
     Generic,
+}
+
+/// What becomes of a packet to a protected address that carries nothing to judge it by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FragmentPolicy {
+    /// It is dropped, with its own reason.
+    #[default]
+    Drop,
+    /// It passes unjudged.
+    Pass,
 }
 
 /// Limits of one service; a `None` limits nothing.
@@ -223,19 +272,31 @@ pub struct Provider {
     pub sources: Vec<TokenSource>,
 }
 
-/// Where a provider's key comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where a provider's key comes from. `Debug` never shows a secret.
+#[derive(Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// HMAC secret, the file's bytes without a final newline.
     SecretFile(PathBuf),
     /// HMAC secret in an environment variable.
     SecretEnv(String),
-    /// HMAC secret made at start (quick start only; never in a file).
+    /// HMAC secret made at start (built-in quick start only; never in a file).
     Generated(Vec<u8>),
     /// PEM public key or certificate.
     PemFile(PathBuf),
     /// JWKS document.
     JwksFile(PathBuf),
+}
+
+impl fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SecretFile(path) => f.debug_tuple("SecretFile").field(path).finish(),
+            Self::SecretEnv(name) => f.debug_tuple("SecretEnv").field(name).finish(),
+            Self::Generated(_) => f.write_str("Generated(..)"),
+            Self::PemFile(path) => f.debug_tuple("PemFile").field(path).finish(),
+            Self::JwksFile(path) => f.debug_tuple("JwksFile").field(path).finish(),
+        }
+    }
 }
 
 /// Where a token is looked for.
@@ -258,8 +319,10 @@ pub struct Offences {
     pub threshold: NonZeroU32,
     /// Over what time they are counted.
     pub window: Duration,
-    /// How long the kernel drops the client.
+    /// How long the kernel drops the client the first time.
     pub ban: Duration,
+    /// The longest that repeats can make it.
+    pub max_ban: Duration,
     /// Tell, ban nobody.
     pub observe: bool,
     /// Peers that are never banned (trusted proxies, monitors), beside every local address.

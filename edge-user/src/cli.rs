@@ -1,0 +1,178 @@
+//! The command line: what each verb takes, checked, and where it goes.
+//!
+//! A verb is a file in `cli/`: its arguments and a function that makes a request of them. Requests are plain typed
+//! values, so that the layers below never see the command line's own types. One `match` hands each request on.
+//! Answers go to standard output, errors and the log to standard error. Nothing here panics on a closed pipe,
+//! prints a debug form or a backtrace.
+
+mod args;
+mod attach;
+mod ban;
+mod check;
+mod detach;
+mod exit;
+mod output;
+mod request;
+mod run;
+mod status;
+#[cfg(test)]
+mod tests;
+mod token;
+mod version;
+
+use std::{ffi::OsString, io::Write, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+pub use self::{
+    ban::MAX_REASON_CHARS,
+    exit::{CliError, Exit},
+    output::Output,
+    request::{AttachRequest, BanRequest, ConfigSource, DetachRequest, Overrides, RunRequest, StatusRequest},
+    token::QUICKSTART_KEY_FILE,
+};
+use crate::telemetry::logging::{self, LogFormat};
+
+/// Guards one machine's services: drops abusive packets in the kernel, routes and authenticates requests.
+#[derive(Debug, Parser)]
+#[command(
+    name = "breakwater",
+    version,
+    about = "An edge proxy that drops abusive traffic in the kernel (XDP), checks tokens and routes by path",
+    long_about = LONG_ABOUT,
+    after_help = "`breakwater help VERB` tells more about one verb; `breakwater --help` shows examples.",
+    after_long_help = AFTER_LONG_HELP
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+
+    #[command(flatten)]
+    logging: LogArgs,
+}
+
+const LONG_ABOUT: &str = "\
+An edge proxy for Linux machines. Its shield, an XDP program in the kernel, limits what each address may send and
+drops who is banned before a packet reaches a process. Its gateway, in this process, checks tokens (JWT in a cookie
+or a bearer header) and routes requests by path. What the gateway learns about a client, the shield enforces.";
+
+const AFTER_LONG_HELP: &str = "\
+Examples:
+  breakwater run                                     try it: a gateway on 127.0.0.1:8080 with two demo services
+  curl -H \"Authorization: Bearer $(breakwater token)\" http://127.0.0.1:8080/graphql
+  breakwater check edge.toml                         every mistake in a configuration, with file, line and key
+  breakwater run --config edge.toml                  the real thing, in the foreground
+  breakwater attach --config edge.toml               the shield alone; it stays when the command ends
+  breakwater ban add 192.0.2.7 --for 10m --reason \"scraping\"
+  breakwater status                                  what is dropped, and why
+  breakwater detach                                  take the shield off again
+
+Environment:
+  BREAKWATER_LOG     sets --log-level
+  NO_COLOR           if set, the log has no colours
+
+Exit codes:
+  0  done
+  1  it failed while running
+  2  the command line is wrong
+  3  the configuration is invalid
+  4  a privilege is missing (the message names it)
+  5  the kernel cannot do it (the message names the least version)";
+
+/// Where the log goes and what is in it.
+#[derive(Debug, Args)]
+struct LogArgs {
+    /// Log lines for people (`human`) or programs (`json`), on standard error.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "human",
+        global = true,
+        hide_possible_values = true,
+        help_heading = "Logging"
+    )]
+    log: LogFormat,
+
+    /// Log level: error, warn, info, debug or trace; or directives as in `info,edge_user::gateway=debug`.
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "BREAKWATER_LOG",
+        default_value = logging::DEFAULT_FILTER,
+        value_parser = args::log_filter,
+        global = true,
+        hide_env = true,
+        help_heading = "Logging"
+    )]
+    log_level: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Start the shield and the gateway, in the foreground; without a configuration, a demo to try.
+    Run(run::RunArgs),
+    /// Put the shield on interfaces without starting the gateway; it stays until `detach`.
+    Attach(attach::AttachArgs),
+    /// Take the shield off and remove what it kept in the kernel.
+    Detach(detach::DetachArgs),
+    /// Show what is protected, what was dropped and why; works with and without a running gateway.
+    Status(status::StatusArgs),
+    /// Ban addresses in the kernel, pardon them, list them.
+    Ban(ban::BanArgs),
+    /// Check a configuration and tell every mistake with file, line and key; changes nothing.
+    Check(check::CheckArgs),
+    /// Make a signed token to try a protected route with.
+    Token(token::TokenArgs),
+    /// Print the version.
+    Version,
+}
+
+/// Runs the process's command line; the whole of `main`.
+pub fn main() -> ExitCode {
+    run_from(std::env::args_os(), &mut Output::stdout(), &mut std::io::stderr()).into()
+}
+
+/// Runs `arguments`, the first being the program's name. Answers go to `out`, errors to `errors`.
+pub fn run_from(
+    arguments: impl IntoIterator<Item = OsString>,
+    out: &mut Output<impl Write>,
+    errors: &mut impl Write,
+) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return args::explain(&error, out, errors),
+    };
+    let done = logging::init(cli.logging.log, &cli.logging.log_level)
+        .or_else(|error| match error {
+            logging::LoggingError::Twice => Ok(()),
+            logging::LoggingError::Filter { .. } => Err(CliError::usage(error.to_string(), "")),
+        })
+        .and_then(|()| dispatch(cli.verb, out));
+    match done {
+        Ok(exit) => exit,
+        Err(error) => exit::report(&error, errors),
+    }
+}
+
+fn dispatch(verb: Verb, out: &mut Output<impl Write>) -> Result<Exit, CliError> {
+    match verb {
+        Verb::Run(args) => not_wired("run", &args.request()?),
+        Verb::Attach(args) => not_wired("attach", &args.request()?),
+        Verb::Detach(args) => not_wired("detach", &args.request()),
+        Verb::Status(args) => not_wired("status", &args.request()),
+        Verb::Ban(args) => not_wired("ban", &args.request()),
+        Verb::Check(args) => check::check(&args, out),
+        Verb::Token(args) => token::token(&args, out),
+        Verb::Version => version::version(out),
+    }
+}
+
+/// Stands where a verb's request is handed to the kernel's or the daemon's side.
+fn not_wired<R>(verb: &str, _request: &R) -> Result<Exit, CliError> {
+    Err(CliError::Failed {
+        exit: Exit::Runtime,
+        message: format!("`breakwater {verb}` is not wired in this build"),
+        remedy: None,
+    })
+}

@@ -1,0 +1,102 @@
+//! What the layers below are asked to do: plain values, already checked.
+
+use std::{path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+use crate::config::{AttachMode, Config};
+
+/// Where the daemon's configuration comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ConfigSource {
+    /// The built-in quick start. It needs what only the process has: load it by
+    /// [`Quickstart::load`](crate::config::Quickstart::load), then [`Overrides::apply`].
+    Quickstart,
+    /// A file.
+    File {
+        /// Where it is, for reloads: load it by [`Config::load`], then [`Overrides::apply`].
+        path: PathBuf,
+        /// What was in it, checked, overrides applied.
+        config: Box<Config>,
+    },
+}
+
+/// What the command line sets over the configuration, also over a reloaded one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Overrides {
+    /// Replace `shield.interfaces` if there are any.
+    pub interfaces: Vec<String>,
+    /// Replaces `shield.mode`.
+    pub mode: Option<AttachMode>,
+    /// Sets `shield.allow_generic`.
+    pub allow_generic: bool,
+}
+
+impl Overrides {
+    /// Puts the overrides over `config`.
+    pub fn apply(&self, config: &mut Config) {
+        if !self.interfaces.is_empty() {
+            config.shield.interfaces.clone_from(&self.interfaces);
+        }
+        if let Some(mode) = self.mode {
+            config.shield.mode = mode;
+        }
+        config.shield.allow_generic |= self.allow_generic;
+    }
+}
+
+/// `breakwater run`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunRequest {
+    /// Which configuration.
+    pub source: ConfigSource,
+    /// What the command line sets over it.
+    pub overrides: Overrides,
+}
+
+/// `breakwater attach`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttachRequest {
+    /// What the shield enforces, on which interfaces (at least one) and how; overrides applied.
+    pub config: Config,
+    /// Replace a foreign program on an interface instead of refusing.
+    pub replace: bool,
+}
+
+/// `breakwater detach`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DetachRequest {
+    /// From which interfaces; all if empty.
+    pub interfaces: Vec<String>,
+}
+
+/// `breakwater status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusRequest {
+    /// As JSON.
+    pub json: bool,
+}
+
+/// `breakwater ban …`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BanRequest {
+    /// Ban a network that the ban map can hold.
+    Add {
+        /// IPv4 /32 or /24, IPv6 /128, /64, /56 or /48; no bits beyond the prefix.
+        network: IpNet,
+        /// From now.
+        duration: Duration,
+        /// For people; one line of at most [`MAX_REASON_CHARS`](super::MAX_REASON_CHARS).
+        reason: Option<String>,
+    },
+    /// Lift a ban.
+    Delete {
+        /// Exactly as it was banned.
+        network: IpNet,
+    },
+    /// Show the bans in force.
+    List {
+        /// As JSON.
+        json: bool,
+    },
+}

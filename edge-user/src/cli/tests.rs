@@ -1,0 +1,449 @@
+//! The command line from outside: requests, answers, exit codes, and that errors stay one clear line.
+
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use clap::CommandFactory;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+
+use super::*;
+use crate::config::AttachMode;
+
+/// Runs a command line; the exit, standard output and standard error.
+fn run(arguments: &[&str]) -> (Exit, String, String) {
+    let arguments = std::iter::once("breakwater")
+        .chain(arguments.iter().copied())
+        .map(OsString::from);
+    let (mut out, mut errors) = (Vec::new(), Vec::new());
+    let exit = run_from(arguments, &mut Output::new(&mut out), &mut errors);
+    (
+        exit,
+        String::from_utf8(out).unwrap(),
+        String::from_utf8(errors).unwrap(),
+    )
+}
+
+fn verb(arguments: &[&str]) -> Verb {
+    let arguments = std::iter::once("breakwater").chain(arguments.iter().copied());
+    Cli::try_parse_from(arguments)
+        .unwrap_or_else(|error| panic!("{error}"))
+        .verb
+}
+
+fn file(dir: &tempfile::TempDir, name: &str, text: &str) -> String {
+    let path = dir.path().join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn help_shows_every_verb_examples_and_exit_codes() {
+    let (exit, out, errors) = run(&["--help"]);
+    assert_eq!((exit, errors.as_str()), (Exit::Done, ""));
+    for verb in [
+        "run", "attach", "detach", "status", "ban", "check", "token", "version", "help",
+    ] {
+        assert!(
+            out.contains(&format!("\n  {verb} ")),
+            "{verb} is missing in\n{out}"
+        );
+        if verb != "help" && verb != "version" {
+            let (exit, help, _) = run(&[verb, "--help"]);
+            assert_eq!(exit, Exit::Done);
+            assert!(help.contains("Examples:"), "{help}");
+        }
+    }
+    for code in 0..=5 {
+        assert!(
+            out.contains(&format!("\n  {code}  ")),
+            "exit code {code} is missing"
+        );
+    }
+    assert!(out.lines().all(|line| line.chars().count() <= 120), "{out}");
+}
+
+#[test]
+fn bad_command_lines_end_with_usage() {
+    for (arguments, expected) in [
+        (&["frobnicate"][..], "unrecognized subcommand 'frobnicate'"),
+        (
+            &["run", "--interface", "a/b"],
+            "an interface name has 1 to 15 bytes",
+        ),
+        (
+            &["run", "--mode", "fast"],
+            "invalid value 'fast' for '--mode <MODE>'",
+        ),
+        (
+            &["run", "--mode", "native", "--allow-generic"],
+            "error: --allow-generic is for --mode auto",
+        ),
+        (&["attach"], "--config <FILE>"),
+        (
+            &["ban", "add", "nonsense"],
+            "`nonsense` is not a network in CIDR form",
+        ),
+        (
+            &["ban", "add", "10.0.0.0/8"],
+            "a ban is /32 or /24; for other networks use `shield.deny`",
+        ),
+        (&["ban", "add", "10.0.0.1/24"], "has bits set beyond its prefix"),
+        (
+            &["ban", "add", "2001:db8::/32"],
+            "a ban is /128 or /64 or /56 or /48",
+        ),
+        (
+            &["ban", "add", "10.0.0.1", "--for", "0s"],
+            "must be longer than zero",
+        ),
+        (
+            &["ban", "add", "10.0.0.1", "--for", "10"],
+            "a number with its unit",
+        ),
+        (
+            &["ban", "add", "10.0.0.1", "--for", "2years"],
+            "a ban lasts at most",
+        ),
+        (
+            &["ban", "add", "10.0.0.1", "--reason", "a\nb"],
+            "one line of 1 to 120 characters",
+        ),
+        (&["token", "--claim", "novalue"], "NAME=VALUE"),
+        (&["token", "--algorithm", "RS256"], "one of HS256, HS384, HS512"),
+        (&["token", "--provider", "x"], "--config <FILE>"),
+        (
+            &["version", "--log-level", "gateway=loud"],
+            "a level (error, warn, info, debug, trace) or directives",
+        ),
+    ] {
+        let (exit, out, errors) = run(arguments);
+        assert_eq!((exit, out.as_str()), (Exit::Usage, ""), "{arguments:?}: {errors}");
+        assert!(errors.contains(expected), "{arguments:?} said\n{errors}");
+    }
+}
+
+#[test]
+fn requests_carry_the_arguments() {
+    let Verb::Run(args) = verb(&[
+        "run",
+        "-i",
+        "eth0",
+        "--interface",
+        "eth1",
+        "--mode",
+        "auto",
+        "--allow-generic",
+    ]) else {
+        panic!()
+    };
+    let overrides = Overrides {
+        interfaces: vec!["eth0".into(), "eth1".into()],
+        mode: Some(AttachMode::Auto),
+        allow_generic: true,
+    };
+    assert_eq!(
+        args.request().unwrap(),
+        RunRequest {
+            source: ConfigSource::Quickstart,
+            overrides
+        }
+    );
+
+    let Verb::Ban(args) = verb(&["ban", "add", "192.0.2.7", "--reason", "scraping"]) else {
+        panic!()
+    };
+    assert_eq!(
+        args.request(),
+        BanRequest::Add {
+            network: "192.0.2.7/32".parse().unwrap(),
+            duration: Duration::from_mins(10),
+            reason: Some("scraping".into()),
+        }
+    );
+    let Verb::Ban(args) = verb(&["ban", "del", "2001:db8:7::/48"]) else {
+        panic!()
+    };
+    assert_eq!(
+        args.request(),
+        BanRequest::Delete {
+            network: "2001:db8:7::/48".parse().unwrap()
+        }
+    );
+    let Verb::Ban(args) = verb(&["ban", "list", "--json"]) else {
+        panic!()
+    };
+    assert_eq!(args.request(), BanRequest::List { json: true });
+    let Verb::Status(args) = verb(&["status", "--json"]) else {
+        panic!()
+    };
+    assert_eq!(args.request(), StatusRequest { json: true });
+    let Verb::Detach(args) = verb(&["detach", "--interface", "eth1"]) else {
+        panic!()
+    };
+    assert_eq!(
+        args.request(),
+        DetachRequest {
+            interfaces: vec!["eth1".into()]
+        }
+    );
+}
+
+#[test]
+fn the_command_line_goes_over_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(
+        &dir,
+        "edge.toml",
+        "[shield]\ninterfaces = ['eth0']\nmode = 'native'\n",
+    );
+    let Verb::Attach(args) = verb(&["attach", "--config", &path]) else {
+        panic!()
+    };
+    let request = args.request().unwrap();
+    assert_eq!(request.config.shield.interfaces, ["eth0"]);
+    assert_eq!(
+        (request.config.shield.mode, request.replace),
+        (AttachMode::Native, false)
+    );
+
+    let Verb::Attach(args) = verb(&[
+        "attach",
+        "-c",
+        &path,
+        "-i",
+        "lo",
+        "--mode",
+        "generic",
+        "--replace",
+    ]) else {
+        panic!()
+    };
+    let request = args.request().unwrap();
+    assert_eq!(request.config.shield.interfaces, ["lo"]);
+    assert_eq!(
+        (request.config.shield.mode, request.replace),
+        (AttachMode::Generic, true)
+    );
+
+    let Verb::Run(args) = verb(&["run", "--config", &path, "-i", "lo"]) else {
+        panic!()
+    };
+    let ConfigSource::File { path: named, config } = args.request().unwrap().source else {
+        panic!()
+    };
+    assert_eq!(named.display().to_string(), path);
+    assert_eq!(config.shield.interfaces, ["lo"]);
+
+    let nowhere = file(&dir, "nowhere.toml", "");
+    let (exit, _, errors) = run(&["attach", "--config", &nowhere]);
+    assert_eq!(exit, Exit::Usage);
+    assert!(errors.contains("no interface to attach to") && errors.contains("help: add `--interface NAME`"));
+}
+
+#[test]
+fn a_bad_configuration_ends_every_verb_that_reads_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "edge.toml", "[offences]\nthreshold = 0\n");
+    for arguments in [
+        &["run", "--config", &path][..],
+        &["attach", "--config", &path],
+        &["token", "--config", &path],
+    ] {
+        let (exit, out, errors) = run(arguments);
+        assert_eq!((exit, out.as_str()), (Exit::InvalidConfig, ""), "{arguments:?}");
+        assert!(
+            errors.starts_with("error: `threshold` must be between 1 and"),
+            "{errors}"
+        );
+        assert!(errors.contains("edge.toml:2:13 (offences.threshold)"), "{errors}");
+    }
+    let (exit, _, errors) = run(&["run", "--config", "/nonexistent.toml"]);
+    assert_eq!(exit, Exit::InvalidConfig);
+    assert!(
+        errors.starts_with("error: cannot read the configuration /nonexistent.toml: No such file"),
+        "{errors}"
+    );
+    assert!(errors.contains("\nhelp: "), "{errors}");
+}
+
+const WARNS: &str = "[[upstream]]\nname = 'a'\nendpoints = ['127.0.0.1:1']\n";
+
+#[test]
+fn check_answers_in_three_formats() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = file(&dir, "bad.toml", "[sheild]\n[offences]\nthreshold = 0\n");
+    let (exit, out, errors) = run(&["check", &bad]);
+    assert_eq!((exit, errors.as_str()), (Exit::InvalidConfig, ""));
+    assert!(out.contains("1 | [sheild]\n  |  ^^^^^^\n"), "{out}");
+    assert!(out.ends_with("bad.toml: invalid: 2 errors\n"), "{out}");
+
+    let (_, out, _) = run(&["check", &bad, "--format", "line"]);
+    let lines: Vec<_> = out.lines().collect();
+    assert_eq!(lines.len(), 3, "{out}");
+    assert!(lines[0].ends_with("bad.toml:1:2: error: sheild: unknown key `sheild`; did you mean `shield`?"));
+
+    let (_, out, _) = run(&["check", &bad, "--format", "json"]);
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(answer["valid"], false);
+    assert_eq!(answer["problems"][1]["key"], "offences.threshold");
+    assert_eq!(answer["problems"][1]["line"], 3);
+
+    let warns = file(&dir, "warns.toml", WARNS);
+    let (exit, out, _) = run(&["check", &warns, "--format", "line"]);
+    assert_eq!(exit, Exit::Done);
+    assert!(
+        out.contains("warns.toml:2:8: warning: upstream[0].name: no route uses upstream `a`"),
+        "{out}"
+    );
+    assert!(
+        out.contains("warns.toml: valid, with 1 warning: 0 interfaces, 0 services"),
+        "{out}"
+    );
+    let (exit, out, _) = run(&["check", &warns, "--strict", "--format", "json"]);
+    assert_eq!(exit, Exit::InvalidConfig);
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (&answer["valid"], &answer["problems"][0]["severity"]),
+        (&false.into(), &"warning".into())
+    );
+}
+
+fn decode(token: &str, secret: &[u8], algorithm: Algorithm) -> serde_json::Map<String, serde_json::Value> {
+    let mut validation = Validation::new(algorithm);
+    validation.validate_aud = false;
+    jsonwebtoken::decode(token.trim_end(), &DecodingKey::from_secret(secret), &validation)
+        .unwrap()
+        .claims
+}
+
+#[test]
+fn tokens_are_signed_for_the_provider() {
+    let dir = tempfile::tempdir().unwrap();
+    file(&dir, "jwt.secret", &format!("{}\n", "s".repeat(48)));
+    let provider = "[[provider]]\nname = 'login'\nalgorithms = ['HS384', 'HS256']\nsecret_file = 'jwt.secret'\n\
+                    issuer = 'https://login'\naudiences = ['api', 'web']\n";
+    let path = file(&dir, "edge.toml", provider);
+    let (exit, out, errors) = run(&[
+        "token",
+        "--config",
+        &path,
+        "--sub",
+        "alice",
+        "--for",
+        "5m",
+        "--claim",
+        "scope=read write",
+        "--claim",
+        "admin=true",
+    ]);
+    assert_eq!((exit, errors.as_str(), out.lines().count()), (Exit::Done, "", 1));
+    let claims = decode(&out, "s".repeat(48).as_bytes(), Algorithm::HS384);
+    assert_eq!(claims["sub"], "alice");
+    assert_eq!(claims["iss"], "https://login");
+    assert_eq!(claims["aud"], "api");
+    assert_eq!(
+        (&claims["scope"], &claims["admin"]),
+        (&"read write".into(), &true.into())
+    );
+    assert_eq!(
+        claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(),
+        300
+    );
+
+    let (exit, out, _) = run(&["token", "-c", &path, "--algorithm", "HS256", "--claim", "exp=1"]);
+    assert_eq!(exit, Exit::Done);
+    let parts: Vec<_> = out.split('.').collect();
+    assert_eq!(parts.len(), 3, "{out}");
+
+    for (arguments, exit, expected) in [
+        (
+            &["--algorithm", "HS512"][..],
+            Exit::Usage,
+            "provider `login` does not accept HS512",
+        ),
+        (&["--provider", "sso"], Exit::Usage, "has no provider `sso`"),
+        (
+            &["--claim", "a=1", "--claim", "a=2"],
+            Exit::Usage,
+            "claim `a` is given twice",
+        ),
+    ] {
+        let (found, out, errors) = run(&[&["token", "-c", &path], arguments].concat());
+        assert_eq!((found, out.as_str()), (exit, ""));
+        assert!(errors.contains(expected), "{errors}");
+    }
+}
+
+#[test]
+fn a_provider_with_a_public_key_cannot_sign() {
+    let dir = tempfile::tempdir().unwrap();
+    file(&dir, "sso.pem", "-----BEGIN PUBLIC KEY-----\n");
+    let path = file(
+        &dir,
+        "edge.toml",
+        "[[provider]]\nname = 'sso'\nalgorithms = ['RS256']\npem_file = 'sso.pem'\n",
+    );
+    let (exit, _, errors) = run(&["token", "--config", &path]);
+    assert_eq!(exit, Exit::Usage);
+    assert!(errors.contains("no provider of"), "{errors}");
+    let (exit, _, errors) = run(&["token", "--config", &path, "--provider", "sso"]);
+    assert_eq!(exit, Exit::Runtime);
+    assert!(
+        errors.contains("provider `sso` has no secret to sign with\nhelp: its tokens come from its issuer")
+    );
+}
+
+#[test]
+fn the_quick_starts_key_signs_what_its_configuration_accepts() {
+    let dir = tempfile::tempdir().unwrap();
+    let quickstart = crate::config::Quickstart {
+        listen: "127.0.0.1:1".parse().unwrap(),
+        site: "127.0.0.1:2".parse().unwrap(),
+        graphql: "127.0.0.1:3".parse().unwrap(),
+        secret: crate::config::Quickstart::secret_from([b'\n'; 32]),
+    };
+    let config = quickstart.load().unwrap();
+    let key = file(
+        &dir,
+        "quickstart.key",
+        std::str::from_utf8(&quickstart.secret).unwrap(),
+    );
+    let (exit, out, errors) = run(&["token", "--quickstart-key", &key]);
+    assert_eq!((exit, errors.as_str()), (Exit::Done, ""));
+    let provider = &config.providers[0];
+    let claims = decode(&out, &quickstart.secret, provider.algorithms[0]);
+    assert_eq!(claims["iss"].as_str(), provider.issuer.as_deref());
+
+    let (exit, _, errors) = run(&["token", "--quickstart-key", "/nonexistent/key"]);
+    assert_eq!(exit, Exit::Runtime);
+    assert!(errors.contains("no quick start is running") && errors.contains("help: start `breakwater run`"));
+}
+
+#[test]
+fn a_secret_in_a_file_signs() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = file(&dir, "s", &"k".repeat(40));
+    let (exit, out, _) = run(&["token", "--secret-file", &secret]);
+    assert_eq!(exit, Exit::Done);
+    assert!(!decode(&out, "k".repeat(40).as_bytes(), Algorithm::HS256).contains_key("iss"));
+    let (exit, _, errors) = run(&["token", "--secret-file", &secret, "--algorithm", "HS512"]);
+    assert_eq!(exit, Exit::Runtime);
+    assert!(
+        errors.contains("is 40 bytes long, shorter than its hash"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn version_is_one_line() {
+    let (exit, out, _) = run(&["version"]);
+    assert_eq!(exit, Exit::Done);
+    assert!(
+        out.starts_with(&format!("breakwater {} (", env!("CARGO_PKG_VERSION"))) && out.lines().count() == 1
+    );
+}

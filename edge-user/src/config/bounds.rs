@@ -1,0 +1,75 @@
+//! Defaults and bounds of every key, in one place.
+
+use std::time::Duration;
+
+/// Most entries of the allow list and of the deny list.
+pub const MAX_LIST: usize = 1_000_000;
+
+/// Most entries of any other list and of any `[[section]]`.
+pub const MAX_ITEMS: usize = 10_000;
+
+/// Longest name of a service, listener, upstream, route or provider, in bytes: they become metric labels.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// Longest route path, in bytes.
+pub const MAX_PATH_BYTES: usize = 1024;
+
+/// Longest interface name the kernel takes (IFNAMSIZ without its NUL).
+pub const MAX_INTERFACE_BYTES: usize = 15;
+
+/// Most units a second a limit can be set to.
+pub const MAX_RATE: u64 = 1_000_000_000_000;
+
+/// Longest time a burst may take to be earned back: limiter cells hold a bounded time ahead.
+pub const MAX_BURST_SECONDS: u64 = 600;
+
+/// Lowest tick rate Linux is built with; a burst that spans two of its ticks does so on every kernel.
+pub const LOWEST_KERNEL_HZ: u32 = 100;
+
+/// Ticks a burst must span: the limiter's clock may be one tick late at either end.
+pub const MIN_BURST_TICKS: u64 = 2;
+
+/// `shield.max_bans`.
+pub const DEFAULT_MAX_BANS: u32 = 65_536;
+/// Largest `shield.max_bans`: the map is allocated at once.
+pub const MAX_BANS: u32 = 16_777_216;
+
+/// Largest `gateway.workers`.
+pub const MAX_WORKERS: u32 = 1024;
+/// `gateway.shutdown_grace`.
+pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+/// Longest `gateway.shutdown_grace`.
+pub const MAX_SHUTDOWN_GRACE: Duration = Duration::from_hours(24);
+
+/// `upstream.connect_timeout`.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest `upstream.connect_timeout`.
+pub const MAX_CONNECT_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// `route.timeout`.
+pub const DEFAULT_ROUTE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest `route.timeout`.
+pub const MAX_ROUTE_TIMEOUT: Duration = Duration::from_hours(24);
+
+/// `provider.leeway`.
+pub const DEFAULT_LEEWAY: Duration = Duration::from_mins(1);
+/// Longest `provider.leeway`: beyond it an expiry means little.
+pub const MAX_LEEWAY: Duration = Duration::from_mins(10);
+
+/// Largest key file, in bytes.
+pub const MAX_KEY_FILE_BYTES: u64 = 1024 * 1024;
+
+/// `offences.threshold`.
+pub const DEFAULT_THRESHOLD: u32 = 20;
+/// Largest `offences.threshold`.
+pub const MAX_THRESHOLD: u32 = 1_000_000;
+/// `offences.window`.
+pub const DEFAULT_OFFENCE_WINDOW: Duration = Duration::from_mins(1);
+/// Longest `offences.window`.
+pub const MAX_OFFENCE_WINDOW: Duration = Duration::from_hours(24);
+/// `offences.ban`.
+pub const DEFAULT_BAN: Duration = Duration::from_mins(1);
+/// `offences.max_ban`.
+pub const DEFAULT_MAX_BAN: Duration = Duration::from_hours(24);
+/// Longest `offences.max_ban`: a ban always ends.
+pub const LONGEST_BAN: Duration = Duration::from_hours(365 * 24);

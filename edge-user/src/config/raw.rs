@@ -1,0 +1,187 @@
+//! The file as written: one struct a table, one field a key, nothing resolved.
+//!
+//! The field names are the keys; a test holds the reference in `docs/configuration.md` to them.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use jsonwebtoken::Algorithm;
+use serde_spanned::Spanned;
+use toml::de::DeValue;
+
+use super::{
+    AttachMode, FragmentPolicy, Protocol,
+    problem::Findings,
+    section::{KeyPath, section},
+    value::{FromToml, Item, choice, from_text},
+};
+
+section! {
+    /// The whole file.
+    RawConfig as "" {
+        shield: RawShield,
+        service: Vec<Item<RawService>>,
+        listener: Vec<Item<RawListener>>,
+        upstream: Vec<Item<RawUpstream>>,
+        route: Vec<Item<RawRoute>>,
+        provider: Vec<Item<RawProvider>>,
+        offences: RawOffences,
+        gateway: RawGateway,
+    }
+
+    RawShield as "shield" {
+        interfaces: Vec<Item<String>>,
+        mode: AttachMode,
+        allow_generic: bool,
+        observe: bool,
+        fragments: FragmentPolicy,
+        malformed: FragmentPolicy,
+        drop_martians: bool,
+        icmp: RateSetting,
+        allow: Vec<Item<IpNet>>,
+        deny: Vec<Item<IpNet>>,
+        max_bans: u64,
+        limits: RawLimits,
+    }
+
+    RawLimits as "shield.limits" {
+        source_packets: RateSetting,
+        source_syns: RateSetting,
+        source_bytes: RateSetting,
+        network_packets: RateSetting,
+        network_syns: RateSetting,
+        network_bytes: RateSetting,
+    }
+
+    RawRate as "rate" {
+        per_second: u64,
+        burst: u64,
+    }
+
+    RawService as "service" {
+        name: String,
+        address: IpAddr,
+        protocol: Protocol,
+        port: u64,
+        limits: RawLimits,
+    }
+
+    RawListener as "listener" {
+        name: String,
+        address: SocketAddr,
+    }
+
+    RawUpstream as "upstream" {
+        name: String,
+        endpoints: Vec<Item<String>>,
+        connect_timeout: Duration,
+    }
+
+    RawRoute as "route" {
+        name: String,
+        path: String,
+        upstream: String,
+        auth: AuthMode,
+        providers: Vec<Item<String>>,
+        scopes: Vec<Item<String>>,
+        timeout: Duration,
+    }
+
+    RawProvider as "provider" {
+        name: String,
+        algorithms: Vec<Item<Algorithm>>,
+        secret_file: String,
+        secret_env: String,
+        pem_file: String,
+        jwks_file: String,
+        key: String,
+        issuer: String,
+        audiences: Vec<Item<String>>,
+        leeway: Duration,
+        sources: Vec<Item<String>>,
+    }
+
+    RawOffences as "offences" {
+        threshold: u64,
+        window: Duration,
+        ban: Duration,
+        max_ban: Duration,
+        observe: bool,
+        exempt: Vec<Item<IpNet>>,
+    }
+
+    RawGateway as "gateway" {
+        workers: u64,
+        shutdown_grace: Duration,
+    }
+}
+
+/// `route.auth`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AuthMode {
+    None,
+    Optional,
+    Required,
+}
+
+/// A rate, or the word that switches an inherited one off.
+#[derive(Debug, Clone)]
+pub(super) enum RateSetting {
+    Off,
+    Limit(RawRate),
+}
+
+impl FromToml for RateSetting {
+    const EXPECTED: &'static str = "a rate such as { per_second = 100, burst = 200 }, or \"off\"";
+
+    fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::String(text) if text == "off" => Some(Self::Off),
+            DeValue::Table(_) => RawRate::from_toml(value, path, findings).map(Self::Limit),
+            other => {
+                findings.push(super::value::wrong_type::<Self>(other, path.place(value.span())));
+                None
+            }
+        }
+    }
+}
+
+const ALGORITHMS: [(&str, Algorithm); 12] = [
+    ("HS256", Algorithm::HS256),
+    ("HS384", Algorithm::HS384),
+    ("HS512", Algorithm::HS512),
+    ("RS256", Algorithm::RS256),
+    ("RS384", Algorithm::RS384),
+    ("RS512", Algorithm::RS512),
+    ("PS256", Algorithm::PS256),
+    ("PS384", Algorithm::PS384),
+    ("PS512", Algorithm::PS512),
+    ("ES256", Algorithm::ES256),
+    ("ES384", Algorithm::ES384),
+    ("EdDSA", Algorithm::EdDSA),
+];
+
+from_text! {
+    AttachMode, "an attach mode", |text| choice("attach mode", text, &[
+        ("auto", AttachMode::Auto),
+        ("native", AttachMode::Native),
+        ("generic", AttachMode::Generic),
+    ]);
+    FragmentPolicy, "a fragment policy", |text| choice("fragment policy", text, &[
+        ("drop", FragmentPolicy::Drop),
+        ("pass", FragmentPolicy::Pass),
+    ]);
+    Protocol, "a protocol", |text| choice("protocol", text, &[
+        ("tcp", Protocol::Tcp),
+        ("udp", Protocol::Udp),
+    ]);
+    AuthMode, "an authentication mode", |text| choice("authentication mode", text, &[
+        ("none", AuthMode::None),
+        ("optional", AuthMode::Optional),
+        ("required", AuthMode::Required),
+    ]);
+    Algorithm, "a signature algorithm", |text| choice("algorithm", text, &ALGORITHMS);
+}

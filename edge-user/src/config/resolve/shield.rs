@@ -1,0 +1,281 @@
+//! `[shield]` and `[[service]]`: what the kernel is to judge and by which limits.
+
+use std::{collections::HashSet, num::NonZeroU32};
+
+use ipnet::IpNet;
+
+use super::{Checks, items};
+use crate::config::{
+    AttachMode, FragmentPolicy, Limits, Protocol, Rate, Service, Shield, bounds,
+    problem::Place,
+    raw::{RateSetting, RawLimits, RawRate, RawService, RawShield},
+    section::{Field, Key, Section},
+    value::Item,
+};
+
+/// `shield.max_bans` as a checked constant.
+const DEFAULT_MAX_BANS: NonZeroU32 = match NonZeroU32::new(bounds::DEFAULT_MAX_BANS) {
+    Some(bans) => bans,
+    None => NonZeroU32::MIN,
+};
+
+impl Default for Shield {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            mode: AttachMode::default(),
+            allow_generic: false,
+            observe: false,
+            fragments: FragmentPolicy::default(),
+            malformed: FragmentPolicy::default(),
+            drop_martians: true,
+            icmp: None,
+            limits: Limits::default(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            max_bans: DEFAULT_MAX_BANS,
+        }
+    }
+}
+
+pub(super) fn shield(raw: Option<&RawShield>, checks: &mut Checks<'_>) -> Shield {
+    let Some(raw) = raw else { return Shield::default() };
+    let default = Shield::default();
+    let mode = raw.mode.clone().or(default.mode);
+    if let (AttachMode::Native | AttachMode::Generic, Some(Field { value: true, at })) =
+        (mode, raw.allow_generic.field())
+    {
+        checks.warn(
+            at,
+            "`allow_generic` has no effect unless `mode` is \"auto\"",
+            "remove one of the two",
+        );
+    }
+    checks.bounded(&raw.allow, checks.options.max_list);
+    checks.bounded(&raw.deny, checks.options.max_list);
+    contradictions(raw, checks);
+    Shield {
+        interfaces: interfaces(&raw.interfaces, checks),
+        mode,
+        allow_generic: raw.allow_generic.clone().or(default.allow_generic),
+        observe: raw.observe.clone().or(default.observe),
+        fragments: raw.fragments.clone().or(default.fragments),
+        malformed: raw.malformed.clone().or(default.malformed),
+        drop_martians: raw.drop_martians.clone().or(default.drop_martians),
+        icmp: limit(&raw.icmp, default.icmp, checks),
+        limits: limits(raw.limits.value(), default.limits, checks),
+        allow: networks(&raw.allow),
+        deny: networks(&raw.deny),
+        max_bans: raw
+            .max_bans
+            .field()
+            .and_then(|field| checks.count(field, bounds::MAX_BANS))
+            .unwrap_or(default.max_bans),
+    }
+}
+
+pub(super) fn networks(key: &Key<Vec<Item<IpNet>>>) -> Vec<IpNet> {
+    items(key).iter().map(|item| item.value).collect()
+}
+
+fn contradictions(raw: &RawShield, checks: &mut Checks<'_>) {
+    let (Some(allow), Some(deny)) = (raw.allow.value(), raw.deny.field()) else {
+        return;
+    };
+    let allowed: HashSet<_> = allow.iter().map(|item| item.value).collect();
+    for item in deny.value.iter().filter(|item| allowed.contains(&item.value)) {
+        let message = format!("`{}` is both allowed and denied", item.value);
+        checks.error_help(
+            &item.at(&deny.at),
+            message,
+            "remove it from `shield.allow` or from `shield.deny`",
+        );
+    }
+}
+
+fn interfaces(key: &Key<Vec<Item<String>>>, checks: &mut Checks<'_>) -> Vec<String> {
+    let Some(Field {
+        value: list,
+        at: list_at,
+    }) = key.field()
+    else {
+        return Vec::new();
+    };
+    checks.bounded(key, bounds::MAX_ITEMS);
+    let places: Vec<_> = list
+        .iter()
+        .map(|item| (item.value.as_str(), item.at(list_at)))
+        .collect();
+    for (name, at) in &places {
+        if !is_interface_name(name) {
+            checks.error_help(
+                at,
+                format!("`{name}` cannot be the name of an interface"),
+                format!(
+                    "1 to {} bytes without `/`, `:` or blanks",
+                    bounds::MAX_INTERFACE_BYTES
+                ),
+            );
+        }
+    }
+    checks.unique(
+        "interface",
+        places.iter().map(|(name, at)| (*name, (*name).to_owned(), at)),
+    );
+    list.iter().map(|item| item.value.clone()).collect()
+}
+
+/// What `dev_valid_name` in the kernel accepts.
+pub(crate) fn is_interface_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= bounds::MAX_INTERFACE_BYTES
+        && name != "."
+        && name != ".."
+        && !name
+            .chars()
+            .any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
+}
+
+/// The limits written in one table over those it inherits.
+fn limits(raw: Option<&RawLimits>, inherited: Limits, checks: &mut Checks<'_>) -> Limits {
+    let Some(raw) = raw else { return inherited };
+    Limits {
+        source_packets: limit(&raw.source_packets, inherited.source_packets, checks),
+        source_syns: limit(&raw.source_syns, inherited.source_syns, checks),
+        source_bytes: limit(&raw.source_bytes, inherited.source_bytes, checks),
+        network_packets: limit(&raw.network_packets, inherited.network_packets, checks),
+        network_syns: limit(&raw.network_syns, inherited.network_syns, checks),
+        network_bytes: limit(&raw.network_bytes, inherited.network_bytes, checks),
+    }
+}
+
+fn limit(key: &Key<RateSetting>, inherited: Option<Rate>, checks: &mut Checks<'_>) -> Option<Rate> {
+    match key {
+        Key::Absent(_) => inherited,
+        Key::Bad
+        | Key::Set(Field {
+            value: RateSetting::Off,
+            ..
+        }) => None,
+        Key::Set(Field {
+            value: RateSetting::Limit(raw),
+            ..
+        }) => rate(raw, checks),
+    }
+}
+
+fn rate(raw: &RawRate, checks: &mut Checks<'_>) -> Option<Rate> {
+    let per_second = raw.per_second.required(raw.at(), checks.findings);
+    let burst = raw.burst.required(raw.at(), checks.findings);
+    let (per_second, burst) = (per_second?, burst?);
+    if per_second.value == 0 {
+        checks.error_help(
+            &per_second.at,
+            "a rate of 0 admits nothing",
+            "to refuse a source use `shield.deny`; to switch a limit off write \"off\"",
+        );
+        return None;
+    }
+    if per_second.value > bounds::MAX_RATE {
+        checks.error(
+            &per_second.at,
+            format!("`per_second` must be at most {}", bounds::MAX_RATE),
+        );
+        return None;
+    }
+    burst_in_range(per_second.value, burst, checks);
+    Some(Rate {
+        per_second: per_second.value,
+        burst: burst.value,
+    })
+}
+
+/// A burst of less than two clock ticks' worth would refuse traffic at its own rate, since the limiter learns of
+/// time passing only at ticks; one that takes very long to earn back does not fit a limiter cell.
+fn burst_in_range(per_second: u64, burst: &Field<u64>, checks: &mut Checks<'_>) {
+    let hz = u64::from(checks.options.kernel_hz.max(1));
+    let least = per_second
+        .saturating_mul(bounds::MIN_BURST_TICKS)
+        .div_ceil(hz)
+        .max(1);
+    let most = per_second.saturating_mul(bounds::MAX_BURST_SECONDS);
+    let Field { value, at } = burst;
+    if *value == 0 {
+        checks.error(at, "a burst below 1 admits nothing");
+    } else if *value < least {
+        checks.error_help(
+            at,
+            format!("a burst of {value} is less than two clock ticks' worth of {per_second} a second"),
+            format!("at least {least} (a kernel with {hz} ticks a second)"),
+        );
+    } else if *value > most {
+        checks.error_help(
+            at,
+            format!(
+                "a burst of {value} takes more than {} s to earn back",
+                bounds::MAX_BURST_SECONDS
+            ),
+            format!("at most {most} at {per_second} a second"),
+        );
+    }
+}
+
+pub(super) fn services(raw: &[Item<RawService>], inherited: Limits, checks: &mut Checks<'_>) -> Vec<Service> {
+    let names = raw.iter().filter_map(|item| item.value.name.field());
+    checks.unique(
+        "service name",
+        names.map(|name| (&name.value, name.value.clone(), &name.at)),
+    );
+    checks.unique("service", raw.iter().filter_map(|item| identity(&item.value)));
+    raw.iter()
+        .filter_map(|item| service(&item.value, inherited, checks))
+        .collect()
+}
+
+type Identity = (Option<std::net::IpAddr>, u8, u64);
+
+fn identity(raw: &RawService) -> Option<(Identity, String, &Place)> {
+    let address = match &raw.address {
+        Key::Absent(_) => None,
+        Key::Bad => return None,
+        Key::Set(field) => Some(field.value),
+    };
+    let (protocol, port) = (raw.protocol.value()?, raw.port.value()?);
+    let (number, word) = match protocol {
+        Protocol::Tcp => (6, "tcp"),
+        Protocol::Udp => (17, "udp"),
+    };
+    let shown = match address {
+        Some(address) => format!("{word} {}", std::net::SocketAddr::new(address, *port as u16)),
+        None => format!("{word} port {port} of every local address"),
+    };
+    Some(((address, number, *port), shown, raw.at()))
+}
+
+fn service(raw: &RawService, inherited: Limits, checks: &mut Checks<'_>) -> Option<Service> {
+    let name = checks.name(&raw.name, raw.at());
+    let protocol = raw
+        .protocol
+        .required(raw.at(), checks.findings)
+        .map(|field| field.value);
+    let port = raw.port.required(raw.at(), checks.findings);
+    let port = port.and_then(|field| checks.count(field, u32::from(u16::MAX)));
+    if let Some(Field { value, at }) = raw.address.field()
+        && (value.is_unspecified() || value.is_multicast())
+    {
+        checks.error_help(
+            at,
+            format!("`{value}` is not an address of this host"),
+            "leave `address` out to protect every local address",
+        );
+    }
+    let limits = limits(raw.limits.value(), inherited, checks);
+    let port = u16::try_from(port?.get()).ok()?;
+    Some(Service {
+        name,
+        address: raw.address.value().copied(),
+        protocol: protocol?,
+        port,
+        limits,
+    })
+}

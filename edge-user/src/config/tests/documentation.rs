@@ -1,0 +1,184 @@
+//! The reference in `docs/configuration.md` has every key, no other key, and the defaults and bounds in force.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::examples_dir;
+use crate::config::{MAX_FILE_BYTES, MAX_PROBLEMS, bounds, raw::SECTIONS};
+
+fn reference() -> String {
+    std::fs::read_to_string(examples_dir().join("../docs/configuration.md")).unwrap()
+}
+
+/// The part of the reference about one section, up to the next heading of its rank.
+fn part<'d>(reference: &'d str, section: &str) -> &'d str {
+    let headings = match section {
+        "" => vec!["## The file\n".to_owned()],
+        "rate" => vec!["## Rate\n".to_owned()],
+        name => vec![format!("## `[{name}]`\n"), format!("## `[[{name}]]`\n")],
+    };
+    let start = headings
+        .iter()
+        .find_map(|heading| reference.find(heading))
+        .unwrap_or_else(|| panic!("{section:?}"));
+    let rest = &reference[start + 3..];
+    rest.find("\n## ").map_or(rest, |end| &rest[..end])
+}
+
+/// Rows of the tables of a part, by the key in their first column.
+fn rows(part: &str) -> impl Iterator<Item = (&str, &str)> {
+    part.lines().filter_map(|line| {
+        let (key, row) = line.strip_prefix("| `")?.split_once("` |")?;
+        Some((key, row))
+    })
+}
+
+#[test]
+fn it_has_every_key_and_no_other() {
+    let reference = reference();
+    for (section, keys) in SECTIONS {
+        let documented: BTreeSet<_> = rows(part(&reference, section)).map(|(key, _)| key).collect();
+        assert_eq!(documented, keys.iter().copied().collect(), "section {section:?}");
+    }
+}
+
+fn duration(duration: Duration) -> String {
+    format!("`\"{}\"`", humantime::format_duration(duration))
+}
+
+fn minutes(duration: Duration) -> String {
+    format!("{} minutes", duration.as_secs() / 60)
+}
+
+fn hours(duration: Duration) -> String {
+    format!("at most {} hours", duration.as_secs() / 3600)
+}
+
+/// With a comma between groups of three digits.
+fn number(number: u64) -> String {
+    let digits: Vec<char> = number.to_string().chars().rev().collect();
+    let groups: Vec<String> = digits
+        .chunks(3)
+        .map(|group| group.iter().rev().collect())
+        .collect();
+    groups.into_iter().rev().collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn its_defaults_and_bounds_are_those_in_force() {
+    let reference = reference();
+    let rows_of = [
+        ("shield", "allow", number(bounds::MAX_LIST as u64)),
+        ("shield", "deny", number(bounds::MAX_LIST as u64)),
+        (
+            "shield",
+            "interfaces",
+            format!("1 to {} bytes", bounds::MAX_INTERFACE_BYTES),
+        ),
+        ("shield", "max_bans", format!("`{}`", bounds::DEFAULT_MAX_BANS)),
+        ("shield", "max_bans", number(bounds::MAX_BANS.into())),
+        ("rate", "per_second", number(bounds::MAX_RATE)),
+        (
+            "rate",
+            "burst",
+            format!("{} s to earn back", bounds::MAX_BURST_SECONDS),
+        ),
+        (
+            "rate",
+            "burst",
+            format!("{} ticks a second", bounds::LOWEST_KERNEL_HZ),
+        ),
+        (
+            "rate",
+            "burst",
+            format!(
+                "per_second / {}",
+                u64::from(bounds::LOWEST_KERNEL_HZ) / bounds::MIN_BURST_TICKS
+            ),
+        ),
+        (
+            "upstream",
+            "connect_timeout",
+            duration(bounds::DEFAULT_CONNECT_TIMEOUT),
+        ),
+        (
+            "upstream",
+            "connect_timeout",
+            minutes(bounds::MAX_CONNECT_TIMEOUT),
+        ),
+        (
+            "route",
+            "path",
+            format!("At most {} bytes", bounds::MAX_PATH_BYTES),
+        ),
+        ("route", "timeout", duration(bounds::DEFAULT_ROUTE_TIMEOUT)),
+        ("route", "timeout", hours(bounds::MAX_ROUTE_TIMEOUT)),
+        ("provider", "leeway", duration(bounds::DEFAULT_LEEWAY)),
+        ("provider", "leeway", minutes(bounds::MAX_LEEWAY)),
+        (
+            "offences",
+            "threshold",
+            format!("`{}`", bounds::DEFAULT_THRESHOLD),
+        ),
+        ("offences", "threshold", number(bounds::MAX_THRESHOLD.into())),
+        ("offences", "window", duration(bounds::DEFAULT_OFFENCE_WINDOW)),
+        ("offences", "window", hours(bounds::MAX_OFFENCE_WINDOW)),
+        ("offences", "ban", duration(bounds::DEFAULT_BAN)),
+        ("offences", "max_ban", duration(bounds::DEFAULT_MAX_BAN)),
+        (
+            "offences",
+            "max_ban",
+            format!("{} days", bounds::LONGEST_BAN.as_secs() / 86400),
+        ),
+        ("gateway", "workers", format!("1 to {}", bounds::MAX_WORKERS)),
+        (
+            "gateway",
+            "shutdown_grace",
+            duration(bounds::DEFAULT_SHUTDOWN_GRACE),
+        ),
+        ("gateway", "shutdown_grace", hours(bounds::MAX_SHUTDOWN_GRACE)),
+    ];
+    for (section, key, expected) in rows_of {
+        let row = rows(part(&reference, section))
+            .find(|(found, _)| *found == key)
+            .map(|(_, row)| row);
+        assert!(
+            row.is_some_and(|row| row.contains(&expected)),
+            "{section}.{key} lacks {expected}: {row:?}"
+        );
+    }
+    for expected in [
+        format!("at most {} MiB)", MAX_FILE_BYTES >> 20),
+        format!("up to {MAX_PROBLEMS} of them"),
+        format!("1 to {} letters", bounds::MAX_NAME_BYTES),
+        format!("at most {} entries", number(bounds::MAX_ITEMS as u64)),
+        format!("at most {} MiB that others", bounds::MAX_KEY_FILE_BYTES >> 20),
+    ] {
+        assert!(reference.contains(&expected), "lacks {expected}");
+    }
+}
+
+/// The snippets of the reference are not only well-formed: their keys exist and their values are in bounds.
+#[test]
+fn its_examples_have_no_mistake_of_their_own() {
+    let reference = reference();
+    let mut seen = 0;
+    for block in reference.split("```toml\n").skip(1) {
+        let text = block.split("```").next().unwrap();
+        // What they refer to is elsewhere on the page, and their key files are not on this host.
+        let text = text.replace(
+            "auth = \"required\"\nproviders = [\"login\"]\nscopes = [\"read\"]",
+            "auth = \"none\"",
+        );
+        let problems = match crate::config::Config::parse(&text, "reference", std::path::Path::new("")) {
+            Ok(_) => Vec::new(),
+            Err(error) => error.problems().to_vec(),
+        };
+        for problem in problems {
+            let elsewhere =
+                problem.message.starts_with("unknown upstream") || problem.key == "provider[0].secret_file";
+            assert!(elsewhere, "{problem}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 5);
+}

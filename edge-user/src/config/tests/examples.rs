@@ -1,0 +1,89 @@
+//! Every file in `examples/` is a configuration that loads.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use super::examples_dir;
+use crate::config::{Config, KeySource, Loaded, Quickstart};
+
+/// Files that the examples name under /etc/breakwater, which this host need not have.
+fn with_keys(text: &str, dir: &std::path::Path) -> String {
+    for (name, content) in [
+        ("jwt.secret", "k".repeat(64)),
+        ("sso.pem", "-----BEGIN PUBLIC KEY-----\n".to_owned()),
+    ] {
+        let path = dir.join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    text.replace("/etc/breakwater/", &format!("{}/", dir.display()))
+}
+
+#[test]
+fn every_example_loads_without_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for entry in fs::read_dir(examples_dir()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.extension().is_none_or(|extension| extension != "toml") || name == "quickstart.toml" {
+            continue;
+        }
+        let text = with_keys(&fs::read_to_string(&path).unwrap(), dir.path());
+        match Config::parse(&text, &name, dir.path()) {
+            Ok(Loaded { warnings, .. }) => assert_eq!(warnings, [], "{name}"),
+            Err(error) => panic!("{error}"),
+        }
+        seen += 1;
+    }
+    assert!(seen >= 2, "examples are missing");
+}
+
+/// `#key = value` shows a default; prose has a blank after the `#`.
+fn switch_on(line: &str) -> &str {
+    line.strip_prefix('#')
+        .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+        .unwrap_or(line)
+}
+
+#[test]
+fn the_annotated_example_shows_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = with_keys(
+        &fs::read_to_string(examples_dir().join("breakwater.toml")).unwrap(),
+        dir.path(),
+    );
+    let switched_on: String = text
+        .lines()
+        .map(switch_on)
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let plain = Config::parse(&text, "breakwater.toml", dir.path()).unwrap();
+    let explicit =
+        Config::parse(&switched_on, "breakwater.toml", dir.path()).unwrap_or_else(|e| panic!("{e}"));
+    assert_ne!(text, switched_on);
+    assert_eq!(plain.config, explicit.config);
+}
+
+#[test]
+fn the_quick_start_takes_what_the_process_has() {
+    let quickstart = Quickstart {
+        listen: "127.0.0.1:8099".parse().unwrap(),
+        site: "127.0.0.1:40001".parse().unwrap(),
+        graphql: "127.0.0.1:40002".parse().unwrap(),
+        secret: vec![7; 32],
+    };
+    let config = quickstart.load().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.listeners[0].address, quickstart.listen);
+    assert_eq!(config.services[0].port, 8099);
+    let endpoints: Vec<_> = config
+        .upstreams
+        .iter()
+        .map(|upstream| upstream.endpoints[0])
+        .collect();
+    assert_eq!(endpoints, [quickstart.site, quickstart.graphql]);
+    assert_eq!(config.providers[0].key, KeySource::Generated(vec![7; 32]));
+    assert_eq!(
+        (config.offences.threshold.get(), config.offences.ban.as_secs()),
+        (20, 60)
+    );
+}
