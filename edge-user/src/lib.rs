@@ -3,4 +3,5 @@
 //! Who may import whom: `cli -> lifecycle -> {gateway, kernel, admin} -> snapshot -> config`. `gateway` never
 //! names aya, `kernel` never names hyper, `config` performs no I/O beyond reading its files.
 
+pub mod auth;
 pub mod config;
