@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use jsonwebtoken::Algorithm;
-
 use super::{
     jws::Jws,
     key::{Key, KeyId},
@@ -85,12 +83,5 @@ impl KeySet {
             judgement = Judgement::Bad;
         }
         judgement
-    }
-
-    /// Whether any key serves one of these algorithms.
-    pub(super) fn is_usable(&self, algorithms: &[Algorithm]) -> bool {
-        algorithms
-            .iter()
-            .any(|algorithm| self.keys.iter().any(|key| key.serves(*algorithm)))
     }
 }

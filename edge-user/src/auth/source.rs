@@ -85,13 +85,14 @@ impl<'a> Search<'a> {
         if token.is_empty() {
             return Ok(());
         }
-        let found = self.found.get_or_insert_with(|| Found {
-            token: token.clone(),
-            places: [0; MAX_PROVIDERS],
-        });
-        if found.token != token {
-            return Err(Refusal::Ambiguous);
-        }
+        let found = match &mut self.found {
+            Some(found) if found.token != token => return Err(Refusal::Ambiguous),
+            Some(found) => found,
+            none => none.insert(Found {
+                token,
+                places: [0; MAX_PROVIDERS],
+            }),
+        };
         found.places[place.position] |= place.bit;
         Ok(())
     }
