@@ -1,0 +1,123 @@
+//! The Cookie header (RFC 6265 section 4.2.1): finding one cookie's values, and taking one cookie out.
+//!
+//! Works on bytes and keeps every byte of the cookies it does not take out.
+
+/// Values of every cookie of this name in one Cookie field value, surrounding double quotes taken off.
+///
+/// Names compare byte for byte: `Token` is not `token`.
+pub(super) fn values<'a>(field: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    field
+        .split(|byte| *byte == b';')
+        .filter_map(move |pair| value_of(pair, name.as_bytes()))
+        .map(unquote)
+}
+
+/// A Cookie field value without the cookies of this name; empty if nothing else was in it.
+///
+/// Every other cookie keeps its bytes and its order; with each removed cookie goes one separator.
+pub fn without_cookie(field: &[u8], name: &str) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(field.len());
+    let mut is_first = true;
+    for pair in field.split(|byte| *byte == b';') {
+        if value_of(pair, name.as_bytes()).is_some() {
+            continue;
+        }
+        let pair = if is_first && kept.is_empty() && !field.starts_with(pair) {
+            trim_start(pair)
+        } else {
+            pair
+        };
+        if !is_first {
+            kept.push(b';');
+        }
+        is_first = false;
+        kept.extend_from_slice(pair);
+    }
+    kept
+}
+
+fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let pair = trim(pair);
+    let equals = pair.iter().position(|byte| *byte == b'=')?;
+    (trim(&pair[..equals]) == name).then(|| trim(&pair[equals + 1..]))
+}
+
+fn unquote(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', inner @ .., b'"'] => inner,
+        _ => value,
+    }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+fn trim_start(bytes: &[u8]) -> &[u8] {
+    let spaces = bytes.iter().take_while(|byte| is_space(**byte)).count();
+    &bytes[spaces..]
+}
+
+fn trim(bytes: &[u8]) -> &[u8] {
+    let bytes = trim_start(bytes);
+    let spaces = bytes.iter().rev().take_while(|byte| is_space(**byte)).count();
+    &bytes[..bytes.len() - spaces]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(field: &str, name: &str) -> Vec<String> {
+        values(field.as_bytes(), name)
+            .map(|value| String::from_utf8_lossy(value).into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn values_by_exact_name() {
+        let rows: [(&str, &[&str]); 12] = [
+            ("t=a", &["a"]),
+            ("x=1; t=a; y=2", &["a"]),
+            ("x=1;t=a;y=2", &["a"]),
+            ("t=a; t=b", &["a", "b"]),
+            ("T=a", &[]),
+            ("xt=a; tx=b", &[]),
+            ("t=\"a.b.c\"", &["a.b.c"]),
+            ("t=\"a", &["\"a"]),
+            ("t", &[]),
+            ("t=", &[""]),
+            ("\tt = a ", &["a"]),
+            ("x=t=a", &[]),
+        ];
+        for (field, expected) in rows {
+            assert_eq!(found(field, "t"), expected, "{field}");
+        }
+    }
+
+    #[test]
+    fn removal_keeps_every_other_byte() {
+        let rows = [
+            ("t=a", ""),
+            ("t=a; x=1", "x=1"),
+            ("x=1; t=a", "x=1"),
+            ("x=1; t=a; y=\"2;z\"", "x=1; y=\"2;z\""),
+            ("x=1;t=a;y=2", "x=1;y=2"),
+            ("t=a;x=1", "x=1"),
+            ("t=a; t=b;  x=1 ", "x=1 "),
+            ("x=1", "x=1"),
+            (" x=1;  y=\u{e9}; ", " x=1;  y=\u{e9}; "),
+            (" x=1; t=a", " x=1"),
+            ("x=1; t=a;", "x=1;"),
+            ("T=a; xt=b; t", "T=a; xt=b; t"),
+            ("", ""),
+        ];
+        for (field, expected) in rows {
+            assert_eq!(
+                String::from_utf8_lossy(&without_cookie(field.as_bytes(), "t")),
+                expected,
+                "{field}"
+            );
+        }
+    }
+}
