@@ -81,7 +81,7 @@ pub fn ping(namespace: &Namespace, to: IpAddr, payload: &[u8], limit: Duration) 
             return false;
         }
         let deadline = Instant::now() + limit;
-        let mut buffer = [MaybeUninit::<u8>::uninit(); 65_536];
+        let mut buffer = vec![MaybeUninit::<u8>::uninit(); 65_536];
         while let Some(left) = deadline
             .checked_duration_since(Instant::now())
             .filter(|left| !left.is_zero())

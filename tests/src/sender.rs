@@ -129,7 +129,8 @@ impl PacketSocket {
         let start = Instant::now();
         let mut made = 0;
         while made < bounds.frames && start.elapsed() < bounds.time && !stop.load(Ordering::Relaxed) {
-            let due = (start.elapsed().as_secs_f64() * f64::from(bounds.rate)) as u64 + 1;
+            let elapsed_micros = start.elapsed().as_micros() as u64;
+            let due = elapsed_micros.saturating_mul(bounds.rate.into()) / 1_000_000 + 1;
             let batch = due
                 .saturating_sub(made)
                 .min(BATCH as u64)

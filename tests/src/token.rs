@@ -57,6 +57,15 @@ impl Signer {
         }
     }
 
+    /// `HS256` or `RS256`.
+    pub fn algorithm_name(&self) -> &'static str {
+        if self.algorithm == Algorithm::RS256 {
+            "RS256"
+        } else {
+            "HS256"
+        }
+    }
+
     /// Content of the file that the verifier is configured with: the secret, or the public key as PEM.
     pub fn verifying_key(&self) -> &[u8] {
         &self.verifying

@@ -10,7 +10,7 @@ use std::{
 
 /// Limit of a wait for something that happens at once on an idle machine; generous, since the machine may be an
 /// emulated one that shares a core.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How often a condition is looked at.
 const INTERVAL: Duration = Duration::from_millis(20);
