@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     lab::{Lab, VIP_V4, VIP_V6},
+    stage::Limit,
     token::{AUDIENCE, ISSUER, Signer},
 };
 
@@ -18,15 +19,6 @@ pub const PORT: u16 = 8080;
 pub const COOKIE: &str = "session";
 /// Path that wants a token; everything else is open.
 pub const PRIVATE: &str = "/private";
-
-/// A rate with its burst.
-#[derive(Debug, Clone, Copy)]
-pub struct Rate {
-    /// Units a second.
-    pub per_second: u64,
-    /// Units at once.
-    pub burst: u64,
-}
 
 /// A protected service.
 #[derive(Debug, Clone)]
@@ -51,7 +43,7 @@ pub struct Settings {
     /// Drop nothing, count what would be dropped.
     pub observe: bool,
     /// `[shield.limits]`: key and rate.
-    pub limits: Vec<(&'static str, Rate)>,
+    pub limits: Vec<(&'static str, Limit)>,
     /// What the shield judges.
     pub services: Vec<Service>,
     /// Where the gateway listens.
@@ -62,6 +54,8 @@ pub struct Settings {
     pub provider: (&'static str, String),
     /// Refusals that ban, the window they are counted over, and the length of the ban.
     pub offences: (u32, &'static str, &'static str),
+    /// Ban nobody, tell who would be.
+    pub observe_offences: bool,
     /// Text put at the end as it is.
     pub extra: String,
 }
@@ -92,14 +86,15 @@ impl Settings {
             upstream: vec![upstream],
             provider: (signer.algorithm_name(), key.display().to_string()),
             offences: (20, "60s", "60s"),
+            observe_offences: false,
             extra: String::new(),
         }
     }
 
     /// Sets a limit of `[shield.limits]`.
     #[must_use]
-    pub fn limit(mut self, key: &'static str, per_second: u64, burst: u64) -> Self {
-        self.limits.push((key, Rate { per_second, burst }));
+    pub fn limit(mut self, key: &'static str, limit: Limit) -> Self {
+        self.limits.push((key, limit));
         self
     }
 
@@ -117,7 +112,7 @@ impl Settings {
             self.interfaces, self.mode
         )?;
         writeln!(out, "observe = {}\n\n[shield.limits]", self.observe)?;
-        for (key, Rate { per_second, burst }) in &self.limits {
+        for (key, Limit { per_second, burst }) in &self.limits {
             writeln!(out, "{key} = {{ per_second = {per_second}, burst = {burst} }}")?;
         }
         for Service {

@@ -33,6 +33,7 @@ pub mod probe;
 pub mod process;
 pub mod sender;
 pub mod skip;
+pub mod stage;
 pub mod token;
 pub mod wait;
 pub mod xdp;
