@@ -1,9 +1,4 @@
 //! Death and return of the daemon: the kernel goes on protecting, and a restart takes over what it finds.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a step of a test that fails has to stop that test"
-)]
 
 use std::{
     sync::{Arc, Condvar, Mutex},
