@@ -28,7 +28,7 @@ use crate::{
     frame::{Frame, Mac, TPID_8021AD, TPID_8021Q, Tag},
     identity::{self, Identity},
     netns::Namespace,
-    skip,
+    offload, skip,
     wait::within,
 };
 
@@ -397,9 +397,13 @@ fn connect(edge: &Namespace, host: &Host) -> Result<()> {
         mac_text(host.mac),
         host.namespace.path().display(),
     )])?;
-    // The host writes its tags into the packets' bytes; the edge may do as it likes.
-    let (mut far_commands, far) = vlan_commands(host.interface, &host.tags, " reorder_hdr off");
-    let (mut near_commands, near) = vlan_commands(near, &host.tags, "");
+    if !host.tags.is_empty() {
+        // The host writes its tags into the packets' bytes; the edge may do as it likes.
+        let features = ["tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"];
+        offload::switch_off(&host.namespace, host.interface, &features)?;
+    }
+    let (mut far_commands, far) = vlan_commands(host.interface, &host.tags);
+    let (mut near_commands, near) = vlan_commands(near, &host.tags);
     far_commands.extend([
         format!("addr add {}/24 dev {far}", host.v4),
         format!("addr add {}/64 dev {far} nodad", host.v6),
@@ -415,7 +419,7 @@ fn connect(edge: &Namespace, host: &Host) -> Result<()> {
 }
 
 /// Commands that bring a link and its VLAN devices up, and the device that carries the addresses.
-fn vlan_commands(link: &str, tags: &[Tag], options: &str) -> (Vec<String>, String) {
+fn vlan_commands(link: &str, tags: &[Tag]) -> (Vec<String>, String) {
     let mut commands = vec![format!("link set {link} up")];
     let mut device = link.to_owned();
     for tag in tags {
@@ -426,7 +430,7 @@ fn vlan_commands(link: &str, tags: &[Tag], options: &str) -> (Vec<String>, Strin
             "802.1Q"
         };
         commands.push(format!(
-            "link add link {device} name {inner} type vlan protocol {protocol} id {}{options}",
+            "link add link {device} name {inner} type vlan protocol {protocol} id {}",
             tag.id
         ));
         // Room for both tags within the link's own frame size.

@@ -7,6 +7,11 @@
 //! Never does: touch the machine's own interfaces, leave a namespace, process, pin or file behind, or sleep where an
 //! event can be awaited. Whatever a machine lacks is skipped aloud ([`skip`]).
 //!
+//! Running: `cargo test --package tests`, as root. `BREAKWATER_BIN` names the binary under test; without it the one built
+//! beside the tests is taken, which `cargo test` does not rebuild. Besides the binaries a machine needs `ip`, veth, and
+//! for the tagged links 8021q; inside a VM that is `veth.ko`, `8021q.ko` and what they depend on, `/proc`, `/sys` and a
+//! writable temporary directory.
+//!
 //! Invariant: a [`lab::Lab`] that is dropped, by return or by panic, leaves nothing; one that was killed leaves only
 //! directories of its own name, which the next lab removes.
 #![expect(
@@ -27,6 +32,7 @@ pub mod identity;
 pub mod lab;
 pub mod link;
 pub mod netns;
+pub mod offload;
 pub mod origin;
 pub mod packets;
 pub mod probe;
