@@ -1,0 +1,139 @@
+//! A two-instruction XDP program of somebody else: what an operator may already have on an interface.
+
+use std::{
+    io,
+    os::fd::{FromRawFd, OwnedFd},
+};
+
+use anyhow::{Context, Result};
+
+use crate::netns::Namespace;
+
+/// What the program does with every packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// `XDP_DROP`.
+    Drop = 1,
+    /// `XDP_PASS`.
+    Pass = 2,
+}
+
+/// Where it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `XDP_FLAGS_SKB_MODE`.
+    Generic = 1 << 1,
+    /// `XDP_FLAGS_DRV_MODE`.
+    Native = 1 << 2,
+}
+
+/// Name the kernel knows the program by.
+pub const NAME: &str = "somebody_elses";
+
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_XDP: u32 = 37;
+
+/// An attached program; dropping it detaches.
+#[derive(Debug)]
+pub struct ForeignXdp {
+    _program: OwnedFd,
+    _link: OwnedFd,
+}
+
+impl ForeignXdp {
+    /// Loads the program and attaches it to `interface` of `namespace`.
+    pub fn attach(namespace: &Namespace, interface: &str, action: Action, mode: Mode) -> Result<Self> {
+        namespace.enter(|| {
+            let program = load(action).context("BPF_PROG_LOAD")?;
+            let index = rustix::net::netdevice::name_to_index(socket()?, interface)?;
+            let link =
+                link(&program, index, mode).with_context(|| format!("BPF_LINK_CREATE on {interface}"))?;
+            Ok(Self {
+                _program: program,
+                _link: link,
+            })
+        })
+    }
+}
+
+/// The head of `union bpf_attr` for `BPF_PROG_LOAD`.
+#[repr(C)]
+#[derive(Default)]
+struct LoadAttributes {
+    program_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buffer: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    interface: u32,
+    expected_attach_type: u32,
+}
+
+/// The head of `union bpf_attr` for `BPF_LINK_CREATE`.
+#[repr(C)]
+struct LinkAttributes {
+    program: u32,
+    interface: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+fn load(action: Action) -> io::Result<OwnedFd> {
+    // r0 = action; exit
+    let instructions: [u64; 2] = [((action as u64) << 32) | 0xb7, 0x95];
+    let mut attributes = LoadAttributes {
+        program_type: BPF_PROG_TYPE_XDP,
+        instruction_count: 2,
+        instructions: instructions.as_ptr() as u64,
+        license: c"MIT".as_ptr() as u64,
+        expected_attach_type: BPF_XDP,
+        ..LoadAttributes::default()
+    };
+    attributes.name[..NAME.len()].copy_from_slice(NAME.as_bytes());
+    bpf(BPF_PROG_LOAD, &attributes)
+}
+
+fn link(program: &OwnedFd, interface: u32, mode: Mode) -> io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    let attributes = LinkAttributes {
+        program: program.as_raw_fd().cast_unsigned(),
+        interface,
+        attach_type: BPF_XDP,
+        flags: mode as u32,
+    };
+    bpf(BPF_LINK_CREATE, &attributes)
+}
+
+fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: `attributes` is a repr(C) prefix of `union bpf_attr` of the given size without padding, and everything
+    // it points at lives until the call returns. Both commands give a new file descriptor that nobody else owns.
+    unsafe {
+        let fd = libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<T>(),
+        );
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(fd as i32))
+    }
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    Ok(socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
