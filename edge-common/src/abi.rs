@@ -28,9 +28,14 @@ pub const VERSION: u32 = 1;
 
 /// `aya::Pod` says that any bytes the kernel hands out are a valid value.
 #[cfg(feature = "user")]
-#[expect(unsafe_code, reason = "Pod is an unsafe trait; this is the one place that implements it")]
+#[expect(
+    unsafe_code,
+    reason = "Pod is an unsafe trait; this is the one place that implements it"
+)]
 mod pod {
-    use super::{Addr, Ban, BanKey, Control, Counter, Earned, Event, Lost, LpmKey, Params, PortEntry, Service};
+    use super::{
+        Addr, Ban, BanKey, Control, Counter, Earned, Event, Lost, LpmKey, Params, PortEntry, Service,
+    };
 
     macro_rules! pod {
         ($($type:ty),* $(,)?) => {$(
@@ -39,7 +44,9 @@ mod pod {
             unsafe impl aya::Pod for $type {}
         )*};
     }
-    pod!(Addr, Ban, BanKey, Control, Counter, Earned, Event, Lost, LpmKey, Params, PortEntry, Service);
+    pod!(
+        Addr, Ban, BanKey, Control, Counter, Earned, Event, Lost, LpmKey, Params, PortEntry, Service
+    );
 }
 
 /// Asserts the size and the alignment of an ABI type at compile time.

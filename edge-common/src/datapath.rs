@@ -7,8 +7,8 @@
 //! before any stage that can drop it; every way out has a [`Reason`]; every loop has a constant bound.
 
 mod ban;
-mod lists;
 mod limit;
+mod lists;
 mod parse;
 mod sanity;
 mod service;
@@ -20,7 +20,10 @@ pub use parse::{Kind, Packet};
 pub use service::Scope;
 
 use crate::{
-    abi::{Addr, AddressFlags, Ban, BanKey, Control, LimitKind, Outcome, Params, PortEntry, Reason, Service, hint},
+    abi::{
+        Addr, AddressFlags, Ban, BanKey, Control, LimitKind, Outcome, Params, PortEntry, Reason, Service,
+        hint,
+    },
     algo::sketch::Cell,
     wire::Frame,
 };
@@ -95,25 +98,47 @@ pub struct Judged {
 pub fn run<F: Frame, T: Tables>(frame: &F, tables: &T, arrival: Arrival) -> Judged {
     let packet = match parse::stage(frame) {
         ControlFlow::Continue(packet) => packet,
-        ControlFlow::Break(reason) => return Judged { verdict: Verdict::plain(reason), packet: None },
+        ControlFlow::Break(reason) => {
+            return Judged {
+                verdict: Verdict::plain(reason),
+                packet: None,
+            };
+        }
     };
     let control = tables.control();
     let scope = match service::stage(&packet, tables, control) {
         ControlFlow::Continue(scope) => scope,
-        ControlFlow::Break(reason) => return Judged { verdict: Verdict::plain(reason), packet: Some(packet) },
+        ControlFlow::Break(reason) => {
+            return Judged {
+                verdict: Verdict::plain(reason),
+                packet: Some(packet),
+            };
+        }
     };
-    let mut judge = Judge { tables, control, scope, observed: None };
+    let mut judge = Judge {
+        tables,
+        control,
+        scope,
+        observed: None,
+    };
     let reason = match judge.stages(frame, &packet, arrival) {
         ControlFlow::Continue(()) => Reason::Admitted,
         ControlFlow::Break(reason) => reason,
     };
-    Judged { verdict: judge.settle(&packet, reason), packet: Some(packet) }
+    Judged {
+        verdict: judge.settle(&packet, reason),
+        packet: Some(packet),
+    }
 }
 
 impl Verdict {
     #[inline(always)]
     const fn plain(reason: Reason) -> Self {
-        Self { reason, observed: None, service: 0 }
+        Self {
+            reason,
+            observed: None,
+            service: 0,
+        }
     }
 }
 
@@ -137,9 +162,25 @@ impl<T: Tables> Judge<'_, T> {
         self.weigh(lists::stage(packet, params, self.tables, self.control))?;
         self.weigh(sanity::stage(packet, arrival, self.control))?;
         let Some(service) = self.scope.service else {
-            return self.weigh(limit::icmp(frame, packet, &keys, params, self.tables, &self.scope, arrival.tick));
+            return self.weigh(limit::icmp(
+                frame,
+                packet,
+                &keys,
+                params,
+                self.tables,
+                &self.scope,
+                arrival.tick,
+            ));
         };
-        self.weigh(limit::stage(packet, service, &keys, hints.earned, params, self.tables, arrival.tick))
+        self.weigh(limit::stage(
+            packet,
+            service,
+            &keys,
+            hints.earned,
+            params,
+            self.tables,
+            arrival.tick,
+        ))
     }
 
     /// Turns a drop that is only observed into going on, and remembers it.
@@ -156,18 +197,23 @@ impl<T: Tables> Judge<'_, T> {
 
     #[inline(always)]
     fn observes(&self, reason: Reason) -> bool {
-        matches!(reason.outcome(), Outcome::Drop)
-            && (self.control.observes(reason) || self.scope.observe())
+        matches!(reason.outcome(), Outcome::Drop) && (self.control.observes(reason) || self.scope.observe())
     }
 
     /// Asks the allow list, but only about a packet that is about to be dropped.
     #[inline(always)]
     fn settle(&self, packet: &Packet, reason: Reason) -> Verdict {
-        let mut verdict = Verdict { reason, observed: self.observed, service: self.scope.id() };
+        let mut verdict = Verdict {
+            reason,
+            observed: self.observed,
+            service: self.scope.id(),
+        };
         let drops = matches!(reason.outcome(), Outcome::Drop) || self.observed.is_some();
         if drops
             && self.control.has(Control::HAS_ALLOW)
-            && self.tables.allowed(self.control.copy(Control::ALLOW), &packet.src)
+            && self
+                .tables
+                .allowed(self.control.copy(Control::ALLOW), &packet.src)
         {
             verdict.reason = Reason::AllowListed;
             verdict.observed = None;

@@ -8,7 +8,8 @@ use std::{collections::HashMap, vec::Vec};
 
 use crate::{
     abi::{
-        Addr, AddressFlags, Ban, BanKey, Control, Earned, LimitKind, LpmKey, Params, PortEntry, Service, hint,
+        Addr, AddressFlags, Ban, BanKey, Control, Earned, LimitKind, LpmKey, Params, PortEntry, Service,
+        hint,
         service::{MAX_SERVICES, PORTS},
     },
     algo::sketch::Cell,
@@ -37,7 +38,8 @@ impl Cell for AtomicU32 {
     }
 
     fn swap(&self, old: u32, new: u32) -> bool {
-        self.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        self.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     }
 }
 
@@ -98,7 +100,10 @@ impl MemTables {
     /// Gives a source host exact state, with its hint.
     pub fn earn(&mut self, host: Addr, state: Earned) {
         let host = host.masked(hint::host_prefix(host.family()));
-        self.set_hint(hint::prefix(&host, hint::host_prefix(host.family()), &self.params), hint::EARNED);
+        self.set_hint(
+            hint::prefix(&host, hint::host_prefix(host.family()), &self.params),
+            hint::EARNED,
+        );
         self.earned.insert(host, state.cells.map(AtomicU32::new));
     }
 
@@ -139,7 +144,8 @@ pub fn hinted_addresses(entry: &LpmKey) -> Vec<Addr> {
 }
 
 fn covers(list: &[LpmKey], addr: &Addr) -> bool {
-    list.iter().any(|entry| addr.masked(entry.prefix) == entry.addr.masked(entry.prefix))
+    list.iter()
+        .any(|entry| addr.masked(entry.prefix) == entry.addr.masked(entry.prefix))
 }
 
 impl Tables for MemTables {
@@ -175,7 +181,10 @@ impl Tables for MemTables {
 
     fn deny_hint_word(&self, copy: u32, word: u32) -> u64 {
         debug_assert!(word <= DENY_HINT_MASK >> 6);
-        self.deny_hints[copy as usize].get(&word).copied().unwrap_or_default()
+        self.deny_hints[copy as usize]
+            .get(&word)
+            .copied()
+            .unwrap_or_default()
     }
 
     fn denied(&self, copy: u32, addr: &Addr) -> bool {
@@ -188,7 +197,8 @@ impl Tables for MemTables {
 
     fn cell(&self, kind: LimitKind, row: u32, index: u32) -> Option<&AtomicU32> {
         let row_cells = self.params.cell_mask as usize + 1;
-        self.cells.get((kind as usize * 2 + row as usize) * row_cells + index as usize)
+        self.cells
+            .get((kind as usize * 2 + row as usize) * row_cells + index as usize)
     }
 
     fn earned(&self, host: &Addr) -> Option<&[AtomicU32; 3]> {

@@ -18,7 +18,12 @@ pub(crate) fn count(judged: &Judged, frame: &XdpFrame) {
     let verdict = &judged.verdict;
     add(verdict.service, verdict.reason, 0, frame.len());
     if let Some(observed) = verdict.observed {
-        add(verdict.service, observed, MAX_SERVICES * Reason::SLOTS, frame.len());
+        add(
+            verdict.service,
+            observed,
+            MAX_SERVICES * Reason::SLOTS,
+            frame.len(),
+        );
     }
 }
 

@@ -22,7 +22,10 @@ pub(crate) struct XdpFrame {
 impl XdpFrame {
     #[inline(always)]
     pub(crate) fn new(ctx: &XdpContext) -> Self {
-        Self { data: ctx.data(), end: ctx.data_end() }
+        Self {
+            data: ctx.data(),
+            end: ctx.data_end(),
+        }
     }
 
     /// A pointer to a `T` at `offset`, if the frame holds all of it.
@@ -32,7 +35,11 @@ impl XdpFrame {
             return None;
         }
         let start = self.data + offset as usize;
-        if start + size_of::<T>() > self.end { None } else { Some(start as *const T) }
+        if start + size_of::<T>() > self.end {
+            None
+        } else {
+            Some(start as *const T)
+        }
     }
 }
 
@@ -84,7 +91,12 @@ impl Frame for XdpFrame {
             b.write(start.add(1).read_volatile());
             c.write(start.add(2).read_volatile());
             d.write(start.add(3).read_volatile());
-            Some(Addr([a.assume_init(), b.assume_init(), c.assume_init(), d.assume_init()]))
+            Some(Addr([
+                a.assume_init(),
+                b.assume_init(),
+                c.assume_init(),
+                d.assume_init(),
+            ]))
         }
     }
 }

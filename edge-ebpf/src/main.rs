@@ -4,7 +4,10 @@
 //! taken here.
 #![no_std]
 #![no_main]
-#![allow(internal_features, reason = "the target has no atomic methods; the intrinsics are all there is")]
+#![allow(
+    internal_features,
+    reason = "the target has no atomic methods; the intrinsics are all there is"
+)]
 #![feature(asm_experimental_arch, core_intrinsics)]
 
 mod emit;
@@ -30,7 +33,10 @@ pub fn breakwater(ctx: XdpContext) -> u32 {
     let ifindex = ctx.ingress_ifindex() as u32;
     // SAFETY: the helper takes nothing and only reads a counter.
     let tick = unsafe { bpf_jiffies64() };
-    let arrival = Arrival { tick, external: ifindex != LOOPBACK };
+    let arrival = Arrival {
+        tick,
+        external: ifindex != LOOPBACK,
+    };
     let judged = datapath::run(&frame, &KernelTables, arrival);
     emit::count(&judged, &frame);
     match judged.verdict.reason.outcome() {

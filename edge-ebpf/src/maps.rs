@@ -9,9 +9,10 @@ use aya_ebpf::{
 };
 use edge_common::{
     abi::{
-        Addr, Alert, Ban, BanKey, CELLS_PER_BUCKET, Control, Counter, Earned, LimitKind, Lost, Params, PortEntry, Reason,
-        Service, hint,
+        Addr, Alert, Ban, BanKey, CELLS_PER_BUCKET, Control, Counter, Earned, LimitKind, Lost, Params,
+        PortEntry, Reason, Service,
         ban::NOTE_BYTES,
+        hint,
         service::{MAX_SERVICES, NAME_BYTES, PORTS},
     },
     datapath::DENY_HINT_MASK,
@@ -55,13 +56,15 @@ pub(crate) static SERVICES: Array<Service> = Array::with_max_entries(MAX_SERVICE
 pub(crate) static ADDRESSES: HashMap<Addr, u32> = HashMap::with_max_entries(4_096, 0);
 
 #[map]
-pub(crate) static HINTS: Array<u64> = Array::with_max_entries(DEFAULT_HINTS / hint::FIELDS_PER_WORD, BPF_F_MMAPABLE);
+pub(crate) static HINTS: Array<u64> =
+    Array::with_max_entries(DEFAULT_HINTS / hint::FIELDS_PER_WORD, BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static BANS: HashMap<BanKey, Ban> = HashMap::with_max_entries(DEFAULT_BANS, 0);
 
 #[map]
-pub(crate) static DENY_HINTS: Array<u64> = Array::with_max_entries((DENY_HINT_MASK + 1) / 64 * COPIES, BPF_F_MMAPABLE);
+pub(crate) static DENY_HINTS: Array<u64> =
+    Array::with_max_entries((DENY_HINT_MASK + 1) / 64 * COPIES, BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static DENY_A: LpmTrie<Addr, u8> = LpmTrie::with_max_entries(MAX_LIST, BPF_F_NO_PREALLOC);
@@ -84,7 +87,8 @@ pub(crate) static EARNED: HashMap<Addr, Earned> = HashMap::with_max_entries(DEFA
 
 /// Second half: packets that were only observed.
 #[map]
-pub(crate) static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(MAX_SERVICES * Reason::SLOTS * 2, 0);
+pub(crate) static COUNTERS: PerCpuArray<Counter> =
+    PerCpuArray::with_max_entries(MAX_SERVICES * Reason::SLOTS * 2, 0);
 
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
@@ -105,4 +109,5 @@ pub(crate) static ALERTS: Array<u64> = Array::with_max_entries(Alert::SLOTS, BPF
 
 /// Why the operator made a ban, in words. The program never asks.
 #[map]
-pub(crate) static NOTES: HashMap<BanKey, [u8; NOTE_BYTES]> = HashMap::with_max_entries(MAX_NOTES, BPF_F_NO_PREALLOC);
+pub(crate) static NOTES: HashMap<BanKey, [u8; NOTE_BYTES]> =
+    HashMap::with_max_entries(MAX_NOTES, BPF_F_NO_PREALLOC);

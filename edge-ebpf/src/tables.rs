@@ -63,7 +63,10 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn port(&self, copy: u32, port: u16) -> PortEntry {
-        maps::PORT_TABLE.get(copy * PORTS + u32::from(port)).copied().unwrap_or_default()
+        maps::PORT_TABLE
+            .get(copy * PORTS + u32::from(port))
+            .copied()
+            .unwrap_or_default()
     }
 
     #[inline(always)]
@@ -94,17 +97,28 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn deny_hint_word(&self, copy: u32, word: u32) -> u64 {
-        maps::DENY_HINTS.get(copy * ((DENY_HINT_MASK + 1) / 64) + word).copied().unwrap_or_default()
+        maps::DENY_HINTS
+            .get(copy * ((DENY_HINT_MASK + 1) / 64) + word)
+            .copied()
+            .unwrap_or_default()
     }
 
     #[inline(always)]
     fn denied(&self, copy: u32, addr: &Addr) -> bool {
-        if copy == 0 { covers(&maps::DENY_A, addr) } else { covers(&maps::DENY_B, addr) }
+        if copy == 0 {
+            covers(&maps::DENY_A, addr)
+        } else {
+            covers(&maps::DENY_B, addr)
+        }
     }
 
     #[inline(always)]
     fn allowed(&self, copy: u32, addr: &Addr) -> bool {
-        if copy == 0 { covers(&maps::ALLOW_A, addr) } else { covers(&maps::ALLOW_B, addr) }
+        if copy == 0 {
+            covers(&maps::ALLOW_A, addr)
+        } else {
+            covers(&maps::ALLOW_B, addr)
+        }
     }
 
     #[inline(always)]

@@ -39,7 +39,10 @@ const PORT: u16 = 443;
 
 fn main() -> Result<()> {
     // `cargo bench` passes `--bench`; anything else is a filter on the paths' names.
-    let filter: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let filter: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with("--"))
+        .collect();
     pin_to_cpu(1)?;
     let pins = Pins::new(Path::new("/sys/fs/bpf/breakwater-bench"));
     let result = bench(&pins, &filter);
@@ -76,7 +79,11 @@ fn bench(pins: &Pins, filter: &[String]) -> Result<()> {
 
     let cases: Vec<Case> = cases()
         .into_iter()
-        .filter(|case| case.name == FLOOR || filter.is_empty() || filter.iter().any(|word| case.name.contains(word.as_str())))
+        .filter(|case| {
+            case.name == FLOOR
+                || filter.is_empty()
+                || filter.iter().any(|word| case.name.contains(word.as_str()))
+        })
         .collect();
     let mut samples: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     for round in 0..ROUNDS + 1 {
@@ -100,13 +107,62 @@ const FLOOR: &str = "empty program";
 fn cases() -> Vec<Case> {
     let tcp = |src: [u8; 4], port: u16, flags: u8| frame(src, port, flags);
     vec![
-        Case { name: FLOOR, target: None, program: loader::FLOOR, packet: tcp([10, 1, 0, 1], PORT, 0x10), action: XDP_DROP, control: 0 },
-        Case { name: "to nothing protected", target: Some(1.8), program: loader::PROGRAM, packet: tcp([10, 1, 0, 1], 80, 0x10), action: XDP_PASS, control: 0 },
-        Case { name: "banned source", target: Some(2.3), program: loader::PROGRAM, packet: tcp([10, 9, 0, 9], PORT, 0x10), action: XDP_DROP, control: 0 },
-        Case { name: "limited, default tier", target: Some(3.0), program: loader::PROGRAM, packet: tcp([10, 1, 0, 2], PORT, 0x10), action: XDP_DROP, control: 0 },
-        Case { name: "admitted, default tier", target: None, program: loader::PROGRAM, packet: tcp([10, 1, 0, 3], 8443, 0x10), action: XDP_PASS, control: 0 },
-        Case { name: "admitted, exact state", target: Some(3.5), program: loader::PROGRAM, packet: tcp([10, 1, 0, 4], 8443, 0x10), action: XDP_PASS, control: 0 },
-        Case { name: "admitted, deny list of 10,000", target: None, program: loader::PROGRAM, packet: tcp([10, 1, 0, 3], 8443, 0x10), action: XDP_PASS, control: Control::HAS_DENY },
+        Case {
+            name: FLOOR,
+            target: None,
+            program: loader::FLOOR,
+            packet: tcp([10, 1, 0, 1], PORT, 0x10),
+            action: XDP_DROP,
+            control: 0,
+        },
+        Case {
+            name: "to nothing protected",
+            target: Some(1.8),
+            program: loader::PROGRAM,
+            packet: tcp([10, 1, 0, 1], 80, 0x10),
+            action: XDP_PASS,
+            control: 0,
+        },
+        Case {
+            name: "banned source",
+            target: Some(2.3),
+            program: loader::PROGRAM,
+            packet: tcp([10, 9, 0, 9], PORT, 0x10),
+            action: XDP_DROP,
+            control: 0,
+        },
+        Case {
+            name: "limited, default tier",
+            target: Some(3.0),
+            program: loader::PROGRAM,
+            packet: tcp([10, 1, 0, 2], PORT, 0x10),
+            action: XDP_DROP,
+            control: 0,
+        },
+        Case {
+            name: "admitted, default tier",
+            target: None,
+            program: loader::PROGRAM,
+            packet: tcp([10, 1, 0, 3], 8443, 0x10),
+            action: XDP_PASS,
+            control: 0,
+        },
+        Case {
+            name: "admitted, exact state",
+            target: Some(3.5),
+            program: loader::PROGRAM,
+            packet: tcp([10, 1, 0, 4], 8443, 0x10),
+            action: XDP_PASS,
+            control: 0,
+        },
+        Case {
+            name: "admitted, deny list of 10,000",
+            target: None,
+            program: loader::PROGRAM,
+            packet: tcp([10, 1, 0, 3], 8443, 0x10),
+            action: XDP_PASS,
+            control: Control::HAS_DENY,
+        },
     ]
 }
 
@@ -184,7 +240,10 @@ fn random_sources(ebpf: &mut aya::Ebpf) -> Result<()> {
             if spread {
                 packet[26..30].copy_from_slice(&(state | 0x0100_0000).to_be_bytes());
             }
-            program.test_run(TestRunOptions { data_in: Some(&packet), ..TestRunOptions::new() })?;
+            program.test_run(TestRunOptions {
+                data_in: Some(&packet),
+                ..TestRunOptions::new()
+            })?;
         }
         Ok((thread_ns() - before) as f64 / f64::from(RANDOM_SOURCES))
     };
@@ -207,13 +266,24 @@ fn random_sources(ebpf: &mut aya::Ebpf) -> Result<()> {
 
 fn print(cases: &[Case], samples: &BTreeMap<usize, Vec<f64>>) {
     let floor = samples.get(&0).cloned().unwrap_or_default();
-    println!("{:<34} {:>8} {:>8} {:>8}   {}", "path", "ns", "spread", "x floor", "target");
+    println!(
+        "{:<34} {:>8} {:>8} {:>8}   {}",
+        "path", "ns", "spread", "x floor", "target"
+    );
     for (index, case) in cases.iter().enumerate() {
-        let Some(values) = samples.get(&index) else { continue };
+        let Some(values) = samples.get(&index) else {
+            continue;
+        };
         let mut nanos = values.clone();
-        let mut ratios: Vec<f64> = values.iter().zip(&floor).map(|(value, floor)| value / floor).collect();
+        let mut ratios: Vec<f64> = values
+            .iter()
+            .zip(&floor)
+            .map(|(value, floor)| value / floor)
+            .collect();
         let (low, high) = (quantile(&mut nanos, 0.1), quantile(&mut nanos, 0.9));
-        let target = case.target.map_or_else(String::new, |target| format!("<= {target}"));
+        let target = case
+            .target
+            .map_or_else(String::new, |target| format!("<= {target}"));
         println!(
             "{:<34} {:>8.1} {:>8} {:>8.2}   {target}",
             case.name,
@@ -241,7 +311,10 @@ fn median(values: &mut [f64]) -> f64 {
 
 fn quantile(values: &mut [f64], q: f64) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(((values.len().saturating_sub(1)) as f64 * q).round() as usize).copied().unwrap_or_default()
+    values
+        .get(((values.len().saturating_sub(1)) as f64 * q).round() as usize)
+        .copied()
+        .unwrap_or_default()
 }
 
 fn thread_ns() -> u64 {

@@ -440,6 +440,8 @@ impl fmt::Debug for KeySource {
             Self::Generated(_) => f.write_str("Generated(..)"),
             Self::PemFile(path) => f.debug_tuple("PemFile").field(path).finish(),
             Self::JwksFile(path) => f.debug_tuple("JwksFile").field(path).finish(),
+            Self::JwksUrl(remote) => f.debug_tuple("JwksUrl").field(remote).finish(),
+            Self::Oidc(remote) => f.debug_tuple("Oidc").field(remote).finish(),
         }
     }
 }

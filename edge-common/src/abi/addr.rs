@@ -56,7 +56,11 @@ impl Addr {
     /// Which family the address belongs to: v4-mapped is IPv4.
     #[inline(always)]
     pub const fn family(&self) -> Family {
-        if self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED { Family::V4 } else { Family::V6 }
+        if self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED {
+            Family::V4
+        } else {
+            Family::V6
+        }
     }
 
     /// The first 64 bits, as one integer that only serves as a key.
@@ -115,7 +119,11 @@ impl Addr {
 #[inline(always)]
 const fn word_mask(bits: u32, start: u32) -> u32 {
     let kept = bits.saturating_sub(start);
-    if kept >= 32 { u32::MAX } else { (!(u32::MAX >> kept)).to_be() }
+    if kept >= 32 {
+        u32::MAX
+    } else {
+        (!(u32::MAX >> kept)).to_be()
+    }
 }
 
 #[cfg(any(test, feature = "std"))]

@@ -25,7 +25,10 @@ impl BanKey {
     /// The key of the prefix of length `prefix` that `addr` lies in.
     #[inline(always)]
     pub const fn new(addr: &Addr, prefix: u32) -> Self {
-        Self { addr: addr.masked(prefix), prefix }
+        Self {
+            addr: addr.masked(prefix),
+            prefix,
+        }
     }
 }
 

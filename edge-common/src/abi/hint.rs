@@ -65,7 +65,10 @@ impl Keys {
                 family: Family::V6,
                 host: prefix(addr, 64, params),
                 network: prefix(addr, 48, params),
-                others: [prefix(addr, ban::V6_PREFIXES[0], params), prefix(addr, ban::V6_PREFIXES[2], params)],
+                others: [
+                    prefix(addr, ban::V6_PREFIXES[0], params),
+                    prefix(addr, ban::V6_PREFIXES[2], params),
+                ],
             },
         }
     }

@@ -9,7 +9,10 @@ use super::{Addr, Control, Family, Reason, hint};
 #[test]
 fn a_mapped_address_has_the_bytes_of_rfc_4291() {
     let addr = Addr::from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 33)));
-    assert_eq!(addr.to_bytes(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 33]);
+    assert_eq!(
+        addr.to_bytes(),
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 33]
+    );
     assert_eq!(addr, Addr::from_v4_word(u32::from_ne_bytes([192, 0, 2, 33])));
     assert_eq!(addr.family(), Family::V4);
 }
@@ -25,9 +28,14 @@ fn reasons_are_their_own_index() {
 
 #[test]
 fn observing_one_reason_leaves_the_others() {
-    let control = Control(Control::HAS_DENY).observing(Reason::Banned).observing(Reason::Internal);
+    let control = Control(Control::HAS_DENY)
+        .observing(Reason::Banned)
+        .observing(Reason::Internal);
     for reason in Reason::ALL {
-        assert_eq!(control.observes(*reason), matches!(reason, Reason::Banned | Reason::Internal));
+        assert_eq!(
+            control.observes(*reason),
+            matches!(reason, Reason::Banned | Reason::Internal)
+        );
     }
     assert!(control.has(Control::HAS_DENY) && !control.has(Control::SERVICES));
 }

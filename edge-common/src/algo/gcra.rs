@@ -66,7 +66,11 @@ pub const fn charge(ahead: u32, cost: u32, capacity: u32) -> Option<u32> {
 pub const fn cost(params: &LimitParams, amount: u32) -> u32 {
     // A frame is below 2^17 bytes and a cost per byte below 2^12, see `scale`.
     let cost = amount.saturating_mul(params.cost);
-    if cost > params.capacity { params.capacity } else { cost }
+    if cost > params.capacity {
+        params.capacity
+    } else {
+        cost
+    }
 }
 
 /// Scales a rate for cells on a clock of `hz` ticks a second.
@@ -115,7 +119,12 @@ pub fn scale(per_second: u64, burst: u64, hz: u32, bytes: bool) -> Result<LimitP
     if burst > most {
         return Err(ScaleError::BurstTooLarge { most });
     }
-    Ok(LimitParams { units_per_tick: units, cost, capacity: burst as u32 * cost, reserved: 0 })
+    Ok(LimitParams {
+        units_per_tick: units,
+        cost,
+        capacity: burst as u32 * cost,
+        reserved: 0,
+    })
 }
 
 #[cfg(test)]

@@ -23,11 +23,19 @@ pub(super) fn hints<T: Tables>(keys: &hint::Keys, params: &Params, tables: &T) -
     let network = field(keys.network, params, tables);
     let (first, third) = match keys.family {
         Family::V4 => (0, 0),
-        Family::V6 => (field(keys.others[0], params, tables), field(keys.others[1], params, tables)),
+        Family::V6 => (
+            field(keys.others[0], params, tables),
+            field(keys.others[1], params, tables),
+        ),
     };
     Hints {
         earned: host & hint::EARNED != 0,
-        bans: [first & hint::BAN != 0, host & hint::BAN != 0, third & hint::BAN != 0, network & hint::BAN != 0],
+        bans: [
+            first & hint::BAN != 0,
+            host & hint::BAN != 0,
+            third & hint::BAN != 0,
+            network & hint::BAN != 0,
+        ],
         family: keys.family,
     }
 }
@@ -47,7 +55,12 @@ pub(super) fn stage<T: Tables>(packet: &Packet, hints: &Hints, tables: &T, tick:
     }
     let prefixes = match hints.family {
         // The first and the third stay clear for IPv4.
-        Family::V4 => [ban::V4_PREFIXES[0], ban::V4_PREFIXES[0], ban::V4_PREFIXES[0], ban::V4_PREFIXES[1]],
+        Family::V4 => [
+            ban::V4_PREFIXES[0],
+            ban::V4_PREFIXES[0],
+            ban::V4_PREFIXES[0],
+            ban::V4_PREFIXES[1],
+        ],
         Family::V6 => ban::V6_PREFIXES,
     };
     check(first, packet, prefixes[0], tables, tick)?;
@@ -66,7 +79,9 @@ fn check<T: Tables>(hinted: bool, packet: &Packet, prefix: u32, tables: &T, tick
 
 #[inline(always)]
 fn covers<T: Tables>(src: &Addr, prefix: u32, tables: &T, tick: u64, kind: Kind) -> bool {
-    let Some(entry) = tables.ban(&BanKey::new(src, prefix)) else { return false };
+    let Some(entry) = tables.ban(&BanKey::new(src, prefix)) else {
+        return false;
+    };
     entry.holds(tick) && (entry.scope != Ban::NEW_CONNECTIONS || opens(kind))
 }
 

@@ -39,9 +39,18 @@ pub(super) fn stage<T: Tables>(
     tables: &T,
     tick: u64,
 ) -> Step<()> {
-    let asked = Asked { tables, params, service, tick };
+    let asked = Asked {
+        tables,
+        params,
+        service,
+        tick,
+    };
     let opens = matches!(packet.kind, Kind::Tcp { flags } if tcp::opens(flags));
-    let cells = if earned { tables.earned(&host(&packet.src, keys)) } else { None };
+    let cells = if earned {
+        tables.earned(&host(&packet.src, keys))
+    } else {
+        None
+    };
     if let Some([packets, syns, bytes]) = cells {
         if opens {
             asked.exact(LimitKind::SourceSyns, 1, syns, Reason::SourceSyns)?;
@@ -59,7 +68,12 @@ pub(super) fn stage<T: Tables>(
         asked.sketch(LimitKind::NetworkSyns, 1, keys.network, Reason::NetworkSyns)?;
     }
     asked.sketch(LimitKind::NetworkPackets, 1, keys.network, Reason::NetworkPackets)?;
-    asked.sketch(LimitKind::NetworkBytes, packet.len, keys.network, Reason::NetworkBytes)
+    asked.sketch(
+        LimitKind::NetworkBytes,
+        packet.len,
+        keys.network,
+        Reason::NetworkBytes,
+    )
 }
 
 /// The limit of packets that carry no port; path MTU and neighbour discovery leave before it.
@@ -74,7 +88,10 @@ pub(super) fn icmp<F: Frame, T: Tables>(
     tick: u64,
 ) -> Step<()> {
     match packet.kind {
-        Kind::Icmp { kind: UNREACHABLE, code: FRAGMENTATION_NEEDED } => return Step::Break(Reason::Signalling),
+        Kind::Icmp {
+            kind: UNREACHABLE,
+            code: FRAGMENTATION_NEEDED,
+        } => return Step::Break(Reason::Signalling),
         Kind::Icmp6 { kind: PACKET_TOO_BIG } => return Step::Break(Reason::Signalling),
         Kind::Icmp6 { kind }
             if NEIGHBOUR_DISCOVERY.contains(&kind) && frame.u8(packet.network + 7) == Some(ON_LINK) =>
@@ -83,8 +100,16 @@ pub(super) fn icmp<F: Frame, T: Tables>(
         }
         _ => {}
     }
-    let Some(service) = scope.fallback else { return Step::Continue(()) };
-    Asked { tables, params, service, tick }.sketch(LimitKind::SourceIcmp, 1, keys.host, Reason::SourceIcmp)
+    let Some(service) = scope.fallback else {
+        return Step::Continue(());
+    };
+    Asked {
+        tables,
+        params,
+        service,
+        tick,
+    }
+    .sketch(LimitKind::SourceIcmp, 1, keys.host, Reason::SourceIcmp)
 }
 
 impl<T: Tables> Asked<'_, T> {
@@ -116,7 +141,10 @@ impl<T: Tables> Asked<'_, T> {
         ) else {
             return Step::Break(Reason::Internal);
         };
-        settle(sketch::charge_two(limit, self.tick, amount, first, second), refused)
+        settle(
+            sketch::charge_two(limit, self.tick, amount, first, second),
+            refused,
+        )
     }
 }
 

@@ -109,7 +109,16 @@ fn v6<F: Frame>(frame: &F, network: u32) -> Step<Packet> {
 
 #[inline(always)]
 fn bare<F: Frame>(frame: &F, src: Addr, dst: Addr, protocol: u8, network: u32) -> Packet {
-    Packet { src, dst, sport: 0, dport: 0, kind: Kind::Other, protocol, len: frame.len(), network }
+    Packet {
+        src,
+        dst,
+        sport: 0,
+        dport: 0,
+        kind: Kind::Other,
+        protocol,
+        len: frame.len(),
+        network,
+    }
 }
 
 /// Reads what of the transport header decides: a header cut short makes the packet [`Kind::Truncated`].
@@ -122,7 +131,9 @@ fn transport<F: Frame>(frame: &F, packet: &mut Packet, protocol: u8, offset: u32
             (Some(kind), Some(code)) => Kind::Icmp { kind, code },
             _ => Kind::Truncated,
         },
-        protocol::ICMPV6 => frame.u8(offset).map_or(Kind::Truncated, |kind| Kind::Icmp6 { kind }),
+        protocol::ICMPV6 => frame
+            .u8(offset)
+            .map_or(Kind::Truncated, |kind| Kind::Icmp6 { kind }),
         _ => Kind::Other,
     };
 }

@@ -25,7 +25,8 @@ impl Scope<'_> {
     /// The service only observes.
     #[inline(always)]
     pub fn observe(&self) -> bool {
-        self.service.is_some_and(|service| service.flags & Service::OBSERVE != 0)
+        self.service
+            .is_some_and(|service| service.flags & Service::OBSERVE != 0)
     }
 }
 
@@ -46,12 +47,21 @@ pub(super) fn stage<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Cont
 fn by_port<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Control) -> Step<Scope<'t>> {
     let copy = control.copy(Control::SERVICES);
     let heads = tables.port(copy, packet.dport);
-    let mut index = if packet.protocol == protocol::TCP { heads.tcp } else { heads.udp };
+    let mut index = if packet.protocol == protocol::TCP {
+        heads.tcp
+    } else {
+        heads.udp
+    };
     let mut links = 0;
     while index != 0 && links < MAX_CHAIN {
-        let Some(service) = tables.service(copy, index) else { break };
+        let Some(service) = tables.service(copy, index) else {
+            break;
+        };
         if is_for(service, &packet.dst, tables) {
-            return Step::Continue(Scope { service: Some(service), fallback: None });
+            return Step::Continue(Scope {
+                service: Some(service),
+                fallback: None,
+            });
         }
         index = service.next;
         links += 1;
@@ -74,7 +84,10 @@ fn by_address<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Control) -
     let local = flags.has(AddressFlags::LOCAL) || packet.dst.is_loopback();
     if flags.has(AddressFlags::PROTECTED) || control.has(Control::ANY_LOCAL) && local {
         let fallback = tables.service(control.copy(Control::SERVICES), 1);
-        return Step::Continue(Scope { service: None, fallback });
+        return Step::Continue(Scope {
+            service: None,
+            fallback,
+        });
     }
     Step::Break(Reason::NotProtected)
 }

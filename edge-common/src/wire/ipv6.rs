@@ -46,7 +46,12 @@ pub fn read<F: Frame>(frame: &F, offset: u32) -> Option<Header> {
     let next = frame.u8(offset + 6)?;
     let src = frame.addr(offset + 8)?;
     let dst = frame.addr(offset + 24)?;
-    Some(Header { src, dst, next, malformed: version != 6 })
+    Some(Header {
+        src,
+        dst,
+        next,
+        malformed: version != 6,
+    })
 }
 
 /// Walks the extension headers from `next` at `offset`.
@@ -64,7 +69,9 @@ pub fn walk<F: Frame>(frame: &F, next: u8, offset: u32) -> Chain {
         };
         let bytes = match kind {
             protocol::FRAGMENT => {
-                let Some(field) = frame.u16_be(at + 2) else { return Chain::Truncated };
+                let Some(field) = frame.u16_be(at + 2) else {
+                    return Chain::Truncated;
+                };
                 if field & 0xfff8 != 0 {
                     return Chain::LaterFragment;
                 }
@@ -79,7 +86,10 @@ pub fn walk<F: Frame>(frame: &F, next: u8, offset: u32) -> Chain {
         kind = following;
         seen += 1;
     }
-    Chain::Payload { protocol: kind, offset: at }
+    Chain::Payload {
+        protocol: kind,
+        offset: at,
+    }
 }
 
 #[inline(always)]

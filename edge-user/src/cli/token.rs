@@ -155,7 +155,7 @@ impl TokenArgs {
                 secret
             }
             KeySource::Generated(secret) => secret.clone(),
-            KeySource::PemFile(_) | KeySource::JwksFile(_) => {
+            KeySource::PemFile(_) | KeySource::JwksFile(_) | KeySource::JwksUrl(_) | KeySource::Oidc(_) => {
                 return Err(CliError::Failed {
                     exit: Exit::Runtime,
                     message: format!("provider `{}` has no secret to sign with", provider.name),
@@ -221,7 +221,7 @@ fn choose<'c>(config: &'c Config, name: Option<&str>, path: &Path) -> Result<&'c
     }
     let can_sign = |provider: &&Provider| match provider.key {
         KeySource::SecretFile(_) | KeySource::SecretEnv(_) | KeySource::Generated(_) => true,
-        KeySource::PemFile(_) | KeySource::JwksFile(_) => false,
+        KeySource::PemFile(_) | KeySource::JwksFile(_) | KeySource::JwksUrl(_) | KeySource::Oidc(_) => false,
     };
     let mut signers = config.providers.iter().filter(can_sign);
     match (signers.next(), signers.next()) {

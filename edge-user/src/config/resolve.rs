@@ -220,6 +220,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         upstreams,
         routes,
         providers,
+        revocation_file: None,
         offences,
         workers,
         shutdown_grace,

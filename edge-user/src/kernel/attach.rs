@@ -8,8 +8,9 @@ use std::{fs, io};
 use aya::{
     Ebpf,
     programs::{
-        ProgramError, XdpMode, loaded_programs,
+        ProgramError, XdpMode,
         links::{FdLink, PinnedLink},
+        loaded_programs,
         xdp::{XdpError, XdpLink},
     },
 };
@@ -131,7 +132,11 @@ async fn make_way(netlink: &Netlink, interface: &Interface, id: u32, how: How) -
         .and_then(|program| program.name_as_str().map(str::to_owned))
         .unwrap_or_default();
     if !how.replace {
-        return Err(KernelError::ForeignProgram { interface: interface.name.clone(), name, id });
+        return Err(KernelError::ForeignProgram {
+            interface: interface.name.clone(),
+            name,
+            id,
+        });
     }
     netlink.clear_xdp(interface).await?;
     tracing::warn!(interface = %interface.name, program = id, name, "removed a foreign XDP program");
@@ -154,7 +159,11 @@ fn attach_new(
                 try_mode(ebpf, pins, interface, XdpMode::Skb)?;
                 Ok(Some(reason))
             }
-            Err(KernelError::Attach { interface, mode, reason }) => Err(KernelError::Attach {
+            Err(KernelError::Attach {
+                interface,
+                mode,
+                reason,
+            }) => Err(KernelError::Attach {
                 interface,
                 mode,
                 reason: format!(
@@ -169,8 +178,12 @@ fn attach_new(
 
 fn try_mode(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface, mode: XdpMode) -> Result<(), KernelError> {
     let program = loader::program(ebpf, loader::PROGRAM)?;
-    let id = program.attach_to_if_index(interface.index, mode).map_err(|error| refused(interface, mode, &error))?;
-    let link = program.take_link(id).map_err(KernelError::program("taking the link"))?;
+    let id = program
+        .attach_to_if_index(interface.index, mode)
+        .map_err(|error| refused(interface, mode, &error))?;
+    let link = program
+        .take_link(id)
+        .map_err(KernelError::program("taking the link"))?;
     let link = FdLink::try_from(link).map_err(|_| KernelError::Attach {
         interface: interface.name.clone(),
         mode: mode_name(mode),
@@ -191,20 +204,33 @@ const fn mode_name(mode: XdpMode) -> &'static str {
 /// Puts the kernel's refusal into words.
 fn refused(interface: &Interface, mode: XdpMode, error: &ProgramError) -> KernelError {
     let code = os_error(error);
-    let said = code.map_or_else(|| error.to_string(), |code| io::Error::from_raw_os_error(code).to_string());
+    let said = code.map_or_else(
+        || error.to_string(),
+        |code| io::Error::from_raw_os_error(code).to_string(),
+    );
     let meaning = match code {
         Some(95) => "the driver has no native XDP",
         Some(22 | 34) if interface.mtu > MAX_NATIVE_MTU => {
             "the MTU is too large for one page a packet: lower it to 3498 or less"
         }
-        Some(22) => "large receive offload or hardware GRO may be on: `ethtool -K IFACE lro off rx-gro-hw off`",
+        Some(22) => {
+            "large receive offload or hardware GRO may be on: `ethtool -K IFACE lro off rx-gro-hw off`"
+        }
         Some(28) => "too few transmit queues for one a CPU: `ethtool -L IFACE combined N`",
         Some(16) => "another program is attached",
         Some(1) => "not permitted: CAP_NET_ADMIN is missing",
         _ => "",
     };
-    let reason = if meaning.is_empty() { said } else { format!("{said}: {meaning}") };
-    KernelError::Attach { interface: interface.name.clone(), mode: mode_name(mode), reason }
+    let reason = if meaning.is_empty() {
+        said
+    } else {
+        format!("{said}: {meaning}")
+    };
+    KernelError::Attach {
+        interface: interface.name.clone(),
+        mode: mode_name(mode),
+        reason,
+    }
 }
 
 /// What fits a 4 KiB page beside 256 bytes of headroom and the skb's trailer.

@@ -84,13 +84,15 @@ pub fn key(net: &IpNet) -> Result<BanKey, KernelError> {
 fn net(key: &BanKey) -> IpNet {
     let v6 = Ipv6Addr::from(key.addr.to_bytes());
     match (IpAddr::from(key.addr), key.prefix) {
-        (IpAddr::V4(v4), 96..=128) => IpNet::V4(Ipv4Net::new(v4, (key.prefix - 96) as u8).unwrap_or_default()),
+        (IpAddr::V4(v4), 96..=128) => {
+            IpNet::V4(Ipv4Net::new(v4, (key.prefix - 96) as u8).unwrap_or_default())
+        }
         _ => IpNet::V6(Ipv6Net::new(v6, key.prefix.min(128) as u8).unwrap_or_default()),
     }
 }
 
 impl ShieldTables {
-    /// Bans a prefix, or lengthens the ban it has: a ban is never shortened.
+    /// Bans a prefix. A ban that it has is set anew by the operator, and only ever lengthened by anybody else.
     ///
     /// # Errors
     /// The prefix length is wrong, it covers an address of this machine, or the table is full of bans that
@@ -103,11 +105,18 @@ impl ShieldTables {
             since: now,
             source: order.source as u8,
             repeats: order.repeats,
-            scope: if order.new_connections_only { Ban::NEW_CONNECTIONS } else { Ban::EVERYTHING },
+            scope: if order.new_connections_only {
+                Ban::NEW_CONNECTIONS
+            } else {
+                Ban::EVERYTHING
+            },
             reserved: [0; 5],
         };
-        if let Ok(old) = self.bans.get(&key, 0) {
-            ban.until = if old.holds(now) { ban.until.max(old.until) } else { ban.until };
+        if let Ok(old) = self.bans.get(&key, 0)
+            && old.holds(now)
+            && order.source != BanSource::Operator
+        {
+            ban.until = ban.until.max(old.until);
         }
         self.hints_for(&key, |tables, word, bits| tables.hints.set_bits(word, bits));
         if self.write(&key, &ban)? {
@@ -140,7 +149,10 @@ impl ShieldTables {
     pub fn list_bans(&self) -> Vec<BanEntry> {
         let now = self.clock.now();
         let wall = SystemTime::now();
-        self.entries().filter(|(_, ban)| ban.holds(now)).map(|(key, ban)| self.entry(&key, &ban, wall)).collect()
+        self.entries()
+            .filter(|(_, ban)| ban.holds(now))
+            .map(|(key, ban)| self.entry(&key, &ban, wall))
+            .collect()
     }
 
     /// Number of entries in the table, expired ones included.
@@ -192,14 +204,26 @@ impl ShieldTables {
     }
 
     fn entry(&self, key: &BanKey, ban: &Ban, wall: SystemTime) -> BanEntry {
-        let since = wall.checked_sub(self.clock.since(ban.since)).unwrap_or(SystemTime::UNIX_EPOCH);
+        let since = wall
+            .checked_sub(self.clock.since(ban.since))
+            .unwrap_or(SystemTime::UNIX_EPOCH);
         BanEntry {
             net: net(key),
             source: BanSource::from_byte(ban.source).name(),
-            reason: self.notes.get(key, 0).map_or_else(|_| String::new(), |bytes| text(&bytes)),
+            reason: self
+                .notes
+                .get(key, 0)
+                .map_or_else(|_| String::new(), |bytes| text(&bytes)),
             seconds_left: self.clock.until(ban.until).map(|left| left.as_secs_f64()),
-            since: since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
-            scope: if ban.scope == Ban::NEW_CONNECTIONS { "new_connections" } else { "everything" },
+            since: since
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
+            scope: if ban.scope == Ban::NEW_CONNECTIONS {
+                "new_connections"
+            } else {
+                "everything"
+            },
             repeats: ban.repeats,
         }
     }
@@ -230,20 +254,30 @@ impl ShieldTables {
     fn aggregate(&mut self, key: &BanKey, ban: Ban) -> Result<Banned, KernelError> {
         let groups = self.groups();
         let own = wider(key).find(|wide| groups.get(wide).is_some_and(|members| !members.is_empty()));
-        let busiest = groups.iter().filter(|(_, members)| members.len() > 1).max_by_key(|(_, members)| members.len());
+        let busiest = groups
+            .iter()
+            .filter(|(_, members)| members.len() > 1)
+            .max_by_key(|(_, members)| members.len());
         let (wide, members, holds_new) = match (own, busiest) {
             (Some(own), _) => (own, groups.get(&own).cloned().unwrap_or_default(), true),
             (None, Some((wide, members))) => (*wide, members.clone(), false),
             (None, None) => {
                 self.alert(Alert::BansRefused, 1);
-                return Err(KernelError::BansFull { capacity: self.ban_capacity });
+                return Err(KernelError::BansFull {
+                    capacity: self.ban_capacity,
+                });
             }
         };
         let mut until = if holds_new { ban.until } else { 0 };
         for member in &members {
             until = until.max(self.bans.get(member, 0).map_or(0, |old| old.until));
         }
-        let merged = Ban { until, source: BanSource::Aggregated as u8, scope: Ban::EVERYTHING, ..ban };
+        let merged = Ban {
+            until,
+            source: BanSource::Aggregated as u8,
+            scope: Ban::EVERYTHING,
+            ..ban
+        };
         self.hints_for(&wide, |tables, word, bits| tables.hints.set_bits(word, bits));
         // One member goes first, since there is no free entry; its sources are covered again at once.
         let mut members = members.iter();
@@ -260,7 +294,13 @@ impl ShieldTables {
         if holds_new {
             return Ok(Banned::Within(net(&wide)));
         }
-        if self.write(key, &ban)? { Ok(Banned::Exactly) } else { Err(KernelError::BansFull { capacity: self.ban_capacity }) }
+        if self.write(key, &ban)? {
+            Ok(Banned::Exactly)
+        } else {
+            Err(KernelError::BansFull {
+                capacity: self.ban_capacity,
+            })
+        }
     }
 
     /// Bans by the next wider prefixes that they could be merged into.
@@ -281,7 +321,8 @@ impl ShieldTables {
 
     /// Clears the hints of removed bans that no other ban needs.
     fn clear_stale_hints(&self, removed: &[BanKey]) {
-        let place = |key: &BanKey| hint::place(hint::prefix(&key.addr, key.prefix, &self.params), &self.params);
+        let place =
+            |key: &BanKey| hint::place(hint::prefix(&key.addr, key.prefix, &self.params), &self.params);
         let needed: HashSet<(u32, u32)> = self.bans.keys().flatten().map(|key| place(&key)).collect();
         for (word, shift) in removed.iter().map(place).filter(|at| !needed.contains(at)) {
             self.hints.clear_bits(word, hint::BAN << shift);
@@ -299,5 +340,8 @@ fn wider(key: &BanKey) -> impl Iterator<Item = BanKey> + use<> {
         Family::V6 => V6_PREFIXES.as_slice(),
     };
     let key = *key;
-    lengths.iter().filter(move |length| **length < key.prefix).map(move |length| BanKey::new(&key.addr, *length))
+    lengths
+        .iter()
+        .filter(move |length| **length < key.prefix)
+        .map(move |length| BanKey::new(&key.addr, *length))
 }

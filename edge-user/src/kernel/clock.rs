@@ -29,7 +29,9 @@ pub fn ticks_per_second() -> u32 {
 /// `CLOCK_MONOTONIC` now, in nanoseconds.
 pub fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
-    (now.tv_sec as u64).saturating_mul(NANOS).saturating_add(now.tv_nsec as u64)
+    (now.tv_sec as u64)
+        .saturating_mul(NANOS)
+        .saturating_add(now.tv_nsec as u64)
 }
 
 impl Clock {
@@ -49,7 +51,8 @@ impl Clock {
 
     /// The tick at a moment of the monotonic clock.
     fn at(&self, ns: u64) -> u64 {
-        self.epoch_tick.saturating_add(ns.saturating_sub(self.epoch_ns) / self.tick_ns)
+        self.epoch_tick
+            .saturating_add(ns.saturating_sub(self.epoch_ns) / self.tick_ns)
     }
 
     /// The tick after `duration` from now, rounded up; `None` never comes.
@@ -65,7 +68,9 @@ impl Clock {
         if tick == u64::MAX {
             return None;
         }
-        Some(Duration::from_nanos(tick.saturating_sub(self.now()).saturating_mul(self.tick_ns)))
+        Some(Duration::from_nanos(
+            tick.saturating_sub(self.now()).saturating_mul(self.tick_ns),
+        ))
     }
 
     /// Time since `tick`.
@@ -75,7 +80,9 @@ impl Clock {
 
     /// The wall clock's time at `tick`.
     pub fn wall(&self, tick: u64) -> SystemTime {
-        SystemTime::now().checked_sub(self.since(tick)).unwrap_or(SystemTime::UNIX_EPOCH)
+        SystemTime::now()
+            .checked_sub(self.since(tick))
+            .unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 
@@ -86,7 +93,12 @@ mod tests {
     use super::*;
 
     fn clock() -> Clock {
-        Clock::new(&Params { hz: 250, epoch_tick: 1_000, epoch_ns: monotonic_ns(), ..Params::default() })
+        Clock::new(&Params {
+            hz: 250,
+            epoch_tick: 1_000,
+            epoch_ns: monotonic_ns(),
+            ..Params::default()
+        })
     }
 
     #[test]
@@ -97,8 +109,13 @@ mod tests {
     #[test]
     fn a_duration_ahead_is_that_far_away() {
         let clock = clock();
-        let left = clock.until(clock.after(Some(Duration::from_secs(60)))).expect("it comes");
-        assert!(left > Duration::from_millis(59_900) && left <= Duration::from_millis(60_004), "{left:?}");
+        let left = clock
+            .until(clock.after(Some(Duration::from_secs(60))))
+            .expect("it comes");
+        assert!(
+            left > Duration::from_millis(59_900) && left <= Duration::from_millis(60_004),
+            "{left:?}"
+        );
         assert_eq!(clock.until(clock.after(None)), None);
         assert_eq!(clock.until(5), Some(Duration::ZERO));
     }

@@ -53,11 +53,16 @@ impl ShieldTables {
     /// The counters cannot be read.
     pub fn lost_samples(&self) -> Result<(u64, u64), KernelError> {
         let lost = self.lost.get(&0, 0).map_err(KernelError::map("reading LOST"))?;
-        Ok(lost.iter().fold((0, 0), |(budget, full), cpu| (budget + cpu.over_budget, full + cpu.buffer_full)))
+        Ok(lost.iter().fold((0, 0), |(budget, full), cpu| {
+            (budget + cpu.over_budget, full + cpu.buffer_full)
+        }))
     }
 
     fn sum(&self, index: u32) -> Result<Counter, KernelError> {
-        let values = self.counters.get(&index, 0).map_err(KernelError::map("reading COUNTERS"))?;
+        let values = self
+            .counters
+            .get(&index, 0)
+            .map_err(KernelError::map("reading COUNTERS"))?;
         Ok(values.iter().fold(Counter::default(), |sum, cpu| Counter {
             packets: sum.packets + cpu.packets,
             bytes: sum.bytes + cpu.bytes,

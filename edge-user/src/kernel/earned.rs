@@ -43,7 +43,10 @@ impl ShieldTables {
             .collect();
         let all: Vec<Addr> = self.earned.keys().flatten().collect();
         let place = |host: &Addr| {
-            hint::place(hint::prefix(host, hint::host_prefix(host.family()), &self.params), &self.params)
+            hint::place(
+                hint::prefix(host, hint::host_prefix(host.family()), &self.params),
+                &self.params,
+            )
         };
         let needed: HashSet<(u32, u32)> = all.iter().filter(|host| keep.contains(host)).map(place).collect();
         let gone: Vec<Addr> = all.into_iter().filter(|host| !keep.contains(host)).collect();

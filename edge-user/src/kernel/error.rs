@@ -53,10 +53,14 @@ pub enum KernelError {
         reason: String,
     },
     /// The shield is not there.
-    #[error("the shield is not attached (nothing pinned at {0})\n  `breakwater run` or `breakwater attach` starts it")]
+    #[error(
+        "the shield is not attached (nothing pinned at {0})\n  `breakwater run` or `breakwater attach` starts it"
+    )]
     NotAttached(PathBuf),
     /// The ban table is full of bans that cannot be merged.
-    #[error("the ban table is full ({capacity} bans) and no two of them share a network to merge\n  raise shield.max_bans")]
+    #[error(
+        "the ban table is full ({capacity} bans) and no two of them share a network to merge\n  raise shield.max_bans"
+    )]
     BansFull {
         /// Its capacity.
         capacity: u32,
@@ -136,7 +140,10 @@ impl KernelError {
 
     /// Wraps a program error with what was attempted.
     pub fn program(what: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> Self {
-        move |source| Self::Program { what, source: Box::new(source) }
+        move |source| Self::Program {
+            what,
+            source: Box::new(source),
+        }
     }
 
     /// The process's exit code for it.

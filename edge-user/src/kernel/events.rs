@@ -18,8 +18,11 @@ impl EventReader {
     /// # Errors
     /// Nothing is pinned, or it cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self, KernelError> {
-        let ring = RingBuf::try_from(Map::RingBuf(open(pins, "EVENTS")?)).map_err(KernelError::map("opening EVENTS"))?;
-        let ring = AsyncFd::register(ring).map_err(|error| KernelError::io("polling EVENTS")(error.into()))?;
+        let ring = RingBuf::try_from(Map::RingBuf(open(pins, "EVENTS")?))
+            .map_err(KernelError::map("opening EVENTS"))?;
+        // SAFETY: the ring buffer owns its file descriptor and answers with the same one as long as it lives.
+        let ring = unsafe { AsyncFd::register(ring) }
+            .map_err(|error| KernelError::io("polling EVENTS")(error.into()))?;
         Ok(Self { ring })
     }
 
@@ -28,7 +31,11 @@ impl EventReader {
     /// # Errors
     /// Polling fails.
     pub async fn read(&mut self, most: usize, mut take: impl FnMut(&Event)) -> Result<(), KernelError> {
-        let mut ready = self.ring.readable_mut().await.map_err(KernelError::io("polling EVENTS"))?;
+        let mut ready = self
+            .ring
+            .readable_mut()
+            .await
+            .map_err(KernelError::io("polling EVENTS"))?;
         let ring = ready.get_inner_mut();
         for _ in 0..most {
             let Some(item) = ring.next() else {

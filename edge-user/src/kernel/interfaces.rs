@@ -79,7 +79,10 @@ impl Netlink {
     pub fn connect() -> Result<Self, KernelError> {
         let (connection, handle, _messages) =
             rtnetlink::new_connection().map_err(KernelError::io("opening a netlink socket"))?;
-        Ok(Self { handle, task: tokio::spawn(connection) })
+        Ok(Self {
+            handle,
+            task: tokio::spawn(connection),
+        })
     }
 
     /// Describes the interface `name`.
@@ -90,7 +93,9 @@ impl Netlink {
         let mut links = Box::pin(self.handle.link().get().match_name(name).execute());
         match links.try_next().await {
             Ok(Some(message)) => Ok(describe(name, &message)),
-            Ok(None) | Err(rtnetlink::Error::NetlinkError(_)) => Err(KernelError::NoInterface(name.to_owned())),
+            Ok(None) | Err(rtnetlink::Error::NetlinkError(_)) => {
+                Err(KernelError::NoInterface(name.to_owned()))
+            }
             Err(error) => Err(failed(error)),
         }
     }
@@ -112,7 +117,9 @@ impl Netlink {
         };
         let mut message = LinkMessage::default();
         message.header.index = interface.index;
-        message.attributes.push(LinkAttribute::Xdp(vec![LinkXdp::Fd(-1), LinkXdp::Flags(flags)]));
+        message
+            .attributes
+            .push(LinkAttribute::Xdp(vec![LinkXdp::Fd(-1), LinkXdp::Flags(flags)]));
         self.handle.link().set(message).execute().await.map_err(|error| KernelError::Attach {
             interface: interface.name.clone(),
             mode: interface.xdp.name(),
@@ -125,7 +132,14 @@ impl Netlink {
     /// # Errors
     /// Netlink fails.
     pub async fn addresses(&self) -> Result<Vec<IpAddr>, KernelError> {
-        let messages: Vec<_> = self.handle.address().get().execute().try_collect().await.map_err(failed)?;
+        let messages: Vec<_> = self
+            .handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(failed)?;
         let mut addresses: Vec<IpAddr> = messages
             .iter()
             .flat_map(|message| &message.attributes)
@@ -161,7 +175,10 @@ impl AddressWatch {
     /// # Errors
     /// No netlink socket can be made.
     pub fn subscribe() -> Result<Self, KernelError> {
-        let groups = [rtnetlink::MulticastGroup::Ipv4Ifaddr, rtnetlink::MulticastGroup::Ipv6Ifaddr];
+        let groups = [
+            rtnetlink::MulticastGroup::Ipv4Ifaddr,
+            rtnetlink::MulticastGroup::Ipv6Ifaddr,
+        ];
         let (connection, _handle, mut messages) = rtnetlink::new_multicast_connection(&groups)
             .map_err(KernelError::io("subscribing to address changes"))?;
         // Room for one: a change that comes while one waits is covered by the same look.
@@ -205,17 +222,26 @@ fn describe(name: &str, message: &LinkMessage) -> Interface {
             _ => {}
         }
     }
-    Interface { name: name.to_owned(), index: message.header.index, mtu, xdp }
+    Interface {
+        name: name.to_owned(),
+        index: message.header.index,
+        mtu,
+        xdp,
+    }
 }
 
 fn xdp_state(parts: &[LinkXdp]) -> XdpState {
     let id = |parts: &[LinkXdp]| {
         parts.iter().find_map(|part| match part {
-            LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
+            LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => {
+                Some(*id)
+            }
             _ => None,
         })
     };
-    let Some(program) = id(parts) else { return XdpState::None };
+    let Some(program) = id(parts) else {
+        return XdpState::None;
+    };
     let attached = parts.iter().find_map(|part| match part {
         LinkXdp::Attached(attached) => Some(*attached),
         _ => None,
@@ -230,5 +256,8 @@ fn xdp_state(parts: &[LinkXdp]) -> XdpState {
 }
 
 fn failed(error: rtnetlink::Error) -> KernelError {
-    KernelError::Io { what: "asking netlink".into(), source: std::io::Error::other(error) }
+    KernelError::Io {
+        what: "asking netlink".into(),
+        source: std::io::Error::other(error),
+    }
 }

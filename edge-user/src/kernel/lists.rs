@@ -30,7 +30,10 @@ pub fn lpm_key(net: &IpNet) -> LpmKey {
         IpNet::V4(v4) => 96 + u32::from(v4.prefix_len()),
         IpNet::V6(v6) => u32::from(v6.prefix_len()),
     };
-    LpmKey { prefix, addr: Addr::from(net.network()) }
+    LpmKey {
+        prefix,
+        addr: Addr::from(net.network()),
+    }
 }
 
 impl ShieldTables {
@@ -52,10 +55,18 @@ impl ShieldTables {
         };
         refill(trie, &keys)?;
         let mut word = control.0 ^ selector;
-        word = if keys.is_empty() { word & !filled } else { word | filled };
+        word = if keys.is_empty() {
+            word & !filled
+        } else {
+            word | filled
+        };
         if list == List::Deny {
             let short = keys.iter().any(|key| key.prefix < V6_GRAIN);
-            word = if short { word | Control::DENY_SHORT_V6 } else { word & !Control::DENY_SHORT_V6 };
+            word = if short {
+                word | Control::DENY_SHORT_V6
+            } else {
+                word & !Control::DENY_SHORT_V6
+            };
             self.write_deny_hints(next, &keys);
         }
         self.control.store(0, word);
@@ -75,7 +86,10 @@ impl ShieldTables {
             List::Allow => &self.allow[control.copy(Control::ALLOW) as usize],
             List::Deny => &self.deny[control.copy(Control::DENY) as usize],
         };
-        trie.keys().flatten().filter_map(|key| prefix(key.data(), key.prefix_len())).collect()
+        trie.keys()
+            .flatten()
+            .filter_map(|key| prefix(key.data(), key.prefix_len()))
+            .collect()
     }
 
     fn write_deny_hints(&self, copy: u32, keys: &[LpmKey]) {
@@ -99,7 +113,8 @@ fn refill(trie: &mut LpmTrie<aya::maps::MapData, Addr, u8>, keys: &[LpmKey]) -> 
         trie.remove(&key).map_err(KernelError::map("emptying a list"))?;
     }
     for key in keys {
-        trie.insert(&Key::new(key.prefix, key.addr), 1, 0).map_err(KernelError::map("filling a list"))?;
+        trie.insert(&Key::new(key.prefix, key.addr), 1, 0)
+            .map_err(KernelError::map("filling a list"))?;
     }
     Ok(())
 }

@@ -45,14 +45,35 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { bans: 65_536, cells: 1 << 18, earned: 65_536 }
+        Self {
+            bans: 65_536,
+            cells: 1 << 18,
+            earned: 65_536,
+        }
     }
 }
 
 /// Every map of the object, in the order of their definition.
 pub const MAPS: [&str; 19] = [
-    "CONTROL", "PARAMS", "PORT_TABLE", "SERVICES", "ADDRESSES", "HINTS", "BANS", "DENY_HINTS", "DENY_A", "DENY_B",
-    "ALLOW_A", "ALLOW_B", "CELLS", "EARNED", "COUNTERS", "EVENTS", "BUDGET", "LOST", "NAMES",
+    "CONTROL",
+    "PARAMS",
+    "PORT_TABLE",
+    "SERVICES",
+    "ADDRESSES",
+    "HINTS",
+    "BANS",
+    "DENY_HINTS",
+    "DENY_A",
+    "DENY_B",
+    "ALLOW_A",
+    "ALLOW_B",
+    "CELLS",
+    "EARNED",
+    "COUNTERS",
+    "EVENTS",
+    "BUDGET",
+    "LOST",
+    "NAMES",
 ];
 /// Maps that only user space uses.
 pub const USER_MAPS: [&str; 2] = ["ALERTS", "NOTES"];
@@ -79,10 +100,14 @@ fn load_pinned(pins: &Pins, sizes: Sizes) -> Result<Ebpf, KernelError> {
         for name in MAPS.into_iter().chain(USER_MAPS) {
             loader.map_pin_path(name, Cow::Owned(pins.map(name)));
         }
-        sized(&mut loader, sizes).load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?
+        sized(&mut loader, sizes)
+            .load(OBJECT)
+            .map_err(|error| KernelError::Load(Box::new(error)))?
     };
     for name in [PROGRAM, CLOCK] {
-        program(&mut ebpf, name)?.load().map_err(KernelError::program("loading the program"))?;
+        program(&mut ebpf, name)?
+            .load()
+            .map_err(KernelError::program("loading the program"))?;
     }
     initialise(&mut ebpf, sizes)?;
     Ok(ebpf)
@@ -94,7 +119,9 @@ fn load_pinned(pins: &Pins, sizes: Sizes) -> Result<Ebpf, KernelError> {
 /// As [`load`].
 pub fn load_private(sizes: Sizes, directory: &Pins) -> Result<Ebpf, KernelError> {
     let mut ebpf = load(directory, sizes)?;
-    program(&mut ebpf, FLOOR)?.load().map_err(KernelError::program("loading the program"))?;
+    program(&mut ebpf, FLOOR)?
+        .load()
+        .map_err(KernelError::program("loading the program"))?;
     Ok(ebpf)
 }
 
@@ -102,12 +129,17 @@ fn sized<'a, 'b>(loader: &'b mut EbpfLoader<'a>, sizes: Sizes) -> &'b mut EbpfLo
     loader
         .map_max_entries("BANS", sizes.bans)
         .map_max_entries("HINTS", hint_fields(sizes.bans) / hint::FIELDS_PER_WORD)
-        .map_max_entries("CELLS", sizes.cells / CELLS_PER_BUCKET * 2 * LimitKind::COUNT as u32)
+        .map_max_entries(
+            "CELLS",
+            sizes.cells / CELLS_PER_BUCKET * 2 * LimitKind::COUNT as u32,
+        )
         .map_max_entries("EARNED", sizes.earned)
 }
 
 fn hint_fields(bans: u32) -> u32 {
-    bans.saturating_mul(HINTS_PER_BAN).clamp(MIN_HINTS, MAX_HINTS).next_power_of_two()
+    bans.saturating_mul(HINTS_PER_BAN)
+        .clamp(MIN_HINTS, MAX_HINTS)
+        .next_power_of_two()
 }
 
 /// A program of the loaded object by name.
@@ -154,8 +186,14 @@ fn read_clock(ebpf: &mut Ebpf) -> Result<(u64, u64), KernelError> {
     let frame = [0_u8; 64];
     let mut out = [0_u8; 64];
     let program = program(ebpf, CLOCK)?;
-    let options = TestRunOptions { data_in: Some(&frame), data_out: Some(&mut out), ..TestRunOptions::new() };
-    program.test_run(options).map_err(KernelError::program("reading the kernel's clock"))?;
+    let options = TestRunOptions {
+        data_in: Some(&frame),
+        data_out: Some(&mut out),
+        ..TestRunOptions::new()
+    };
+    program
+        .test_run(options)
+        .map_err(KernelError::program("reading the kernel's clock"))?;
     let word = |at: usize| {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&out[at..at + 8]);
@@ -174,7 +212,9 @@ fn random() -> Result<u64, KernelError> {
 fn check_kernel() -> Result<(), KernelError> {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse::<u32>().unwrap_or(0));
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if found < LEAST_KERNEL {
         let (major, minor) = LEAST_KERNEL;
@@ -192,11 +232,15 @@ fn check_capabilities() -> Result<(), KernelError> {
     if has(Capability::CAP_SYS_ADMIN) && has(Capability::CAP_NET_ADMIN) {
         return Ok(());
     }
-    let missing: Vec<String> = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON]
-        .into_iter()
-        .filter(|capability| !has(*capability))
-        .map(|capability| capability.to_string())
-        .collect();
+    let missing: Vec<String> = [
+        Capability::CAP_BPF,
+        Capability::CAP_NET_ADMIN,
+        Capability::CAP_PERFMON,
+    ]
+    .into_iter()
+    .filter(|capability| !has(*capability))
+    .map(|capability| capability.to_string())
+    .collect();
     if missing.is_empty() {
         return Ok(());
     }

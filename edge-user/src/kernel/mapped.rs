@@ -38,7 +38,9 @@ impl<T: Pod> Mapped<T> {
     /// # Errors
     /// The map's values are not `T`-sized, or it cannot be mapped.
     pub fn new(map: &MapData) -> Result<Self, KernelError> {
-        let info = map.info().map_err(KernelError::map("reading a map's description"))?;
+        let info = map
+            .info()
+            .map_err(KernelError::map("reading a map's description"))?;
         let len = info.max_entries();
         if info.value_size() as usize != size_of::<T>() {
             return Err(KernelError::Unsupported(format!(
@@ -60,9 +62,15 @@ impl<T: Pod> Mapped<T> {
             )
         }
         .map_err(|error| KernelError::io("mapping a BPF array into memory")(error.into()))?;
-        let start = NonNull::new(start.cast::<u8>())
-            .ok_or_else(|| KernelError::io("mapping a BPF array into memory")(std::io::ErrorKind::Other.into()))?;
-        Ok(Self { start, bytes, len, _elements: PhantomData })
+        let start = NonNull::new(start.cast::<u8>()).ok_or_else(|| {
+            KernelError::io("mapping a BPF array into memory")(std::io::ErrorKind::Other.into())
+        })?;
+        Ok(Self {
+            start,
+            bytes,
+            len,
+            _elements: PhantomData,
+        })
     }
 
     /// Number of elements.
@@ -84,7 +92,9 @@ impl<T: Pod> Mapped<T> {
 
     /// Writes element `index`; whether it exists.
     pub fn set(&self, index: u32, value: T) -> bool {
-        let Some(element) = self.element(index) else { return false };
+        let Some(element) = self.element(index) else {
+            return false;
+        };
         // SAFETY: as for `get`.
         unsafe { element.cast::<T>().as_ptr().write_volatile(value) };
         true

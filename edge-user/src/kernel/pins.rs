@@ -40,7 +40,10 @@ impl Pins {
     /// The pins under the BPF file system (or a directory in one) `bpffs`.
     pub fn new(bpffs: &Path) -> Self {
         let root = bpffs.join("breakwater").join(format!("v{}", abi::VERSION));
-        Self { bpffs: bpffs.to_path_buf(), root }
+        Self {
+            bpffs: bpffs.to_path_buf(),
+            root,
+        }
     }
 
     /// Directory of the maps.
@@ -82,7 +85,11 @@ impl Pins {
         let entries = match fs::read_dir(self.links()) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
-            Err(error) => return Err(KernelError::io(format!("reading {}", self.links().display()))(error)),
+            Err(error) => {
+                return Err(KernelError::io(format!("reading {}", self.links().display()))(
+                    error,
+                ));
+            }
         };
         for entry in entries {
             let entry = entry.map_err(KernelError::io("reading the pinned links"))?;
@@ -102,7 +109,8 @@ impl Pins {
             mount_bpffs(Path::new(DEFAULT_BPFFS), &self.bpffs)?;
         }
         for directory in [self.maps(), self.links()] {
-            fs::create_dir_all(&directory).map_err(KernelError::io(format!("making {}", directory.display())))?;
+            fs::create_dir_all(&directory)
+                .map_err(KernelError::io(format!("making {}", directory.display())))?;
         }
         Ok(())
     }
@@ -118,7 +126,9 @@ impl Pins {
         })?;
         flock(&directory, FlockOperation::LockExclusive)
             .map_err(|error| KernelError::io(format!("locking {}", self.root.display()))(error.into()))?;
-        Ok(Lock { _directory: directory })
+        Ok(Lock {
+            _directory: directory,
+        })
     }
 
     /// Removes every pin of this layout and the directories that are left empty. Links first: the program must be
@@ -128,13 +138,20 @@ impl Pins {
     /// A pin cannot be removed.
     pub fn remove(&self) -> Result<(), KernelError> {
         for directory in [self.links(), self.maps()] {
-            let Ok(entries) = fs::read_dir(&directory) else { continue };
+            let Ok(entries) = fs::read_dir(&directory) else {
+                continue;
+            };
             for entry in entries.flatten() {
                 fs::remove_file(entry.path())
                     .map_err(KernelError::io(format!("removing {}", entry.path().display())))?;
             }
         }
-        for directory in [self.links(), self.maps(), self.root.clone(), self.bpffs.join("breakwater")] {
+        for directory in [
+            self.links(),
+            self.maps(),
+            self.root.clone(),
+            self.bpffs.join("breakwater"),
+        ] {
             // Fails where another layout version still has pins, which is as it should be.
             _ = fs::remove_dir(directory);
         }
@@ -143,7 +160,10 @@ impl Pins {
 }
 
 fn existing_ancestor(path: &Path) -> PathBuf {
-    path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/")).to_path_buf()
+    path.ancestors()
+        .find(|ancestor| ancestor.exists())
+        .unwrap_or(Path::new("/"))
+        .to_path_buf()
 }
 
 fn is_bpffs(path: &Path) -> bool {
@@ -152,7 +172,10 @@ fn is_bpffs(path: &Path) -> bool {
 }
 
 fn mount_bpffs(at: &Path, wanted: &Path) -> Result<(), KernelError> {
-    let refused = |source: io::Error| KernelError::NoBpffs { path: at.to_path_buf(), source };
+    let refused = |source: io::Error| KernelError::NoBpffs {
+        path: at.to_path_buf(),
+        source,
+    };
     if !wanted.starts_with(at) {
         return Err(KernelError::NoBpffs {
             path: wanted.to_path_buf(),

@@ -34,24 +34,40 @@ pub struct ServicePlan {
 ///
 /// # Errors
 /// More services than fit, or a rate that cells cannot count; names the service and the limit.
-pub fn plan(shield: &config::Shield, services: &[config::Service], hz: u32) -> Result<ServicePlan, KernelError> {
+pub fn plan(
+    shield: &config::Shield,
+    services: &[config::Service],
+    hz: u32,
+) -> Result<ServicePlan, KernelError> {
     let room = MAX_SERVICES - u32::from(FIRST_ID);
     if services.len() > room as usize {
-        return Err(KernelError::TooManyServices { count: services.len(), max: room });
+        return Err(KernelError::TooManyServices {
+            count: services.len(),
+            max: room,
+        });
     }
     let mut by_port: HashMap<(u16, bool), u32> = HashMap::new();
     let mut planned = Vec::with_capacity(services.len());
     for service in services {
-        let sharing = by_port.entry((service.port, service.protocol == Protocol::Tcp)).or_default();
+        let sharing = by_port
+            .entry((service.port, service.protocol == Protocol::Tcp))
+            .or_default();
         *sharing += 1;
         if *sharing > MAX_CHAIN {
-            return Err(KernelError::TooManyServices { count: *sharing as usize, max: MAX_CHAIN });
+            return Err(KernelError::TooManyServices {
+                count: *sharing as usize,
+                max: MAX_CHAIN,
+            });
         }
         let limits = scale(&service.name, &service.limits, hz)?;
         let entry = Service {
             addr: service.address.map_or(Addr::UNSPECIFIED, Addr::from),
             limit_set: limit_set(&limits),
-            flags: if service.address.is_none() { Service::ANY_LOCAL } else { 0 },
+            flags: if service.address.is_none() {
+                Service::ANY_LOCAL
+            } else {
+                0
+            },
             limits,
             ..Service::default()
         };
@@ -61,19 +77,41 @@ pub fn plan(shield: &config::Shield, services: &[config::Service], hz: u32) -> R
     if let Some(rate) = shield.icmp {
         limits[LimitKind::SourceIcmp as usize] = scale_one("shield", "icmp", rate, hz, false)?;
     }
-    let address_entry = Service { limit_set: limit_set(&limits), limits, ..Service::default() };
-    Ok(ServicePlan { services: planned, address_entry })
+    let address_entry = Service {
+        limit_set: limit_set(&limits),
+        limits,
+        ..Service::default()
+    };
+    Ok(ServicePlan {
+        services: planned,
+        address_entry,
+    })
 }
 
 fn scale(service: &str, limits: &Limits, hz: u32) -> Result<[LimitParams; LimitKind::COUNT], KernelError> {
     let mut scaled = [LimitParams::default(); LimitKind::COUNT];
     let all = [
-        (LimitKind::SourcePackets, "source_packets", limits.source_packets, false),
+        (
+            LimitKind::SourcePackets,
+            "source_packets",
+            limits.source_packets,
+            false,
+        ),
         (LimitKind::SourceSyns, "source_syns", limits.source_syns, false),
         (LimitKind::SourceBytes, "source_bytes", limits.source_bytes, true),
-        (LimitKind::NetworkPackets, "network_packets", limits.network_packets, false),
+        (
+            LimitKind::NetworkPackets,
+            "network_packets",
+            limits.network_packets,
+            false,
+        ),
         (LimitKind::NetworkSyns, "network_syns", limits.network_syns, false),
-        (LimitKind::NetworkBytes, "network_bytes", limits.network_bytes, true),
+        (
+            LimitKind::NetworkBytes,
+            "network_bytes",
+            limits.network_bytes,
+            true,
+        ),
     ];
     for (kind, name, rate, bytes) in all {
         if let Some(rate) = rate {
@@ -137,7 +175,8 @@ impl ShieldTables {
         let ids = self.assign_ids(plan);
         self.clear_copy(next);
         let base = next * MAX_SERVICES;
-        self.services.set(base + u32::from(ADDRESS_ENTRY), plan.address_entry);
+        self.services
+            .set(base + u32::from(ADDRESS_ENTRY), plan.address_entry);
         let mut heads: BTreeMap<u16, PortEntry> = BTreeMap::new();
         for ((name, service, protocol, port), id) in plan.services.iter().zip(ids) {
             let entry = heads.entry(*port).or_default();
@@ -145,7 +184,14 @@ impl ShieldTables {
                 Protocol::Tcp => &mut entry.tcp,
                 Protocol::Udp => &mut entry.udp,
             };
-            self.services.set(base + u32::from(id), Service { id, next: *head, ..*service });
+            self.services.set(
+                base + u32::from(id),
+                Service {
+                    id,
+                    next: *head,
+                    ..*service
+                },
+            );
             *head = id;
             self.names.set(u32::from(id), padded(name));
         }
@@ -153,7 +199,10 @@ impl ShieldTables {
             self.ports.set(next * PORTS + u32::from(port), entry);
         }
         let stale = self.write_addresses(plan, local)?;
-        let any_local = plan.services.iter().any(|(_, service, ..)| service.flags & Service::ANY_LOCAL != 0);
+        let any_local = plan
+            .services
+            .iter()
+            .any(|(_, service, ..)| service.flags & Service::ANY_LOCAL != 0);
         let mut word = control.0 & !(OWNED | mask) | bits & mask;
         word |= if next == 1 { Control::SERVICES } else { 0 };
         word |= if any_local { Control::ANY_LOCAL } else { 0 };
@@ -179,14 +228,26 @@ impl ShieldTables {
     pub fn service_names(&self) -> Vec<(u16, String)> {
         let base = self.control().copy(Control::SERVICES) * MAX_SERVICES;
         (FIRST_ID..MAX_SERVICES as u16)
-            .filter(|id| self.services.get(base + u32::from(*id)).is_some_and(|service| service.id == *id))
-            .map(|id| (id, self.names.get(u32::from(id)).map_or_else(String::new, |name| text(&name))))
+            .filter(|id| {
+                self.services
+                    .get(base + u32::from(*id))
+                    .is_some_and(|service| service.id == *id)
+            })
+            .map(|id| {
+                (
+                    id,
+                    self.names
+                        .get(u32::from(id))
+                        .map_or_else(String::new, |name| text(&name)),
+                )
+            })
             .collect()
     }
 
     /// The service in force with this identifier.
     pub fn service(&self, id: u16) -> Option<Service> {
-        self.services.get(self.control().copy(Control::SERVICES) * MAX_SERVICES + u32::from(id))
+        self.services
+            .get(self.control().copy(Control::SERVICES) * MAX_SERVICES + u32::from(id))
     }
 
     /// Writes the addresses wanted, and returns those that are there but no longer wanted.
@@ -201,16 +262,30 @@ impl ShieldTables {
             }
         }
         for (addr, flags) in &wanted {
-            self.addresses.insert(addr, flags, 0).map_err(KernelError::map("writing ADDRESSES"))?;
+            self.addresses
+                .insert(addr, flags, 0)
+                .map_err(KernelError::map("writing ADDRESSES"))?;
         }
-        Ok(self.addresses.keys().flatten().filter(|addr| !wanted.contains_key(addr)).collect())
+        Ok(self
+            .addresses
+            .keys()
+            .flatten()
+            .filter(|addr| !wanted.contains_key(addr))
+            .collect())
     }
 
     /// Identifiers for the plan's services: the one it has, or the lowest free one.
     fn assign_ids(&self, plan: &ServicePlan) -> Vec<u16> {
-        let known: HashMap<String, u16> = self.service_names().into_iter().map(|(id, name)| (name, id)).collect();
-        let mut taken: Vec<u16> =
-            plan.services.iter().filter_map(|(name, ..)| known.get(name).copied()).collect();
+        let known: HashMap<String, u16> = self
+            .service_names()
+            .into_iter()
+            .map(|(id, name)| (name, id))
+            .collect();
+        let mut taken: Vec<u16> = plan
+            .services
+            .iter()
+            .filter_map(|(name, ..)| known.get(name).copied())
+            .collect();
         // A name that is gone keeps its identifier until the table is full, so its counters are not mixed up with
         // another's at once.
         let mut free = (FIRST_ID..MAX_SERVICES as u16)
@@ -220,7 +295,13 @@ impl ShieldTables {
         let mut free = free.into_iter();
         plan.services
             .iter()
-            .map(|(name, ..)| known.get(name).copied().or_else(|| free.next()).unwrap_or(FIRST_ID))
+            .map(|(name, ..)| {
+                known
+                    .get(name)
+                    .copied()
+                    .or_else(|| free.next())
+                    .unwrap_or(FIRST_ID)
+            })
             .inspect(|id| taken.push(*id))
             .collect()
     }

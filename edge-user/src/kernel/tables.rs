@@ -5,8 +5,8 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray},
 };
 use edge_common::abi::{
-    Addr, Alert, Ban, BanKey, Control, Counter, Earned, Lost, Params, PortEntry, Service,
-    ban::NOTE_BYTES, service::NAME_BYTES,
+    Addr, Alert, Ban, BanKey, Control, Counter, Earned, Lost, Params, PortEntry, Service, ban::NOTE_BYTES,
+    service::NAME_BYTES,
 };
 
 use super::{Clock, KernelError, Pins, mapped::Mapped};
@@ -64,7 +64,10 @@ impl ShieldTables {
         let params: Array<MapData, Params> = convert(Map::Array(open(pins, "PARAMS")?))?;
         let params = params.get(&0, 0).map_err(KernelError::map("reading PARAMS"))?;
         let bans = open(pins, "BANS")?;
-        let ban_capacity = bans.info().map_err(KernelError::map("describing BANS"))?.max_entries();
+        let ban_capacity = bans
+            .info()
+            .map_err(KernelError::map("describing BANS"))?
+            .max_entries();
         Ok(Self {
             control: mapped(pins, "CONTROL")?,
             clock: Clock::new(&params),

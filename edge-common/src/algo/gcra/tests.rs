@@ -25,10 +25,22 @@ impl Reference {
 #[test]
 fn a_rate_of_zero_and_bursts_that_do_not_fit_are_refused() {
     assert_eq!(scale(0, 10, 250, false), Err(ScaleError::ZeroRate));
-    assert_eq!(scale(1000, 7, 250, false), Err(ScaleError::BurstTooSmall { least: 8 }));
-    assert_eq!(scale(1, 0, 250, false), Err(ScaleError::BurstTooSmall { least: 2 }));
-    assert_eq!(scale(1000, 1 << 20, 250, false).map(|limit| limit.capacity), Ok(1 << 28));
-    assert_eq!(scale(1000, (1 << 20) + 1, 250, false), Err(ScaleError::BurstTooLarge { most: 1 << 20 }));
+    assert_eq!(
+        scale(1000, 7, 250, false),
+        Err(ScaleError::BurstTooSmall { least: 8 })
+    );
+    assert_eq!(
+        scale(1, 0, 250, false),
+        Err(ScaleError::BurstTooSmall { least: 2 })
+    );
+    assert_eq!(
+        scale(1000, 1 << 20, 250, false).map(|limit| limit.capacity),
+        Ok(1 << 28)
+    );
+    assert_eq!(
+        scale(1000, (1 << 20) + 1, 250, false),
+        Err(ScaleError::BurstTooLarge { most: 1 << 20 })
+    );
 }
 
 proptest! {

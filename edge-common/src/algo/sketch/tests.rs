@@ -19,11 +19,18 @@ struct Sketch {
 impl Sketch {
     fn new(cells: u32) -> Self {
         let row = || (0..cells).map(|_| AtomicU32::new(0)).collect();
-        Self { rows: [row(), row()], mask: cells - 1 }
+        Self {
+            rows: [row(), row()],
+            mask: cells - 1,
+        }
     }
 
     fn charge(&self, limit: &crate::abi::LimitParams, tick: u64, source: u32) -> Charge {
-        let h = hash::address(&Addr::from_v4_word(source.to_be()), &[0x1234_5678_9abc_def1, 0xfeed_face_cafe_beef], 128);
+        let h = hash::address(
+            &Addr::from_v4_word(source.to_be()),
+            &[0x1234_5678_9abc_def1, 0xfeed_face_cafe_beef],
+            128,
+        );
         let first = &self.rows[0][hash::low_index(h, self.mask) as usize];
         let second = &self.rows[1][hash::high_index(h, self.mask) as usize];
         charge_two(limit, tick, 1, first, second)
@@ -53,7 +60,10 @@ fn collisions_refuse_fewer_than_one_honest_packet_in_ten_thousand() {
         }
     }
     assert!(honest > 5_000_000);
-    assert!(refused * 10_000 < honest, "{refused} of {honest} honest packets refused");
+    assert!(
+        refused * 10_000 < honest,
+        "{refused} of {honest} honest packets refused"
+    );
 }
 
 #[test]
@@ -67,7 +77,10 @@ fn a_source_alone_gets_exactly_its_rate() {
         }
     }
     let expected = 100 + 1_000 * 10;
-    assert!(admitted.abs_diff(expected) <= expected / 100, "{admitted} admitted, {expected} configured");
+    assert!(
+        admitted.abs_diff(expected) <= expected / 100,
+        "{admitted} admitted, {expected} configured"
+    );
 }
 
 #[test]
@@ -106,8 +119,14 @@ fn two_cores_share_one_limit() {
     let (admitted, contended) = (admitted.into_inner(), contended.into_inner());
     // The clock stands still: exactly the burst may pass.
     assert!(admitted <= 200_000, "{admitted} admitted of a burst of 200000");
-    assert!(contended * 4 <= admitted, "{contended} contended beside {admitted} admitted");
-    assert!(admitted + contended >= 200_000, "{admitted} admitted, {contended} contended");
+    assert!(
+        contended * 4 <= admitted,
+        "{contended} contended beside {admitted} admitted"
+    );
+    assert!(
+        admitted + contended >= 200_000,
+        "{admitted} admitted, {contended} contended"
+    );
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(super) fn policy(raw: &RawRoute, names: &mut Names<'_>, checks: &mut Checks<
     let rule = AuthRule {
         providers: providers(raw, names, checks),
         scopes: scopes(raw, checks),
+        claims: Vec::new(),
+        login: None,
     };
     let Field { value: mode, at } = raw.auth.field()?;
     match mode {

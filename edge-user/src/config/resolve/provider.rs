@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
 use super::{Checks, items};
 use crate::config::{
-    KeySource, Provider, TokenSource, bounds,
+    KeySource, Provider, TokenChecks, TokenForwarding, TokenSource, bounds,
     keyfile::{self, Exposure},
     raw::RawProvider,
     section::{Field, Key, Section},
@@ -59,6 +59,8 @@ fn provider(raw: &RawProvider, checks: &mut Checks<'_>) -> Option<Provider> {
             .collect(),
         leeway,
         sources,
+        checks: TokenChecks::default(),
+        forward: TokenForwarding::default(),
     })
 }
 
