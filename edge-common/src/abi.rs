@@ -20,7 +20,7 @@ pub use control::{Control, Params};
 pub use event::{Event, SNAPSHOT_BYTES};
 pub use limit::{CELLS_PER_BUCKET, Earned, LimitKind, LimitParams};
 pub use list::LpmKey;
-pub use reason::{Alert, Counter, Lost, Outcome, Reason};
+pub use reason::{Alert, Counter, Outcome, Reason, Sampling};
 pub use service::{AddressFlags, PortEntry, Service};
 
 /// Version of the map layout: part of the pin directory's name.
@@ -34,7 +34,7 @@ pub const VERSION: u32 = 1;
 )]
 mod pod {
     use super::{
-        Addr, Ban, BanKey, Control, Counter, Earned, Event, Lost, LpmKey, Params, PortEntry, Service,
+        Addr, Ban, BanKey, Control, Counter, Earned, Event, LpmKey, Params, PortEntry, Sampling, Service,
     };
 
     macro_rules! pod {
@@ -45,7 +45,7 @@ mod pod {
         )*};
     }
     pod!(
-        Addr, Ban, BanKey, Control, Counter, Earned, Event, Lost, LpmKey, Params, PortEntry, Service
+        Addr, Ban, BanKey, Control, Counter, Earned, Event, Sampling, LpmKey, Params, PortEntry, Service
     );
 }
 

@@ -9,6 +9,7 @@
 mod ban;
 mod limit;
 mod lists;
+mod packet;
 mod parse;
 mod sanity;
 mod service;
@@ -16,14 +17,11 @@ mod service;
 use core::ops::ControlFlow;
 
 pub use lists::{DENY_HINT_MASK, V4_GRAIN, V6_GRAIN, deny_hint};
-pub use parse::{Kind, Packet};
+pub use packet::{Kind, Observed, Packet};
 pub use service::Scope;
 
 use crate::{
-    abi::{
-        Addr, AddressFlags, Ban, BanKey, Control, LimitKind, Outcome, Params, PortEntry, Reason, Service,
-        hint,
-    },
+    abi::{Addr, AddressFlags, Ban, BanKey, Control, Outcome, Params, PortEntry, Reason, Service, hint},
     algo::sketch::Cell,
     wire::Frame,
 };
@@ -45,6 +43,8 @@ pub trait Tables {
     /// A limiter cell.
     type Cell: Cell;
 
+    /// The place where the packet's headers lie while it is judged.
+    fn packet(&self) -> Option<&Packet>;
     /// The control word.
     fn control(&self) -> Control;
     /// The parameters fixed at load.
@@ -65,8 +65,9 @@ pub trait Tables {
     fn denied(&self, copy: u32, addr: &Addr) -> bool;
     /// Whether copy `copy` of the allow list covers `addr`.
     fn allowed(&self, copy: u32, addr: &Addr) -> bool;
-    /// Cell `index` of row `row` of the default tier.
-    fn cell(&self, kind: LimitKind, row: u32, index: u32) -> Option<&Self::Cell>;
+    /// Cell `index` of the default tier: two rows for each [`crate::abi::LimitKind`], in the order of its
+    /// discriminants.
+    fn cell(&self, index: u32) -> Option<&Self::Cell>;
     /// Exact cells of a source host that earned them, by [`LimitKind::SourcePackets`], `SourceSyns`, `SourceBytes`.
     fn earned(&self, host: &Addr) -> Option<&[Self::Cell; 3]>;
 }
@@ -78,56 +79,32 @@ pub struct Verdict {
     /// Why; says whether the packet passes.
     pub reason: Reason,
     /// The first reason for which it would have been dropped, were that not only observed.
-    pub observed: Option<Reason>,
+    pub observed: Observed,
     /// Identifier of the service that judged it, 0 for none.
     pub service: u16,
 }
 
-/// A verdict with the packet it is about, for counters and samples.
-#[derive(Clone, Copy, Debug)]
-#[must_use]
-pub struct Judged {
-    /// The decision.
-    pub verdict: Verdict,
-    /// The packet, where it could be read.
-    pub packet: Option<Packet>,
-}
-
-/// Judges one packet.
+/// Judges one packet. What was read of it lies in [`Tables::packet`] afterwards.
 #[inline(always)]
-pub fn run<F: Frame, T: Tables>(frame: &F, tables: &T, arrival: Arrival) -> Judged {
-    let packet = match parse::stage(frame) {
-        ControlFlow::Continue(packet) => packet,
-        ControlFlow::Break(reason) => {
-            return Judged {
-                verdict: Verdict::plain(reason),
-                packet: None,
-            };
-        }
+pub fn run<F: Frame, T: Tables>(frame: &F, tables: &T, arrival: Arrival) -> Verdict {
+    let Some(packet) = tables.packet() else {
+        return Verdict::plain(Reason::Internal);
     };
+    parse::stage(frame, packet);
     let control = tables.control();
-    let scope = match service::stage(&packet, tables, control) {
+    let scope = match service::stage(packet, tables, control) {
         ControlFlow::Continue(scope) => scope,
-        ControlFlow::Break(reason) => {
-            return Judged {
-                verdict: Verdict::plain(reason),
-                packet: Some(packet),
-            };
-        }
+        ControlFlow::Break(reason) => return Verdict::plain(reason),
     };
-    let mut judge = Judge {
+    let judge = Judge {
+        packet,
         tables,
         control,
         scope,
-        observed: None,
     };
-    let reason = match judge.stages(frame, &packet, arrival) {
-        ControlFlow::Continue(()) => Reason::Admitted,
-        ControlFlow::Break(reason) => reason,
-    };
-    Judged {
-        verdict: judge.settle(&packet, reason),
-        packet: Some(packet),
+    match judge.stages(arrival) {
+        ControlFlow::Continue(()) => judge.settle(Reason::Admitted),
+        ControlFlow::Break(reason) => judge.settle(reason),
     }
 }
 
@@ -136,34 +113,33 @@ impl Verdict {
     const fn plain(reason: Reason) -> Self {
         Self {
             reason,
-            observed: None,
+            observed: Observed::NONE,
             service: 0,
         }
     }
 }
 
 struct Judge<'t, T: Tables> {
+    packet: &'t Packet,
     tables: &'t T,
     control: Control,
     scope: Scope<'t>,
-    observed: Option<Reason>,
 }
 
 impl<T: Tables> Judge<'_, T> {
     /// The stages behind the service look-up, cheap and decisive ones first.
     #[inline(always)]
-    fn stages<F: Frame>(&mut self, frame: &F, packet: &Packet, arrival: Arrival) -> Step<()> {
+    fn stages(&self, arrival: Arrival) -> Step<()> {
         let Some(params) = self.tables.params() else {
             return Step::Break(Reason::Internal);
         };
-        let keys = hint::Keys::new(&packet.src, params);
-        let hints = ban::hints(&keys, params, self.tables);
-        self.weigh(ban::stage(packet, &hints, self.tables, arrival.tick))?;
+        let packet = self.packet;
+        let keys = hint::Keys::new(&packet.src.get(), params);
+        self.weigh(ban::stage(packet, &keys, params, self.tables, arrival.tick))?;
         self.weigh(lists::stage(packet, params, self.tables, self.control))?;
         self.weigh(sanity::stage(packet, arrival, self.control))?;
         let Some(service) = self.scope.service else {
             return self.weigh(limit::icmp(
-                frame,
                 packet,
                 &keys,
                 params,
@@ -176,7 +152,6 @@ impl<T: Tables> Judge<'_, T> {
             packet,
             service,
             &keys,
-            hints.earned,
             params,
             self.tables,
             arrival.tick,
@@ -185,10 +160,10 @@ impl<T: Tables> Judge<'_, T> {
 
     /// Turns a drop that is only observed into going on, and remembers it.
     #[inline(always)]
-    fn weigh(&mut self, step: Step<()>) -> Step<()> {
+    fn weigh(&self, step: Step<()>) -> Step<()> {
         match step {
             Step::Break(reason) if self.observes(reason) => {
-                self.observed.get_or_insert(reason);
+                self.packet.observe(reason);
                 Step::Continue(())
             }
             other => other,
@@ -202,23 +177,27 @@ impl<T: Tables> Judge<'_, T> {
 
     /// Asks the allow list, but only about a packet that is about to be dropped.
     #[inline(always)]
-    fn settle(&self, packet: &Packet, reason: Reason) -> Verdict {
-        let mut verdict = Verdict {
-            reason,
-            observed: self.observed,
-            service: self.scope.id(),
-        };
-        let drops = matches!(reason.outcome(), Outcome::Drop) || self.observed.is_some();
+    fn settle(&self, reason: Reason) -> Verdict {
+        let observed = self.packet.observed.get();
+        let service = self.scope.id();
+        let drops = matches!(reason.outcome(), Outcome::Drop) || observed.is_some();
         if drops
             && self.control.has(Control::HAS_ALLOW)
             && self
                 .tables
-                .allowed(self.control.copy(Control::ALLOW), &packet.src)
+                .allowed(self.control.copy(Control::ALLOW), &self.packet.src.get())
         {
-            verdict.reason = Reason::AllowListed;
-            verdict.observed = None;
+            return Verdict {
+                reason: Reason::AllowListed,
+                observed: Observed::NONE,
+                service,
+            };
         }
-        verdict
+        Verdict {
+            reason,
+            observed,
+            service,
+        }
     }
 }
 

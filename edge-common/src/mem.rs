@@ -13,8 +13,8 @@ use crate::{
         service::{MAX_SERVICES, PORTS},
     },
     algo::sketch::Cell,
-    datapath::{DENY_HINT_MASK, Tables, V6_GRAIN, deny_hint},
-    wire::Frame,
+    datapath::{DENY_HINT_MASK, Packet, Tables, V6_GRAIN, deny_hint},
+    wire::{Frame, View},
 };
 
 /// A frame in memory.
@@ -22,13 +22,29 @@ use crate::{
 pub struct Bytes<'a>(pub &'a [u8]);
 
 impl Frame for Bytes<'_> {
+    type View<const N: usize> = [u8; N];
+
     fn len(&self) -> u32 {
         u32::try_from(self.0.len()).unwrap_or(u32::MAX)
     }
 
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+    fn view<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         let start = usize::try_from(offset).ok()?;
         self.0.get(start..start.checked_add(N)?)?.try_into().ok()
+    }
+}
+
+impl<const N: usize> View for [u8; N] {
+    fn u8(&self, at: usize) -> u8 {
+        self.get(at).copied().unwrap_or_default()
+    }
+
+    fn u16_be(&self, at: usize) -> u16 {
+        u16::from_be_bytes([self.u8(at), self.u8(at + 1)])
+    }
+
+    fn word(&self, at: usize) -> u32 {
+        u32::from_ne_bytes([self.u8(at), self.u8(at + 1), self.u8(at + 2), self.u8(at + 3)])
     }
 }
 
@@ -66,6 +82,7 @@ pub struct MemTables {
     pub deny_hints: [HashMap<u32, u64>; 2],
     /// Both copies of the allow list.
     pub allow: [Vec<LpmKey>; 2],
+    packet: Packet,
     cells: Vec<AtomicU32>,
     earned: HashMap<Addr, [AtomicU32; 3]>,
 }
@@ -86,6 +103,7 @@ impl MemTables {
             deny: [Vec::new(), Vec::new()],
             deny_hints: [HashMap::new(), HashMap::new()],
             allow: [Vec::new(), Vec::new()],
+            packet: Packet::new(),
             cells: core::iter::repeat_with(AtomicU32::default).take(cells).collect(),
             earned: HashMap::new(),
         }
@@ -151,6 +169,10 @@ fn covers(list: &[LpmKey], addr: &Addr) -> bool {
 impl Tables for MemTables {
     type Cell = AtomicU32;
 
+    fn packet(&self) -> Option<&Packet> {
+        Some(&self.packet)
+    }
+
     fn control(&self) -> Control {
         self.control
     }
@@ -195,10 +217,8 @@ impl Tables for MemTables {
         covers(&self.allow[copy as usize], addr)
     }
 
-    fn cell(&self, kind: LimitKind, row: u32, index: u32) -> Option<&AtomicU32> {
-        let row_cells = self.params.cell_mask as usize + 1;
-        self.cells
-            .get((kind as usize * 2 + row as usize) * row_cells + index as usize)
+    fn cell(&self, index: u32) -> Option<&AtomicU32> {
+        self.cells.get(index as usize)
     }
 
     fn earned(&self, host: &Addr) -> Option<&[AtomicU32; 3]> {

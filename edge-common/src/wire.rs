@@ -10,10 +10,10 @@ pub mod tcp;
 use crate::abi::Addr;
 
 /// A frame as it arrived, from the Ethernet header on.
-///
-/// The typed reads have defaults in terms of [`Frame::read`]; the kernel's frame overrides them, since its
-/// virtual machine loads 2 and 4 bytes at once.
 pub trait Frame {
+    /// Some bytes of the frame, known to be there.
+    type View<const N: usize>: View;
+
     /// Bytes of the frame on the wire; may exceed what can be read.
     fn len(&self) -> u32;
 
@@ -22,32 +22,29 @@ pub trait Frame {
         self.len() == 0
     }
 
-    /// `N` bytes at `offset`, if the frame has them all.
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+    /// `N` bytes at `offset`, if the frame has them all. One check for a whole header: the reads are then free.
+    fn view<const N: usize>(&self, offset: u32) -> Option<Self::View<N>>;
+}
 
+/// Bytes that are known to be there. A read beyond them answers zero; the offsets are constants, so that is
+/// decided by the compiler.
+pub trait View {
     /// One byte.
-    #[inline(always)]
-    fn u8(&self, offset: u32) -> Option<u8> {
-        let [byte] = self.read(offset)?;
-        Some(byte)
-    }
-
+    fn u8(&self, at: usize) -> u8;
     /// A 16-bit big-endian number.
-    #[inline(always)]
-    fn u16_be(&self, offset: u32) -> Option<u16> {
-        Some(u16::from_be_bytes(self.read(offset)?))
-    }
-
+    fn u16_be(&self, at: usize) -> u16;
     /// A 32-bit word as it lies in the frame.
-    #[inline(always)]
-    fn word(&self, offset: u32) -> Option<u32> {
-        Some(u32::from_ne_bytes(self.read(offset)?))
-    }
+    fn word(&self, at: usize) -> u32;
 
     /// An IPv6 address.
     #[inline(always)]
-    fn addr(&self, offset: u32) -> Option<Addr> {
-        Some(Addr::from_bytes(self.read(offset)?))
+    fn addr(&self, at: usize) -> Addr {
+        Addr([
+            self.word(at),
+            self.word(at + 4),
+            self.word(at + 8),
+            self.word(at + 12),
+        ])
     }
 }
 

@@ -2,25 +2,25 @@
 
 use aya_ebpf::{helpers::generated::bpf_xdp_load_bytes, programs::XdpContext};
 use edge_common::{
-    abi::{Event, Lost, Reason, SNAPSHOT_BYTES, service::MAX_SERVICES},
-    datapath::{Judged, Packet},
+    abi::{Event, Reason, SNAPSHOT_BYTES, Sampling, service::MAX_SERVICES},
+    datapath::{Packet, Tables, Verdict},
     wire::Frame,
 };
 
 use crate::{
     frame::{XdpFrame, opaque},
     maps,
+    tables::KernelTables,
 };
 
 /// Counts the verdict for its service, and beside it what was only observed.
 #[inline(always)]
-pub(crate) fn count(judged: &Judged, frame: &XdpFrame) {
-    let verdict = &judged.verdict;
-    add(verdict.service, verdict.reason, 0, frame.len());
-    if let Some(observed) = verdict.observed {
+pub(crate) fn count(verdict: &Verdict, frame: &XdpFrame) {
+    add(verdict.service, verdict.reason as u8, 0, frame.len());
+    if verdict.observed.is_some() {
         add(
             verdict.service,
-            observed,
+            verdict.observed.0,
             MAX_SERVICES * Reason::SLOTS,
             frame.len(),
         );
@@ -28,8 +28,8 @@ pub(crate) fn count(judged: &Judged, frame: &XdpFrame) {
 }
 
 #[inline(always)]
-fn add(service: u16, reason: Reason, base: u32, bytes: u32) {
-    let index = base + u32::from(service) * Reason::SLOTS + reason as u32;
+fn add(service: u16, reason: u8, base: u32, bytes: u32) {
+    let index = base + u32::from(service) * Reason::SLOTS + u32::from(reason);
     if let Some(counter) = maps::COUNTERS.get_ptr_mut(index) {
         // SAFETY: the element is this CPU's own, and the program is not preempted by another packet on it.
         unsafe {
@@ -41,19 +41,31 @@ fn add(service: u16, reason: Reason, base: u32, bytes: u32) {
 
 /// Sends a sample to user space, if this CPU has any left for this tick.
 #[inline(always)]
-pub(crate) fn sample(ctx: &XdpContext, judged: &Judged, frame: &XdpFrame, tick: u64, ifindex: u32) {
-    let Some(packet) = &judged.packet else { return };
-    if !within_budget(tick) {
-        lost(|lost| &mut lost.over_budget);
+pub(crate) fn sample(ctx: &XdpContext, verdict: &Verdict, frame: &XdpFrame, tick: u64, ifindex: u32) {
+    let Some(packet) = KernelTables.packet() else {
+        return;
+    };
+    let Some(sampling) = maps::SAMPLING.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: the element is this CPU's own, and the program is not preempted by another packet on it.
+    let sampling = unsafe { &mut *sampling };
+    if sampling.tick != tick {
+        sampling.tick = tick;
+        sampling.left = Sampling::PER_TICK;
+    }
+    if sampling.left == 0 {
+        sampling.over_budget += 1;
         return;
     }
+    sampling.left -= 1;
     let Some(mut entry) = maps::EVENTS.reserve::<Event>(0) else {
-        lost(|lost| &mut lost.buffer_full);
+        sampling.buffer_full += 1;
         return;
     };
     let event = entry.as_mut_ptr();
     // SAFETY: the entry is `Event`-sized and 8-aligned; every field is written.
-    unsafe { fill(event, ctx, judged, packet, frame.len(), tick, ifindex) };
+    unsafe { fill(event, ctx, verdict, packet, frame.len(), tick, ifindex) };
     entry.submit(0);
 }
 
@@ -61,58 +73,40 @@ pub(crate) fn sample(ctx: &XdpContext, judged: &Judged, frame: &XdpFrame, tick: 
 unsafe fn fill(
     event: *mut Event,
     ctx: &XdpContext,
-    judged: &Judged,
+    verdict: &Verdict,
     packet: &Packet,
     len: u32,
     tick: u64,
     ifindex: u32,
 ) {
-    let verdict = &judged.verdict;
-    let reason = verdict.observed.unwrap_or(verdict.reason);
+    let observed = verdict.observed;
     // SAFETY: the caller vouches for `event`. The helper checks the frame's bounds itself.
     unsafe {
         (*event).tick = tick;
-        (*event).src = packet.src;
-        (*event).dst = packet.dst;
-        (*event).sport = packet.sport;
-        (*event).dport = packet.dport;
+        (*event).src = packet.src.get();
+        (*event).dst = packet.dst.get();
+        (*event).sport = packet.sport.get();
+        (*event).dport = packet.dport.get();
         (*event).len = len;
         (*event).ifindex = ifindex;
         (*event).service = verdict.service;
-        (*event).reason = reason as u8;
-        (*event).protocol = packet.protocol;
-        (*event).observed = u8::from(verdict.observed.is_some());
+        (*event).reason = if observed.is_some() {
+            observed.0
+        } else {
+            verdict.reason as u8
+        };
+        (*event).protocol = packet.protocol.get();
+        (*event).observed = u8::from(observed.is_some());
         (*event).reserved = [0; 5];
         let snapshot = &raw mut (*event).snapshot;
-        let wanted = opaque(len).clamp(1, SNAPSHOT_BYTES as u32);
+        // The mask changes nothing (no frame is empty), but shows the verifier a size from 1 to the snapshot's.
+        let short = if len < SNAPSHOT_BYTES as u32 {
+            len
+        } else {
+            SNAPSHOT_BYTES as u32
+        };
+        let wanted = (opaque(short.wrapping_sub(1)) & (SNAPSHOT_BYTES as u32 - 1)) + 1;
         let got = bpf_xdp_load_bytes(ctx.ctx, 0, snapshot.cast(), wanted) == 0;
         (*event).captured = if got { wanted as u16 } else { 0 };
-    }
-}
-
-#[inline(always)]
-fn within_budget(tick: u64) -> bool {
-    let (Some(budget), Some(params)) = (maps::BUDGET.get_ptr_mut(0), maps::PARAMS.get(0)) else {
-        return false;
-    };
-    // SAFETY: the element is this CPU's own.
-    unsafe {
-        if (*budget).tick != tick {
-            (*budget).tick = tick;
-            (*budget).left = params.samples_per_tick;
-        }
-        if (*budget).left == 0 {
-            return false;
-        }
-        (*budget).left -= 1;
-    }
-    true
-}
-
-#[inline(always)]
-fn lost(which: impl Fn(&mut Lost) -> &mut u64) {
-    if let Some(element) = maps::LOST.get_ptr_mut(0) {
-        // SAFETY: the element is this CPU's own.
-        unsafe { *which(&mut *element) += 1 };
     }
 }

@@ -1,12 +1,12 @@
 //! `Frame` over the kernel's packet pointers.
 
-use core::mem::MaybeUninit;
+use core::intrinsics::is_val_statically_known;
 
 use aya_ebpf::{
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
     programs::XdpContext,
 };
-use edge_common::{abi::Addr, wire::Frame};
+use edge_common::wire::{Frame, View};
 
 /// No header is looked for beyond this offset. The bound keeps an offset a small positive number for the
 /// verifier, whatever header lengths it was added up from.
@@ -27,20 +27,6 @@ impl XdpFrame {
             end: ctx.data_end(),
         }
     }
-
-    /// A pointer to a `T` at `offset`, if the frame holds all of it.
-    #[inline(always)]
-    fn at<T>(&self, offset: u32) -> Option<*const T> {
-        if opaque(offset) > MAX_OFFSET {
-            return None;
-        }
-        let start = self.data + offset as usize;
-        if start + size_of::<T>() > self.end {
-            None
-        } else {
-            Some(start as *const T)
-        }
-    }
 }
 
 /// Hides a number's origin from the optimiser, which would otherwise prove a range check away that the verifier
@@ -52,52 +38,67 @@ pub(crate) fn opaque(mut offset: u32) -> u32 {
     offset
 }
 
+/// The same for an address.
+#[inline(always)]
+fn opaque_pointer(mut address: usize) -> usize {
+    // SAFETY: the statement assigns the register to itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) address) };
+    address
+}
+
 impl Frame for XdpFrame {
+    type View<const N: usize> = XdpView<N>;
+
     #[inline(always)]
     fn len(&self) -> u32 {
         (self.end - self.data) as u32
     }
 
     #[inline(always)]
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let start = self.at::<[u8; N]>(offset)?;
-        // SAFETY: `at` checked that N bytes lie before the frame's end.
-        Some(unsafe { start.read() })
-    }
-
-    #[inline(always)]
-    fn u16_be(&self, offset: u32) -> Option<u16> {
-        let start = self.at::<u16>(offset)?;
-        // SAFETY: `at` checked the end. BPF loads need no alignment where the kernel has efficient unaligned
-        // access, and header fields are aligned to their size once the network header is.
-        Some(u16::from_be(unsafe { start.read_volatile() }))
-    }
-
-    #[inline(always)]
-    fn word(&self, offset: u32) -> Option<u32> {
-        let start = self.at::<u32>(offset)?;
-        // SAFETY: as for `u16_be`.
-        Some(unsafe { start.read_volatile() })
-    }
-
-    #[inline(always)]
-    fn addr(&self, offset: u32) -> Option<Addr> {
-        let start = self.at::<[u32; 4]>(offset)?.cast::<u32>();
-        let mut words = [const { MaybeUninit::<u32>::uninit() }; 4];
-        let [a, b, c, d] = &mut words;
-        // SAFETY: `at` checked all 16 bytes; alignment as for `u16_be`. Each word is written before it is read.
-        unsafe {
-            a.write(start.read_volatile());
-            b.write(start.add(1).read_volatile());
-            c.write(start.add(2).read_volatile());
-            d.write(start.add(3).read_volatile());
-            Some(Addr([
-                a.assume_init(),
-                b.assume_init(),
-                c.assume_init(),
-                d.assume_init(),
-            ]))
+    fn view<const N: usize>(&self, offset: u32) -> Option<XdpView<N>> {
+        if !is_val_statically_known(offset) && opaque(offset) > MAX_OFFSET {
+            return None;
         }
+        let start = self.data + offset as usize;
+        // The sum must stay a sum: folded into a comparison of `start`, the verifier learns nothing from it.
+        if opaque_pointer(start + N) > self.end {
+            None
+        } else {
+            Some(XdpView(start))
+        }
+    }
+}
+
+/// `N` bytes of the frame, at this address.
+pub(crate) struct XdpView<const N: usize>(usize);
+
+impl<const N: usize> XdpView<N> {
+    #[inline(always)]
+    fn read<T: Default>(&self, at: usize) -> T {
+        if at + size_of::<T>() > N {
+            return T::default();
+        }
+        // SAFETY: within the N bytes that `view` checked. BPF loads need no alignment where the kernel has
+        // efficient unaligned access, and header fields are aligned once the network header is. Volatile, since
+        // the compiler would split a load that it believes unaligned.
+        unsafe { ((self.0 + at) as *const T).read_volatile() }
+    }
+}
+
+impl<const N: usize> View for XdpView<N> {
+    #[inline(always)]
+    fn u8(&self, at: usize) -> u8 {
+        self.read(at)
+    }
+
+    #[inline(always)]
+    fn u16_be(&self, at: usize) -> u16 {
+        u16::from_be(self.read(at))
+    }
+
+    #[inline(always)]
+    fn word(&self, at: usize) -> u32 {
+        self.read(at)
     }
 }
 

@@ -15,7 +15,12 @@ mod frame;
 mod maps;
 mod tables;
 
-use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_jiffies64, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    helpers::generated::bpf_jiffies64,
+    macros::xdp,
+    programs::XdpContext,
+};
 use edge_common::{
     abi::Outcome,
     datapath::{self, Arrival},
@@ -27,8 +32,12 @@ use crate::{frame::XdpFrame, tables::KernelTables};
 const LOOPBACK: u32 = 1;
 
 /// The shield: judges every frame of an interface.
-#[xdp]
-pub fn breakwater(ctx: XdpContext) -> u32 {
+///
+/// Written without aya's macro, whose wrapper costs a call.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub extern "C" fn breakwater(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
     let frame = XdpFrame::new(&ctx);
     let ifindex = ctx.ingress_ifindex() as u32;
     // SAFETY: the helper takes nothing and only reads a counter.
@@ -37,19 +46,16 @@ pub fn breakwater(ctx: XdpContext) -> u32 {
         tick,
         external: ifindex != LOOPBACK,
     };
-    let judged = datapath::run(&frame, &KernelTables, arrival);
-    emit::count(&judged, &frame);
-    match judged.verdict.reason.outcome() {
-        Outcome::Pass => {
-            if judged.verdict.observed.is_some() {
-                emit::sample(&ctx, &judged, &frame, tick, ifindex);
-            }
-            xdp_action::XDP_PASS
-        }
-        Outcome::Drop => {
-            emit::sample(&ctx, &judged, &frame, tick, ifindex);
-            xdp_action::XDP_DROP
-        }
+    let verdict = datapath::run(&frame, &KernelTables, arrival);
+    emit::count(&verdict, &frame);
+    let drops = matches!(verdict.reason.outcome(), Outcome::Drop);
+    if drops || verdict.observed.is_some() {
+        emit::sample(&ctx, &verdict, &frame, tick, ifindex);
+    }
+    if drops {
+        xdp_action::XDP_DROP
+    } else {
+        xdp_action::XDP_PASS
     }
 }
 

@@ -9,13 +9,13 @@ use aya_ebpf::{
 };
 use edge_common::{
     abi::{
-        Addr, Alert, Ban, BanKey, CELLS_PER_BUCKET, Control, Counter, Earned, LimitKind, Lost, Params,
-        PortEntry, Reason, Service,
+        Addr, Alert, Ban, BanKey, CELLS_PER_BUCKET, Control, Counter, Earned, LimitKind, Params, PortEntry,
+        Reason, Sampling, Service,
         ban::NOTE_BYTES,
         hint,
         service::{MAX_SERVICES, NAME_BYTES, PORTS},
     },
-    datapath::DENY_HINT_MASK,
+    datapath::{DENY_HINT_MASK, Packet},
 };
 
 /// Copies of every double-buffered table.
@@ -31,14 +31,6 @@ const EVENT_BYTES: u32 = 1 << 18;
 /// A cache line of limiter cells.
 #[repr(C, align(8))]
 pub(crate) struct Bucket(pub(crate) [u32; CELLS_PER_BUCKET as usize]);
-
-/// What is left of a CPU's samples in this tick.
-#[repr(C)]
-pub(crate) struct Budget {
-    pub(crate) tick: u64,
-    pub(crate) left: u32,
-    pub(crate) reserved: u32,
-}
 
 #[map]
 pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -90,14 +82,15 @@ pub(crate) static EARNED: HashMap<Addr, Earned> = HashMap::with_max_entries(DEFA
 pub(crate) static COUNTERS: PerCpuArray<Counter> =
     PerCpuArray::with_max_entries(MAX_SERVICES * Reason::SLOTS * 2, 0);
 
+/// Where a packet's headers lie while it is judged: a `Packet`, whose cells a static may not have.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<[u64; size_of::<Packet>() / 8]> = PerCpuArray::with_max_entries(1, 0);
+
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
 
 #[map]
-pub(crate) static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
-
-#[map]
-pub(crate) static LOST: PerCpuArray<Lost> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static SAMPLING: PerCpuArray<Sampling> = PerCpuArray::with_max_entries(1, 0);
 
 /// Names of the services by identifier, for whoever finds the maps without a daemon. The program never asks.
 #[map]

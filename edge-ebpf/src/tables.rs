@@ -5,11 +5,11 @@ use core::{cell::UnsafeCell, intrinsics};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use edge_common::{
     abi::{
-        Addr, AddressFlags, Ban, BanKey, CELLS_PER_BUCKET, Control, LimitKind, Params, PortEntry, Service,
+        Addr, AddressFlags, Ban, BanKey, CELLS_PER_BUCKET, Control, Params, PortEntry, Service,
         service::{MAX_SERVICES, PORTS},
     },
     algo::sketch::Cell,
-    datapath::{DENY_HINT_MASK, Tables},
+    datapath::{DENY_HINT_MASK, Packet, Tables},
 };
 
 use crate::maps;
@@ -45,6 +45,13 @@ pub(crate) struct KernelTables;
 
 impl Tables for KernelTables {
     type Cell = MapCell;
+
+    #[inline(always)]
+    fn packet(&self) -> Option<&Packet> {
+        let place = maps::SCRATCH.get_ptr(0)?;
+        // SAFETY: the element is this CPU's own, `Packet`-sized and aligned, and zeros are a packet.
+        Some(unsafe { &*place.cast::<Packet>() })
+    }
 
     #[inline(always)]
     fn control(&self) -> Control {
@@ -122,10 +129,8 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn cell(&self, kind: LimitKind, row: u32, index: u32) -> Option<&MapCell> {
-        let cells = maps_cell_rows();
-        let bucket = (kind as u32 * 2 + row) * (cells / CELLS_PER_BUCKET) + index / CELLS_PER_BUCKET;
-        let bucket = maps::CELLS.get_ptr(bucket)?;
+    fn cell(&self, index: u32) -> Option<&MapCell> {
+        let bucket = maps::CELLS.get_ptr(index / CELLS_PER_BUCKET)?;
         // SAFETY: the slot is below the bucket's length, and `MapCell` is a transparent 32-bit word.
         Some(unsafe { &*bucket.cast::<MapCell>().add((index % CELLS_PER_BUCKET) as usize) })
     }
@@ -136,12 +141,6 @@ impl Tables for KernelTables {
         // SAFETY: `Earned` begins with its three 32-bit cells.
         Some(unsafe { &*state.cast::<[MapCell; 3]>() })
     }
-}
-
-/// Cells in a row of the default tier.
-#[inline(always)]
-fn maps_cell_rows() -> u32 {
-    maps::PARAMS.get(0).map_or(0, |params| params.cell_mask + 1)
 }
 
 #[inline(always)]

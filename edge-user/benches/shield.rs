@@ -183,7 +183,7 @@ fn prepare(tables: &mut ShieldTables, lock: &Lock) -> Result<()> {
         // Refuses nearly all of the repeats.
         service("limited", PORT, 100, 100),
         // Admits all: 300,000 a round at most, and the burst refills before the next.
-        service("roomy", 8443, 400_000_000, 250_000_000),
+        service("roomy", 8443, 100_000_000, 1_000_000),
     ];
     let plan = services::plan(&Shield::default(), &services, tables.params.hz)?;
     tables.apply_services(lock, &plan, &[], 0, 0)?;

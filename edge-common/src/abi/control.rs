@@ -72,8 +72,8 @@ pub struct Params {
     pub cell_mask: u32,
     /// Timer ticks a second of the running kernel.
     pub hz: u32,
-    /// Sampled events a tick and CPU.
-    pub samples_per_tick: u32,
+    /// Zero.
+    pub reserved: u32,
     /// A moment of the kernel's jiffies …
     pub epoch_tick: u64,
     /// … and the same moment on `CLOCK_MONOTONIC`, in nanoseconds: the two advance in step, since jiffies are

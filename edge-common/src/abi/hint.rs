@@ -16,9 +16,6 @@ pub const BAN: u64 = 1 << 0;
 /// The table of earned sources has a host that hashes here.
 pub const EARNED: u64 = 1 << 1;
 
-/// Prefix lengths that a source is looked up by: at most four.
-pub const MAX_KEYS: usize = 4;
-
 /// Prefix length (of 128) of a source host: IPv4 /32, IPv6 /64.
 #[inline(always)]
 pub const fn host_prefix(family: Family) -> u32 {

@@ -93,16 +93,25 @@ pub struct Counter {
 }
 assert_layout!(Counter, size = 16, align = 8);
 
-/// Samples that were not taken, by why; one element a CPU.
+/// A CPU's sampling: what it has left for the tick, and what it lost.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Lost {
-    /// The CPU had used up its samples for the tick.
+pub struct Sampling {
+    /// The tick that `left` is about.
+    pub tick: u64,
+    /// Samples left in it.
+    pub left: u64,
+    /// Samples not taken since the CPU had used up those of the tick.
     pub over_budget: u64,
-    /// The ring buffer was full: user space reads too slowly.
+    /// Samples not taken since the ring buffer was full: user space reads too slowly.
     pub buffer_full: u64,
 }
-assert_layout!(Lost, size = 16, align = 8);
+assert_layout!(Sampling, size = 32, align = 8);
+
+impl Sampling {
+    /// Samples a tick and CPU.
+    pub const PER_TICK: u64 = 4;
+}
 
 /// What user space counts for the operator beside the packets. The discriminant is the index of the counter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

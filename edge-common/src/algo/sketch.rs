@@ -65,39 +65,22 @@ pub fn charge_two<C: Cell>(params: &LimitParams, tick: u64, amount: u32, first: 
         let b = second.load();
         let ahead_a = gcra::ahead(a, now, params.capacity);
         let ahead_b = gcra::ahead(b, now, params.capacity);
-        let least = if ahead_a < ahead_b { ahead_a } else { ahead_b };
+        let (deciding, old, least, other, other_old, other_ahead) = if ahead_a < ahead_b {
+            (first, a, ahead_a, second, b, ahead_b)
+        } else {
+            (second, b, ahead_b, first, a, ahead_a)
+        };
         let Some(next) = gcra::charge(least, cost, params.capacity) else {
             return Charge::Refused;
         };
         let tat = now.wrapping_add(next);
         // The other cell first: whoever sees the deciding cell charged must not find the other one behind.
-        let won = if ahead_a < ahead_b {
-            raise(params, second, b, now, next);
-            first.swap(a, tat)
-        } else {
-            raise(params, first, a, now, next);
-            second.swap(b, tat)
-        };
-        if won {
+        if (other_ahead >= next || other.swap(other_old, tat)) && deciding.swap(old, tat) {
             return Charge::Admitted;
         }
         tries += 1;
     }
     Charge::Contended
-}
-
-/// Raises a cell to `next` units ahead of `now`, unless it is there already or others raise it meanwhile.
-#[inline(always)]
-fn raise<C: Cell>(params: &LimitParams, cell: &C, seen: u32, now: u32, next: u32) {
-    let mut old = seen;
-    let mut tries = 0;
-    while tries < MAX_TRIES {
-        if gcra::ahead(old, now, params.capacity) >= next || cell.swap(old, now.wrapping_add(next)) {
-            return;
-        }
-        old = cell.load();
-        tries += 1;
-    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Stage 6: rates. Exact cells for sources that earned them, the sketch for everybody else.
 
-use super::{Kind, Packet, Scope, Step, Tables};
+use super::{Kind, Packet, Scope, Step, Tables, ban};
 use crate::{
     abi::{Addr, LimitKind, LimitParams, Params, Reason, Service, hint},
     algo::{
         hash,
         sketch::{self, Charge},
     },
-    wire::{Frame, tcp},
 };
 
 /// ICMP "destination unreachable" (RFC 792) and its code "fragmentation needed" (RFC 1191).
@@ -34,7 +33,6 @@ pub(super) fn stage<T: Tables>(
     packet: &Packet,
     service: &Service,
     keys: &hint::Keys,
-    earned: bool,
     params: &Params,
     tables: &T,
     tick: u64,
@@ -45,9 +43,9 @@ pub(super) fn stage<T: Tables>(
         service,
         tick,
     };
-    let opens = matches!(packet.kind, Kind::Tcp { flags } if tcp::opens(flags));
-    let cells = if earned {
-        tables.earned(&host(&packet.src, keys))
+    let opens = packet.opens();
+    let cells = if ban::hinted(keys.host, hint::EARNED, params, tables) {
+        tables.earned(&host(&packet.src.get(), keys))
     } else {
         None
     };
@@ -56,13 +54,23 @@ pub(super) fn stage<T: Tables>(
             asked.exact(LimitKind::SourceSyns, 1, syns, Reason::SourceSyns)?;
         }
         asked.exact(LimitKind::SourcePackets, 1, packets, Reason::SourcePackets)?;
-        asked.exact(LimitKind::SourceBytes, packet.len, bytes, Reason::SourceBytes)?;
+        asked.exact(
+            LimitKind::SourceBytes,
+            packet.len.get(),
+            bytes,
+            Reason::SourceBytes,
+        )?;
     } else {
         if opens {
             asked.sketch(LimitKind::SourceSyns, 1, keys.host, Reason::SourceSyns)?;
         }
         asked.sketch(LimitKind::SourcePackets, 1, keys.host, Reason::SourcePackets)?;
-        asked.sketch(LimitKind::SourceBytes, packet.len, keys.host, Reason::SourceBytes)?;
+        asked.sketch(
+            LimitKind::SourceBytes,
+            packet.len.get(),
+            keys.host,
+            Reason::SourceBytes,
+        )?;
     }
     if opens {
         asked.sketch(LimitKind::NetworkSyns, 1, keys.network, Reason::NetworkSyns)?;
@@ -70,7 +78,7 @@ pub(super) fn stage<T: Tables>(
     asked.sketch(LimitKind::NetworkPackets, 1, keys.network, Reason::NetworkPackets)?;
     asked.sketch(
         LimitKind::NetworkBytes,
-        packet.len,
+        packet.len.get(),
         keys.network,
         Reason::NetworkBytes,
     )
@@ -78,8 +86,7 @@ pub(super) fn stage<T: Tables>(
 
 /// The limit of packets that carry no port; path MTU and neighbour discovery leave before it.
 #[inline(always)]
-pub(super) fn icmp<F: Frame, T: Tables>(
-    frame: &F,
+pub(super) fn icmp<T: Tables>(
     packet: &Packet,
     keys: &hint::Keys,
     params: &Params,
@@ -87,15 +94,12 @@ pub(super) fn icmp<F: Frame, T: Tables>(
     scope: &Scope<'_>,
     tick: u64,
 ) -> Step<()> {
-    match packet.kind {
-        Kind::Icmp {
-            kind: UNREACHABLE,
-            code: FRAGMENTATION_NEEDED,
-        } => return Step::Break(Reason::Signalling),
-        Kind::Icmp6 { kind: PACKET_TOO_BIG } => return Step::Break(Reason::Signalling),
-        Kind::Icmp6 { kind }
-            if NEIGHBOUR_DISCOVERY.contains(&kind) && frame.u8(packet.network + 7) == Some(ON_LINK) =>
-        {
+    match (packet.kind.get(), packet.detail.get()) {
+        (Kind::Icmp, UNREACHABLE) if packet.code.get() == FRAGMENTATION_NEEDED => {
+            return Step::Break(Reason::Signalling);
+        }
+        (Kind::Icmp6, PACKET_TOO_BIG) => return Step::Break(Reason::Signalling),
+        (Kind::Icmp6, kind) if NEIGHBOUR_DISCOVERY.contains(&kind) && packet.hops.get() == ON_LINK => {
             return Step::Break(Reason::Signalling);
         }
         _ => {}
@@ -135,9 +139,11 @@ impl<T: Tables> Asked<'_, T> {
         }
         let h = hash::derive(key, u64::from(self.service.limit_set) << 8 | kind as u64);
         let mask = self.params.cell_mask;
+        let row = mask + 1;
+        let region = kind as u32 * 2 * row;
         let (Some(first), Some(second)) = (
-            self.tables.cell(kind, 0, hash::low_index(h, mask)),
-            self.tables.cell(kind, 1, hash::high_index(h, mask)),
+            self.tables.cell(region + hash::low_index(h, mask)),
+            self.tables.cell(region + row + hash::high_index(h, mask)),
         ) else {
             return Step::Break(Reason::Internal);
         };

@@ -19,8 +19,8 @@ pub(super) fn stage<T: Tables>(packet: &Packet, params: &Params, tables: &T, con
     if !control.has(Control::HAS_DENY) {
         return Step::Continue(());
     }
-    let copy = control.copy(Control::DENY);
-    if hinted(&packet.src, params, tables, control, copy) && tables.denied(copy, &packet.src) {
+    let (copy, src) = (control.copy(Control::DENY), packet.src.get());
+    if hinted(&src, params, tables, control, copy) && tables.denied(copy, &src) {
         return Step::Break(Reason::Denied);
     }
     Step::Continue(())

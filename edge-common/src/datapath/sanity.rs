@@ -9,20 +9,21 @@ use crate::{
 /// Leaves with the reason of the first check that fails.
 #[inline(always)]
 pub(super) fn stage(packet: &Packet, arrival: Arrival, control: Control) -> Step<()> {
-    match packet.kind {
-        Kind::Tcp { flags } if !tcp::is_possible(flags) => return Step::Break(Reason::BadFlags),
+    match packet.kind.get() {
+        Kind::Tcp if !tcp::is_possible(packet.detail.get()) => return Step::Break(Reason::BadFlags),
         // UDP may leave its source port out (RFC 768); TCP may not.
-        Kind::Tcp { .. } if packet.sport == 0 => return Step::Break(Reason::ZeroPort),
+        Kind::Tcp if packet.sport.get() == 0 => return Step::Break(Reason::ZeroPort),
         Kind::LaterFragment if !control.has(Control::PASS_FRAGMENTS) => return Step::Break(Reason::Fragment),
         Kind::Truncated if !control.has(Control::PASS_MALFORMED) => return Step::Break(Reason::Truncated),
         Kind::Malformed if !control.has(Control::PASS_MALFORMED) => return Step::Break(Reason::Malformed),
         _ => {}
     }
     if arrival.external {
-        if packet.src == packet.dst {
+        let src = packet.src.get();
+        if src == packet.dst.get() {
             return Step::Break(Reason::SameAddress);
         }
-        if control.has(Control::DROP_MARTIANS) && is_martian(&packet.src) {
+        if control.has(Control::DROP_MARTIANS) && is_martian(&src) {
             return Step::Break(Reason::Martian);
         }
     }

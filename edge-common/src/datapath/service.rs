@@ -33,12 +33,13 @@ impl Scope<'_> {
 /// Finds the service, or leaves with [`Reason::NotProtected`].
 #[inline(always)]
 pub(super) fn stage<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Control) -> Step<Scope<'t>> {
-    match packet.kind {
-        Kind::Tcp { .. } | Kind::Udp => by_port(packet, tables, control),
-        Kind::Truncated if packet.dport != 0 => by_port(packet, tables, control),
-        Kind::Icmp { .. } | Kind::Icmp6 { .. } | Kind::LaterFragment | Kind::Truncated | Kind::Malformed => {
+    match packet.kind.get() {
+        Kind::Tcp | Kind::Udp => by_port(packet, tables, control),
+        Kind::Truncated if packet.dport.get() != 0 => by_port(packet, tables, control),
+        Kind::Icmp | Kind::Icmp6 | Kind::LaterFragment | Kind::Truncated | Kind::Malformed => {
             by_address(packet, tables, control)
         }
+        Kind::NotIp => Step::Break(Reason::NotIp),
         Kind::Other => Step::Break(Reason::NotProtected),
     }
 }
@@ -46,8 +47,8 @@ pub(super) fn stage<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Cont
 #[inline(always)]
 fn by_port<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Control) -> Step<Scope<'t>> {
     let copy = control.copy(Control::SERVICES);
-    let heads = tables.port(copy, packet.dport);
-    let mut index = if packet.protocol == protocol::TCP {
+    let heads = tables.port(copy, packet.dport.get());
+    let mut index = if packet.protocol.get() == protocol::TCP {
         heads.tcp
     } else {
         heads.udp
@@ -57,7 +58,7 @@ fn by_port<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Control) -> S
         let Some(service) = tables.service(copy, index) else {
             break;
         };
-        if is_for(service, &packet.dst, tables) {
+        if is_for(service, &packet.dst.get(), tables) {
             return Step::Continue(Scope {
                 service: Some(service),
                 fallback: None,
@@ -80,8 +81,9 @@ fn is_for<T: Tables>(service: &Service, dst: &Addr, tables: &T) -> bool {
 
 #[inline(always)]
 fn by_address<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Control) -> Step<Scope<'t>> {
-    let flags = tables.address(&packet.dst);
-    let local = flags.has(AddressFlags::LOCAL) || packet.dst.is_loopback();
+    let dst = packet.dst.get();
+    let flags = tables.address(&dst);
+    let local = flags.has(AddressFlags::LOCAL) || dst.is_loopback();
     if flags.has(AddressFlags::PROTECTED) || control.has(Control::ANY_LOCAL) && local {
         let fallback = tables.service(control.copy(Control::SERVICES), 1);
         return Step::Continue(Scope {

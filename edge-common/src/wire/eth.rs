@@ -1,6 +1,6 @@
 //! Ethernet and VLAN tags.
 
-use super::Frame;
+use super::{Frame, View};
 
 /// Bytes of an Ethernet header.
 pub const HEADER: u32 = 14;
@@ -19,18 +19,23 @@ pub const IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
 pub const IPV6: u16 = 0x86dd;
 
-/// The EtherType behind the VLAN tags, and where its payload begins; `None` if the frame ends before.
+/// Not an EtherType (below 0x600 it is a length): the frame ends before one.
+const NONE: u16 = 0;
+
+/// The EtherType behind the VLAN tags, and where its payload begins. A frame that ends before has none that is known.
 #[inline(always)]
-pub fn payload<F: Frame>(frame: &F) -> Option<(u16, u32)> {
-    let kind = frame.u16_be(12)?;
+pub fn payload<F: Frame>(frame: &F) -> (u16, u32) {
+    // Plain numbers rather than an option: an option's payload that is never written upsets the verifier.
+    let kind = frame.view::<14>(0).map_or(NONE, |header| header.u16_be(12));
     if !is_tag(kind) {
-        return Some((kind, HEADER));
+        return (kind, HEADER);
     }
-    let kind = frame.u16_be(HEADER + 2)?;
+    let kind = frame.view::<4>(HEADER).map_or(NONE, |tag| tag.u16_be(2));
     if !is_tag(kind) {
-        return Some((kind, HEADER + TAG));
+        return (kind, HEADER + TAG);
     }
-    Some((frame.u16_be(HEADER + TAG + 2)?, HEADER + MAX_TAGS * TAG))
+    let kind = frame.view::<4>(HEADER + TAG).map_or(NONE, |tag| tag.u16_be(2));
+    (kind, HEADER + MAX_TAGS * TAG)
 }
 
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! IPv4 headers (RFC 791).
 
-use super::Frame;
+use super::{Frame, View};
 use crate::abi::Addr;
 
 /// Bytes of a header without options.
@@ -15,6 +15,8 @@ pub struct Header {
     pub dst: Addr,
     /// Protocol of the payload.
     pub protocol: u8,
+    /// Time to live.
+    pub hops: u8,
     /// Offset of the payload from the start of the frame.
     pub payload: u32,
     /// Not the first fragment: the payload does not begin with a header.
@@ -26,17 +28,19 @@ pub struct Header {
 /// Reads the header at `offset`; `None` if the frame ends inside it.
 #[inline(always)]
 pub fn read<F: Frame>(frame: &F, offset: u32) -> Option<Header> {
-    let version_ihl = frame.u8(offset)?;
-    let total = u32::from(frame.u16_be(offset + 2)?);
-    let fragment = frame.u16_be(offset + 6)?;
-    let protocol = frame.u8(offset + 9)?;
-    let src = Addr::from_v4_word(frame.word(offset + 12)?);
-    let dst = Addr::from_v4_word(frame.word(offset + 16)?);
+    let bytes = frame.view::<20>(offset)?;
+    let version_ihl = bytes.u8(0);
+    let total = u32::from(bytes.u16_be(2));
+    let fragment = bytes.u16_be(6);
+    let protocol = bytes.u8(9);
+    let src = Addr::from_v4_word(bytes.word(12));
+    let dst = Addr::from_v4_word(bytes.word(16));
     let header = u32::from(version_ihl & 0xf) * 4;
     Some(Header {
         src,
         dst,
         protocol,
+        hops: bytes.u8(8),
         payload: offset + header,
         later_fragment: fragment & 0x1fff != 0,
         malformed: version_ihl >> 4 != 4 || header < MIN_HEADER || total < header,

@@ -1,6 +1,6 @@
 //! IPv6 headers and extension headers (RFC 8200).
 
-use super::{Frame, protocol};
+use super::{Frame, View, protocol};
 use crate::abi::Addr;
 
 /// Bytes of the fixed header.
@@ -17,6 +17,8 @@ pub struct Header {
     pub dst: Addr,
     /// Next header.
     pub next: u8,
+    /// Hop limit.
+    pub hops: u8,
     /// The version is not 6.
     pub malformed: bool,
 }
@@ -42,15 +44,14 @@ pub enum Chain {
 /// Reads the fixed header at `offset`; `None` if the frame ends inside it.
 #[inline(always)]
 pub fn read<F: Frame>(frame: &F, offset: u32) -> Option<Header> {
-    let version = frame.u8(offset)? >> 4;
-    let next = frame.u8(offset + 6)?;
-    let src = frame.addr(offset + 8)?;
-    let dst = frame.addr(offset + 24)?;
+    let bytes = frame.view::<40>(offset)?;
+    let malformed = bytes.u8(0) >> 4 != 6;
     Some(Header {
-        src,
-        dst,
-        next,
-        malformed: version != 6,
+        src: bytes.addr(8),
+        dst: bytes.addr(24),
+        next: bytes.u8(6),
+        hops: bytes.u8(7),
+        malformed,
     })
 }
 
@@ -64,26 +65,20 @@ pub fn walk<F: Frame>(frame: &F, next: u8, offset: u32) -> Chain {
         if seen == MAX_EXTENSIONS {
             return Chain::TooLong;
         }
-        let (Some(following), Some(length)) = (frame.u8(at), frame.u8(at + 1)) else {
+        // Every extension header has at least 8 bytes.
+        let Some(header) = frame.view::<8>(at) else {
             return Chain::Truncated;
         };
-        let bytes = match kind {
-            protocol::FRAGMENT => {
-                let Some(field) = frame.u16_be(at + 2) else {
-                    return Chain::Truncated;
-                };
-                if field & 0xfff8 != 0 {
-                    return Chain::LaterFragment;
-                }
-                8
-            }
+        let length = u32::from(header.u8(1));
+        at += match kind {
+            protocol::FRAGMENT if header.u16_be(2) & 0xfff8 != 0 => return Chain::LaterFragment,
+            protocol::FRAGMENT => 8,
             // In 4-octet units, minus 2 (RFC 4302 section 2.2).
-            protocol::AUTHENTICATION => (u32::from(length) + 2) * 4,
+            protocol::AUTHENTICATION => (length + 2) * 4,
             // In 8-octet units, not counting the first (RFC 8200 section 4).
-            _ => (u32::from(length) + 1) * 8,
+            _ => (length + 1) * 8,
         };
-        at += bytes;
-        kind = following;
+        kind = header.u8(0);
         seen += 1;
     }
     Chain::Payload {

@@ -52,7 +52,10 @@ impl ShieldTables {
     /// # Errors
     /// The counters cannot be read.
     pub fn lost_samples(&self) -> Result<(u64, u64), KernelError> {
-        let lost = self.lost.get(&0, 0).map_err(KernelError::map("reading LOST"))?;
+        let lost = self
+            .sampling
+            .get(&0, 0)
+            .map_err(KernelError::map("reading SAMPLING"))?;
         Ok(lost.iter().fold((0, 0), |(budget, full), cpu| {
             (budget + cpu.over_budget, full + cpu.buffer_full)
         }))

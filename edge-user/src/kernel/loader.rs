@@ -23,8 +23,6 @@ const CLOCK: &str = "clock";
 /// with 5.8, XDP links with 5.9.
 pub const LEAST_KERNEL: (u32, u32) = (5, 18);
 
-/// Sampled events a tick and CPU.
-const SAMPLES_PER_TICK: u32 = 4;
 /// Hint fields for each ban there is room for.
 const HINTS_PER_BAN: u32 = 8;
 /// Fewest hint fields: 64 KiB of them.
@@ -71,9 +69,9 @@ pub const MAPS: [&str; 19] = [
     "EARNED",
     "COUNTERS",
     "EVENTS",
-    "BUDGET",
-    "LOST",
+    "SAMPLING",
     "NAMES",
+    "SCRATCH",
 ];
 /// Maps that only user space uses.
 pub const USER_MAPS: [&str; 2] = ["ALERTS", "NOTES"];
@@ -170,7 +168,7 @@ fn initialise(ebpf: &mut Ebpf, sizes: Sizes) -> Result<(), KernelError> {
         hint_mask: hint_fields(sizes.bans) - 1,
         cell_mask: sizes.cells - 1,
         hz: clock::ticks_per_second(),
-        samples_per_tick: SAMPLES_PER_TICK,
+        reserved: 0,
         epoch_tick,
         epoch_ns,
     };

@@ -5,8 +5,8 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray},
 };
 use edge_common::abi::{
-    Addr, Alert, Ban, BanKey, Control, Counter, Earned, Lost, Params, PortEntry, Service, ban::NOTE_BYTES,
-    service::NAME_BYTES,
+    Addr, Alert, Ban, BanKey, Control, Counter, Earned, Params, PortEntry, Sampling, Service,
+    ban::NOTE_BYTES, service::NAME_BYTES,
 };
 
 use super::{Clock, KernelError, Pins, mapped::Mapped};
@@ -47,7 +47,7 @@ pub struct ShieldTables {
     /// Counters by service and reason.
     pub counters: PerCpuArray<MapData, Counter>,
     /// Samples lost.
-    pub lost: PerCpuArray<MapData, Lost>,
+    pub sampling: PerCpuArray<MapData, Sampling>,
     /// What user space counts.
     pub alerts: Mapped<u64>,
 }
@@ -85,7 +85,7 @@ impl ShieldTables {
             allow: [trie(pins, "ALLOW_A")?, trie(pins, "ALLOW_B")?],
             earned: convert(Map::HashMap(open(pins, "EARNED")?))?,
             counters: convert(Map::PerCpuArray(open(pins, "COUNTERS")?))?,
-            lost: convert(Map::PerCpuArray(open(pins, "LOST")?))?,
+            sampling: convert(Map::PerCpuArray(open(pins, "SAMPLING")?))?,
             alerts: mapped(pins, "ALERTS")?,
         })
     }

@@ -1,0 +1,129 @@
+//! The packet as the parser leaves it for the later stages.
+//!
+//! It lies in a place that the tables provide (in the kernel: a map), not in registers. The parser has dozens of
+//! ways out, and values that lie in memory need not be carried along each of them; and a verifier does not track
+//! what a map holds, so the later stages are verified once, not once for each of the parser's paths.
+
+use core::cell::Cell;
+
+use crate::{
+    abi::{Addr, Reason},
+    wire::tcp,
+};
+
+/// Transport of a packet, as far as it could be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// Not IPv4 or IPv6, or too short to tell.
+    NotIp,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP.
+    Icmp,
+    /// ICMPv6.
+    Icmp6,
+    /// Another protocol.
+    Other,
+    /// A fragment that is not the first.
+    LaterFragment,
+    /// The frame ends inside a header.
+    Truncated,
+    /// A header contradicts itself, or there are too many extension headers.
+    Malformed,
+}
+
+/// A packet's headers. Shared and written through [`Cell`]s, so that it can lie in a map.
+#[repr(C, align(8))]
+#[derive(Debug)]
+pub struct Packet {
+    /// Source.
+    pub src: Cell<Addr>,
+    /// Destination.
+    pub dst: Cell<Addr>,
+    /// Bytes of the frame.
+    pub len: Cell<u32>,
+    /// Source port, host order; 0 where there is none.
+    pub sport: Cell<u16>,
+    /// Destination port, host order; 0 where there is none.
+    pub dport: Cell<u16>,
+    /// Transport.
+    pub kind: Cell<Kind>,
+    /// TCP flags, or the type of an ICMP or ICMPv6 message.
+    pub detail: Cell<u8>,
+    /// Code of an ICMP message.
+    pub code: Cell<u8>,
+    /// IP protocol.
+    pub protocol: Cell<u8>,
+    /// IPv6 hop limit or IPv4 time to live.
+    pub hops: Cell<u8>,
+    /// The first reason for which it would have been dropped, were that not only observed.
+    pub observed: Cell<Observed>,
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+const _: () = assert!(size_of::<Packet>() == 48);
+
+impl Packet {
+    /// An unread packet.
+    pub const fn new() -> Self {
+        Self {
+            src: Cell::new(Addr::UNSPECIFIED),
+            dst: Cell::new(Addr::UNSPECIFIED),
+            len: Cell::new(0),
+            sport: Cell::new(0),
+            dport: Cell::new(0),
+            kind: Cell::new(Kind::NotIp),
+            detail: Cell::new(0),
+            code: Cell::new(0),
+            protocol: Cell::new(0),
+            hops: Cell::new(0),
+            observed: Cell::new(Observed::NONE),
+            reserved: [0; 2],
+        }
+    }
+
+    /// Whether it opens a TCP connection.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        matches!(self.kind.get(), Kind::Tcp) && tcp::opens(self.detail.get())
+    }
+
+    /// Remembers the first reason for which it would have been dropped.
+    #[inline(always)]
+    pub fn observe(&self, reason: Reason) {
+        if !self.observed.get().is_some() {
+            self.observed.set(Observed(reason as u8));
+        }
+    }
+}
+
+impl Default for Packet {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A reason that was only observed, or none; a plain byte, since an enum would have the verifier walk the rest of
+/// the pipeline once for each of its values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Observed(pub u8);
+
+impl Observed {
+    /// Nothing was.
+    pub const NONE: Self = Self(u8::MAX);
+
+    /// Whether something was.
+    #[inline(always)]
+    pub const fn is_some(self) -> bool {
+        self.0 != Self::NONE.0
+    }
+
+    /// The reason, if something was.
+    pub const fn reason(self) -> Option<Reason> {
+        Reason::from_index(self.0)
+    }
+}
