@@ -9,11 +9,13 @@
 //! provider is asked; a request carries one token or is refused.
 
 mod authority;
+mod cache;
 mod claims;
 mod cookie;
 mod identity;
 mod json;
 mod jwk;
+mod jwks;
 mod jws;
 mod key;
 mod keyset;
@@ -22,19 +24,31 @@ mod material;
 mod provider;
 mod query;
 mod refusal;
+mod revocation;
 mod rule;
 mod source;
+mod status;
+#[cfg(test)]
+mod testing;
+mod watch;
 
 use std::{
+    cell::RefCell,
+    rc::Rc,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-pub use authority::Authority;
+use jsonwebtoken::Algorithm;
+use tokio::time::{Instant, timeout_at};
+
+pub use authority::{Authority, LoadError};
+pub use cache::{CacheCounters, CacheStatus};
 pub use claims::Claims;
 pub use cookie::without_cookie;
 pub use identity::{IdentityHeader, ReservedHeaders};
 pub use jwk::{JwksError, SkipReason, Skipped};
+pub use jwks::{FetchError, UrlError};
 pub use jws::MAX_TOKEN_BYTES;
 pub use key::KeyError;
 pub use login::{LoginError, location as login_location};
@@ -42,10 +56,15 @@ pub use material::MaterialError;
 pub use provider::{ProviderError, ProviderProblem};
 pub use query::without_parameter;
 pub use refusal::{Defect, Offence, Refusal};
+pub use revocation::{MAX_REVOCATIONS, Revocation, RevocationError, Revocations, Revoked};
 pub use rule::RuleError;
+pub use status::{AuthStatus, Freshness, KeyStatus, ProviderStatus};
+pub use watch::WATCH_INTERVAL;
 
+use cache::{Entry, TokenCache};
 use claims::Window;
 use jws::Jws;
+use key::KeyId;
 use keyset::Judgement;
 use provider::ProviderState;
 use source::Found;
@@ -113,13 +132,15 @@ impl Permit {
     }
 }
 
-/// A token that a provider's key signed and that is valid now.
+/// A token that a provider's key signed and that was valid when it was looked at.
 #[derive(Debug)]
 pub struct VerifiedToken {
     claims: Claims,
     headers: Box<[IdentityHeader]>,
     provider: Arc<ProviderState>,
     window: Window,
+    algorithm: Algorithm,
+    key: KeyId,
 }
 
 impl VerifiedToken {
@@ -139,16 +160,27 @@ impl VerifiedToken {
     }
 }
 
-/// One worker's door.
+/// One worker's door. Belongs to one thread; its cache is never shared.
 #[derive(Debug)]
 pub struct Authenticator {
     authority: Arc<Authority>,
+    cache: Rc<RefCell<TokenCache>>,
 }
 
 impl Authenticator {
-    /// A door to these providers.
+    /// A door to these providers, with an empty cache.
     pub fn new(authority: Arc<Authority>) -> Self {
-        Self { authority }
+        let cache = Rc::new(RefCell::new(TokenCache::new(authority.new_counters())));
+        Self { authority, cache }
+    }
+
+    /// The same worker's door under another configuration; the cache stays.
+    #[must_use]
+    pub fn with_authority(&self, authority: Arc<Authority>) -> Self {
+        Self {
+            authority,
+            cache: Rc::clone(&self.cache),
+        }
     }
 
     /// What all workers share.
@@ -157,6 +189,8 @@ impl Authenticator {
     }
 
     /// Decides whether a request may pass a route.
+    ///
+    /// A token of a key that is not there yet is refused, and the key is asked for: see [`Self::admit`].
     pub fn authenticate(
         &self,
         policy: &AuthPolicy,
@@ -179,9 +213,98 @@ impl Authenticator {
                 Ok(Outcome::Anonymous)
             };
         };
-        let (index, token) = self.verify(rule, &found, unix_seconds(now))?;
+        let now = unix_seconds(now);
+        let (index, token) = match self.recall(rule, &found, now)? {
+            Some(known) => known,
+            None => self.verify(rule, &found, now)?,
+        };
         rule::check(rule, &token.claims)?;
         Ok(Outcome::Verified(self.permit(rule, &found, index, token)))
+    }
+
+    /// Decides as [`Self::authenticate`] does, but a token whose key is not there yet waits for the fetch that could
+    /// bring it: the first token of a new key is as good as the second.
+    ///
+    /// Waits at most the provider's cooldown plus its time limit for a fetch, and only while fewer than a fixed number
+    /// of requests wait.
+    pub async fn admit(
+        &self,
+        policy: &AuthPolicy,
+        request: &impl RequestView,
+        now: SystemTime,
+    ) -> Result<Outcome, Refusal> {
+        let begun = Instant::now();
+        let first = self.authenticate(policy, request, now);
+        let Err(Refusal::UnknownKey { provider } | Refusal::KeysUnavailable { provider }) = &first else {
+            return first;
+        };
+        let Some(state) = self.authority.providers().get(*provider) else {
+            return first;
+        };
+        let (Some(remote), Some(config)) = (state.remote(), jwks::remote_keys(state.config())) else {
+            return first;
+        };
+        let Some(mut waiting) = remote.wait() else {
+            return first;
+        };
+        let deadline = begun + jwks::longest_wait(config);
+        loop {
+            // Asks again, now that the waiting is certain to see the answer.
+            let answer = self.authenticate(policy, request, now + begun.elapsed());
+            let is_waiting = matches!(
+                &answer,
+                Err(Refusal::UnknownKey { .. } | Refusal::KeysUnavailable { .. })
+            );
+            if !is_waiting || !matches!(timeout_at(deadline, waiting.next()).await, Ok(true)) {
+                return if is_waiting {
+                    self.authenticate(policy, request, now + begun.elapsed())
+                } else {
+                    answer
+                };
+            }
+        }
+    }
+
+    /// A token that was verified before, if all that it depended on still holds.
+    fn recall(
+        &self,
+        rule: &AuthRule,
+        found: &Found<'_>,
+        now: i64,
+    ) -> Result<Option<(usize, Arc<VerifiedToken>)>, Refusal> {
+        let mut cache = self.cache.borrow_mut();
+        let Some(place) = cache.find(&found.token) else {
+            return Ok(None);
+        };
+        let Some(entry) = cache.entry(place) else {
+            return Ok(None);
+        };
+        let token = Arc::clone(&entry.token);
+        let (index, provider) = self
+            .authority
+            .choose(rule, found, token.algorithm, || Ok(&token.claims))?;
+        if !Arc::ptr_eq(provider, &token.provider) {
+            return Ok(None);
+        }
+        if entry.keys != provider.generation() {
+            let keys = provider.keys();
+            if !keys.has(token.key, token.algorithm) {
+                cache.remove(place);
+                return Ok(None);
+            }
+            entry.keys = keys.generation();
+        }
+        token.window.check(now)?;
+        let revocations = self.authority.revocations();
+        let generation = revocations.generation();
+        if entry.revocations != generation {
+            if revocations.covers(&token.claims, now) {
+                // Not remembered: a revocation may end before the token does.
+                return Err(Refusal::Revoked);
+            }
+            entry.revocations = generation;
+        }
+        Ok(Some((index, token)))
     }
 
     fn verify(
@@ -199,30 +322,36 @@ impl Authenticator {
             return Err(Refusal::WrongType);
         }
         let keys = provider.keys();
-        if keys.keys().is_empty() {
-            return Err(Refusal::KeysUnavailable { provider: index });
-        }
-        match keys.judge(&jws) {
-            Judgement::Good(_) => {}
+        let key = match keys.judge(&jws) {
+            Judgement::Good(key) => key.id(),
             Judgement::Bad => return Err(Refusal::BadSignature),
             Judgement::Mismatch => return Err(Refusal::AlgorithmMismatch),
-            Judgement::UnknownKey => return Err(Refusal::UnknownKey { provider: index }),
-        }
+            Judgement::UnknownKey => return Err(unknown_key(provider, keys.keys().is_empty(), index)),
+        };
         let claims = match unverified {
             Some(claims) => claims,
             None => Claims::new(jws.claims()?),
         };
         let window = claims.check(provider.config(), now)?;
+        // Read before the list: a revocation that comes between is found at the next use.
+        let revocations = self.authority.revocations().generation();
+        if self.authority.revocations().covers(&claims, now) {
+            return Err(Refusal::Revoked);
+        }
         let headers = identity::headers(&provider.config().forward.headers, &claims)?;
-        Ok((
-            index,
-            Arc::new(VerifiedToken {
-                claims,
-                headers,
-                provider: Arc::clone(provider),
-                window,
-            }),
-        ))
+        let provider = Arc::clone(provider);
+        let token = VerifiedToken {
+            claims,
+            headers,
+            provider,
+            window,
+            algorithm: jws.algorithm,
+            key,
+        };
+        let token = Arc::new(token);
+        let entry = Entry::new(&found.token, Arc::clone(&token), keys.generation(), revocations);
+        self.cache.borrow_mut().insert(entry, now);
+        Ok((index, token))
     }
 
     fn permit(&self, rule: &AuthRule, found: &Found<'_>, index: usize, token: Arc<VerifiedToken>) -> Permit {
@@ -244,6 +373,18 @@ impl Authenticator {
             }
         }
         permit
+    }
+}
+
+/// Refuses for want of a key, and asks for newer keys where there could be some.
+fn unknown_key(provider: &ProviderState, has_none: bool, index: usize) -> Refusal {
+    if let Some(remote) = provider.remote() {
+        remote.ask();
+    }
+    if has_none {
+        Refusal::KeysUnavailable { provider: index }
+    } else {
+        Refusal::UnknownKey { provider: index }
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) struct Key {
     id: KeyId,
 }
 
-/// Identity of key material: equal exactly for the same key in the same role.
+/// Identity of a key: equal exactly for the same material of the same kind under the same `kid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KeyId([u8; 32]);
 
@@ -121,7 +121,7 @@ impl Key {
         Ok(Self {
             kid: kid.map(Into::into),
             verifiers,
-            id: KeyId::of(&identity),
+            id: KeyId::of(kid, &identity),
         })
     }
 
@@ -168,9 +168,12 @@ impl fmt::Debug for Key {
 }
 
 impl KeyId {
-    fn of(identity: &Identity) -> Self {
+    fn of(kid: Option<&str>, identity: &Identity) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
-        context.update(&[u8::from(identity.secret)]);
+        context.update(&[u8::from(identity.secret), u8::from(kid.is_some())]);
+        let kid = kid.unwrap_or_default();
+        context.update(&(kid.len() as u64).to_le_bytes());
+        context.update(kid.as_bytes());
         context.update(&identity.bytes);
         let mut id = [0; 32];
         id.copy_from_slice(context.finish().as_ref());
