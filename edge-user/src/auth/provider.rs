@@ -26,6 +26,12 @@ use crate::config::{KeySource, Provider};
 const DEFAULT_TYPES: [&str; 2] = ["jwt", "at+jwt"];
 /// Longest leeway: beyond it, expiry means little.
 const MAX_LEEWAY: Duration = Duration::from_mins(10);
+/// Longest limit for a fetch; requests may wait for it.
+const MAX_TIMEOUT: Duration = Duration::from_mins(1);
+/// Longest cooldown; requests may wait for its end.
+const MAX_COOLDOWN: Duration = Duration::from_hours(1);
+/// Longest time that old keys may serve.
+const MAX_STALE: Duration = Duration::from_hours(30 * 24);
 
 /// Why a provider cannot be used.
 #[derive(Debug, Error)]
@@ -72,7 +78,10 @@ pub enum ProviderProblem {
     #[error(transparent)]
     Url(#[from] UrlError),
     /// Times that contradict each other.
-    #[error("must hold: 0 < timeout, 0 < refresh_min <= refresh <= refresh_max <= max_stale")]
+    #[error(
+        "must hold: 0 < timeout <= 60 s, cooldown <= 1 h, \
+         0 < refresh_min <= refresh <= refresh_max <= max_stale <= 30 days"
+    )]
     Times,
     /// A claim path without names.
     #[error("empty claim path")]
@@ -336,9 +345,12 @@ fn check_remote(config: &Provider) -> Result<(), (&'static str, ProviderProblem)
         remote.refresh,
         remote.refresh_max,
         remote.max_stale,
+        MAX_STALE,
     ]
     .is_sorted();
-    if remote.timeout.is_zero() || remote.refresh_min.is_zero() || !ascends {
+    let is_prompt =
+        !remote.timeout.is_zero() && remote.timeout <= MAX_TIMEOUT && remote.cooldown <= MAX_COOLDOWN;
+    if !ascends || !is_prompt || remote.refresh_min.is_zero() {
         return Err(("refresh", ProviderProblem::Times));
     }
     Ok(())

@@ -178,11 +178,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Set, RevocationError> {
         problem,
     };
     let text = std::str::from_utf8(bytes).map_err(|utf8| {
-        let line = bytes[..utf8.valid_up_to()]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1;
+        let line = bytes[..utf8.valid_up_to()].split(|byte| *byte == b'\n').count();
         error(line, "not UTF-8")
     })?;
     let mut set = Set::new();

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::{algorithms::ALL, support::*};
 
 struct Door {
-    door: Authenticator,
+    authenticator: Authenticator,
     policy: AuthPolicy,
     signer: Signer,
     algorithm: Algorithm,
@@ -23,18 +23,17 @@ impl Door {
     fn new(algorithm: Algorithm) -> Self {
         let directory = TempDir::new().unwrap();
         let signer = Signer::of(algorithm);
-        let key = match &signer {
-            Signer::Secret(secret) => KeySource::Generated(secret.clone()),
-            _ => {
-                let path = directory.path().join("jwks");
-                std::fs::write(&path, jwks(&[signer.jwk(Some("k"))])).unwrap();
-                KeySource::JwksFile(path)
-            }
+        let key = if let Signer::Secret(secret) = &signer {
+            KeySource::Generated(secret.clone())
+        } else {
+            let path = directory.path().join("jwks");
+            std::fs::write(&path, jwks(&[signer.jwk(Some("k"))])).unwrap();
+            KeySource::JwksFile(path)
         };
         let authority = Authority::load(&[provider(&[algorithm], key)], None, None, now()).unwrap();
         let policy = AuthPolicy::Required(rule(&[0]));
         Self {
-            door: Authenticator::new(Arc::new(authority)),
+            authenticator: Authenticator::new(Arc::new(authority)),
             policy,
             signer,
             algorithm,
@@ -49,7 +48,7 @@ impl Door {
         // In a header of its own: Authorization would take spaces at the token's ends away first.
         let request = Request::cookie([b"session=", token].concat());
         matches!(
-            self.door.authenticate(&self.policy, &request, now()),
+            self.authenticator.authenticate(&self.policy, &request, now()),
             Ok(Outcome::Verified(_))
         )
     }
@@ -129,7 +128,7 @@ proptest! {
     fn garbage_never_panics(token in prop::collection::vec(any::<u8>(), 0..300), query in any::<Vec<u8>>()) {
         let door = Door::new(Algorithm::HS256);
         let request = Request::bearer(&token).header("cookie", &token).header("x-token", &token).with_query(&query);
-        prop_assert!(door.door.authenticate(&door.policy, &request, now()).is_err());
+        prop_assert!(door.authenticator.authenticate(&door.policy, &request, now()).is_err());
     }
 }
 
@@ -274,10 +273,10 @@ fn another_implementation_agrees() {
                 "{algorithm:?}"
             );
         }
-        let their_key = match &door.signer {
-            Signer::Secret(secret) => jsonwebtoken::EncodingKey::from_secret(secret),
-            _ => continue,
+        let Signer::Secret(secret) = &door.signer else {
+            continue;
         };
+        let their_key = jsonwebtoken::EncodingKey::from_secret(secret);
         let header = jsonwebtoken::Header::new(algorithm);
         let theirs = jsonwebtoken::encode(&header, &claims(), &their_key).unwrap();
         assert!(door.accepts(theirs.as_bytes()), "{algorithm:?}");

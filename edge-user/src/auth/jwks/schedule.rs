@@ -8,8 +8,8 @@ use crate::config::RemoteKeys;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Doublings after which the pause grows no more.
 const MAX_DOUBLINGS: u32 = 16;
-/// Share of the pause that jitter may take away, in percent, so that many nodes do not ask at once.
-const JITTER_PERCENT: u32 = 10;
+/// One part in this many of the pause may be taken away by jitter, so that many nodes do not ask at once.
+const JITTER_PART: u32 = 10;
 
 /// Pause after a good answer that may be kept for `max_age`. Never longer than the configured most.
 pub(super) fn after_success(remote: &RemoteKeys, max_age: Option<Duration>, dice: u8) -> Duration {
@@ -27,7 +27,7 @@ pub(super) fn after_failure(remote: &RemoteKeys, failures: u32, dice: u8) -> Dur
 }
 
 fn shorten(pause: Duration, dice: u8) -> Duration {
-    pause - pause / 100 * JITTER_PERCENT * u32::from(dice) / 255
+    pause.saturating_sub(pause / u32::from(u8::MAX) * u32::from(dice) / JITTER_PART)
 }
 
 /// How long an answer may be kept (RFC 9111 section 4.2.1): `max-age` less `Age`; nothing at all for `no-store` and
