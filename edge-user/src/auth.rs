@@ -42,7 +42,7 @@ use std::{
 use jsonwebtoken::Algorithm;
 use tokio::time::{Instant, timeout_at};
 
-pub use authority::{Authority, LoadError};
+pub use authority::{Authority, LoadError, Warning};
 pub use cache::{CacheCounters, CacheStatus};
 pub use claims::Claims;
 pub use cookie::without_cookie;
@@ -69,7 +69,7 @@ use keyset::Judgement;
 use provider::ProviderState;
 use source::Found;
 
-use crate::config::{AuthPolicy, AuthRule, TokenSource};
+use crate::config::{AuthPolicy, AuthRule, Provider, TokenSource};
 
 /// What authentication needs to see of a request.
 pub trait RequestView {
@@ -112,7 +112,7 @@ impl Permit {
 
     /// Places to take the token out of before forwarding; none if the provider leaves it in.
     pub fn removals(&self) -> impl Iterator<Item = &TokenSource> {
-        let config = self.token.provider.config();
+        let config = &self.token.provider;
         let bits = if config.forward.remove_token {
             self.places
         } else {
@@ -137,7 +137,7 @@ impl Permit {
 pub struct VerifiedToken {
     claims: Claims,
     headers: Box<[IdentityHeader]>,
-    provider: Arc<ProviderState>,
+    provider: Arc<Provider>,
     window: Window,
     algorithm: Algorithm,
     key: KeyId,
@@ -156,7 +156,7 @@ impl VerifiedToken {
 
     /// Name of the provider that signed it.
     pub fn provider(&self) -> &str {
-        &self.provider.config().name
+        &self.provider.name
     }
 }
 
@@ -283,7 +283,7 @@ impl Authenticator {
         let (index, provider) = self
             .authority
             .choose(rule, found, token.algorithm, || Ok(&token.claims))?;
-        if !Arc::ptr_eq(provider, &token.provider) {
+        if !Arc::ptr_eq(provider.config(), &token.provider) {
             return Ok(None);
         }
         if entry.keys != provider.generation() {
@@ -339,7 +339,7 @@ impl Authenticator {
             return Err(Refusal::Revoked);
         }
         let headers = identity::headers(&provider.config().forward.headers, &claims)?;
-        let provider = Arc::clone(provider);
+        let provider = Arc::clone(provider.config());
         let token = VerifiedToken {
             claims,
             headers,

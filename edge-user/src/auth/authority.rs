@@ -55,6 +55,20 @@ pub enum LoadError {
     Revocations(#[from] RevocationError),
 }
 
+/// Something that is allowed but hardly meant.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Warning {
+    /// No route asks it.
+    #[error("provider {0:?} is used by no route")]
+    Unused(String),
+    /// RFC 8725 section 3.8.
+    #[error("provider {0:?} names no issuer: a token of anybody who signs with its keys is accepted")]
+    NoIssuer(String),
+    /// RFC 8725 section 3.9.
+    #[error("provider {0:?} names no audience: a token made for another service is accepted")]
+    NoAudience(String),
+}
+
 impl Authority {
     /// Checks every provider and loads keys and revocations that lie on this machine.
     ///
@@ -71,12 +85,17 @@ impl Authority {
         let mut states = Vec::with_capacity(providers.len());
         let mut errors = Vec::new();
         for (provider, config) in providers.iter().enumerate() {
-            if let Some(same) = previous.and_then(|authority| authority.fetched(config)) {
-                states.push(same);
+            let before = previous.and_then(|authority| authority.like(config));
+            if let Some(same) = before.filter(|state| state.remote().is_some()) {
+                states.push(Arc::clone(same));
                 continue;
             }
             match ProviderState::load(config, now) {
-                Ok(state) => states.push(Arc::new(state)),
+                Ok(state) => match before.filter(|before| before.keys().is_same(state.keys().keys())) {
+                    // The same keys again: cached tokens stay good.
+                    Some(same) => states.push(Arc::clone(same)),
+                    None => states.push(Arc::new(state)),
+                },
                 Err((key, problem)) => {
                     let name = config.name.clone();
                     errors.push(
@@ -114,13 +133,9 @@ impl Authority {
         })
     }
 
-    /// The state of a provider of this very configuration whose keys were fetched. Keys from files are read again.
-    fn fetched(&self, config: &Provider) -> Option<Arc<ProviderState>> {
-        let mut same = self
-            .providers
-            .iter()
-            .filter(|state| state.remote().is_some() && state.is_of(config));
-        same.next().cloned()
+    /// The state of a provider of this very configuration.
+    fn like(&self, config: &Provider) -> Option<&Arc<ProviderState>> {
+        self.providers.iter().find(|state| state.is_of(config))
     }
 
     /// Starts the tasks that fetch keys and watch files, on the runtime this is called in. They end with the last
@@ -223,8 +238,8 @@ impl Authority {
         &self.reserved
     }
 
-    /// Names of the providers that none of these policies uses.
-    pub fn unused<'a>(&'a self, policies: impl Iterator<Item = &'a AuthPolicy>) -> Vec<&'a str> {
+    /// What is allowed but hardly meant, given every route's policy.
+    pub fn warnings<'a>(&self, policies: impl Iterator<Item = &'a AuthPolicy>) -> Vec<Warning> {
         let mut is_used = vec![false; self.providers.len()];
         for policy in policies {
             if let AuthPolicy::Optional(rule) | AuthPolicy::Required(rule) = policy {
@@ -235,8 +250,20 @@ impl Authority {
                 }
             }
         }
-        let unused = self.providers.iter().zip(is_used).filter(|(_, used)| !used);
-        unused.map(|(state, _)| state.config().name.as_str()).collect()
+        let mut warnings = Vec::new();
+        for (state, is_used) in self.providers.iter().zip(is_used) {
+            let config = state.config();
+            if !is_used {
+                warnings.push(Warning::Unused(config.name.clone()));
+            }
+            if config.issuer.is_none() {
+                warnings.push(Warning::NoIssuer(config.name.clone()));
+            }
+            if config.audiences.is_empty() {
+                warnings.push(Warning::NoAudience(config.name.clone()));
+            }
+        }
+        warnings
     }
 
     /// The providers of a rule: position in the rule, index in the configuration, state.

@@ -94,7 +94,8 @@ pub enum ProviderProblem {
 /// A provider and its present keys; shared by all workers.
 #[derive(Debug)]
 pub(super) struct ProviderState {
-    config: Provider,
+    /// Never shared between two states: its address identifies this one.
+    config: Arc<Provider>,
     /// As configured, before discovery's default.
     given_issuer: Option<String>,
     types: Vec<String>,
@@ -141,19 +142,19 @@ impl ProviderState {
             }),
             is_tended: AtomicBool::new(false),
             given_issuer,
-            config,
+            config: Arc::new(config),
         })
     }
 
     /// Whether it was made from this configuration.
     pub(super) fn is_of(&self, config: &Provider) -> bool {
-        let mut own = self.config.clone();
+        let mut own = Provider::clone(&self.config);
         own.issuer.clone_from(&self.given_issuer);
         own == *config
     }
 
     /// What is in force: the configuration with its defaults filled in.
-    pub(super) fn config(&self) -> &Provider {
+    pub(super) fn config(&self) -> &Arc<Provider> {
         &self.config
     }
 
@@ -200,15 +201,17 @@ impl ProviderState {
         change(&mut self.progress.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Takes freshly obtained keys; the same keys again disturb nothing.
-    pub(super) fn note_success(&self, keys: Vec<Key>, now: SystemTime) {
-        if !self.keys().is_same(&keys) {
+    /// Takes freshly obtained keys; the same keys again disturb nothing. Whether they are others.
+    pub(super) fn note_success(&self, keys: Vec<Key>, now: SystemTime) -> bool {
+        let is_change = !self.keys().is_same(&keys);
+        if is_change {
             self.replace_keys(keys);
         }
         self.note(|progress| {
             progress.success = Some(now);
             progress.failure = None;
         });
+        is_change
     }
 
     /// Keeps the present keys and says why there are no newer ones.

@@ -39,7 +39,7 @@ pub(super) fn token(
     Arc::new(VerifiedToken {
         claims: Claims::new(claims),
         headers: Box::default(),
-        provider: Arc::clone(provider),
+        provider: Arc::clone(provider.config()),
         window,
         algorithm: Algorithm::HS256,
         key: Key::new(None, &Material::Secret(&[7; 32]), &[Algorithm::HS256])

@@ -29,8 +29,8 @@ pub(super) fn spawn(authority: &Arc<Authority>) {
         .iter()
         .filter_map(|state| state.key_file())
         .chain(authority.revocation_file());
-    // Stamps from before the task runs, so that no change falls between the first reading and the first look.
-    let stamps: Vec<_> = files.map(|path| (path.to_owned(), stamp(path))).collect();
+    // The first look reads every file again, so that no change falls between loading and watching.
+    let stamps: Vec<_> = files.map(|path| (path.to_owned(), None)).collect();
     if !stamps.is_empty() {
         tokio::spawn(run(Arc::downgrade(authority), stamps));
     }
@@ -96,8 +96,9 @@ fn reload_keys(state: &ProviderState) {
     let name = &state.config().name;
     match provider::local_keys(state.config()) {
         Ok(keys) => {
-            tracing::info!(provider = name, "keys read again");
-            state.note_success(keys, SystemTime::now());
+            if state.note_success(keys, SystemTime::now()) {
+                tracing::info!(provider = name, "other keys are in force");
+            }
         }
         Err(error) => {
             tracing::error!(provider = name, %error, "keys stay as they were");

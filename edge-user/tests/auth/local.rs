@@ -427,7 +427,20 @@ fn providers_are_told_apart_and_never_mixed() {
         Err(RuleError::Login(_))
     ));
     let used = [AuthPolicy::None, AuthPolicy::Required(rule(&[1]))];
-    assert_eq!(door.authority().unused(used.iter()), ["first", "rest"]);
+    let warnings: Vec<_> = door
+        .authority()
+        .warnings(used.iter())
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        warnings,
+        [
+            "provider \"first\" is used by no route",
+            "provider \"rest\" is used by no route",
+            "provider \"rest\" names no issuer: a token of anybody who signs with its keys is accepted",
+        ]
+    );
 }
 
 #[test]
@@ -496,6 +509,28 @@ fn revocations_are_in_force_at_once_also_for_cached_tokens() {
     );
     assert!(revocations.remove(&Revoked::Token("2".into())));
     assert_eq!(answer(&door, &other), Ok(()));
+}
+
+#[test]
+fn a_reload_that_changes_no_key_keeps_cached_tokens() {
+    let directory = TempDir::new().unwrap();
+    let (keys, signer) = (directory.path().join("keys"), Signer::p256());
+    replace(&keys, jwks(&[signer.jwk(Some("a"))]));
+    let provider = provider(&[ES256], KeySource::JwksFile(keys.clone()));
+    let load = |previous: Option<&Authority>| {
+        Arc::new(Authority::load(std::slice::from_ref(&provider), None, previous, now()).unwrap())
+    };
+    let door = Authenticator::new(load(None));
+    let token = signer.token(ES256, Some("a"), &claims());
+    let hits = |door: &Authenticator| door.authority().status().cache.hits;
+    let answer = |door: &Authenticator| permit(door, &rule(&[0]), &Request::bearer(&token)).map(|_| ());
+    assert_eq!(answer(&door), Ok(()));
+    let same = door.with_authority(load(Some(door.authority())));
+    assert_eq!((answer(&same), hits(&same)), (Ok(()), 1));
+    // Another key under the same name: what the old one signed is no longer good, cached or not.
+    replace(&keys, jwks(&[Signer::p256().jwk(Some("a"))]));
+    let other = same.with_authority(load(Some(same.authority())));
+    assert_eq!(answer(&other), Err(Refusal::BadSignature));
 }
 
 fn until(what: &str, condition: impl Fn() -> bool) {

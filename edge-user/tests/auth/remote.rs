@@ -502,6 +502,26 @@ async fn a_reload_keeps_keys_and_the_last_one_ends_the_task() {
 }
 
 #[tokio::test]
+async fn a_provider_that_nobody_uses_any_more_is_not_fetched_for() {
+    let signer = Signer::p256();
+    let server = KeyServer::start(&[signer.jwk(Some("a"))]).await;
+    let door = open(by_url(remote(server.url()))).await;
+    // In the worker's cache, which outlives the configuration.
+    assert_eq!(ask(&door, &fresh(&signer, "a")), Ok(()));
+    let hits = server.hits();
+    until("it is fetched on schedule", || server.hits() > hits + 1).await;
+    let empty = Authority::load(&[], None, Some(door.authority()), SystemTime::now()).unwrap();
+    let reloaded = door.with_authority(Arc::new(empty));
+    drop(door);
+    // A fetch may be under way; after it there is none.
+    tokio::time::sleep(MS(300)).await;
+    let hits = server.hits();
+    tokio::time::sleep(MS(1000)).await;
+    assert_eq!(server.hits(), hits);
+    assert_eq!(reloaded.authority().status().cache.entries, 1);
+}
+
+#[tokio::test]
 async fn before_the_first_keys_a_request_waits() {
     let signer = Signer::p256();
     let server = KeyServer::start(&[]).await;

@@ -71,7 +71,9 @@ async fn fetch_once(
             for skipped in &keys.parsed.skipped {
                 tracing::debug!(provider = state.config().name, %skipped, "a key of the JWKS is not used");
             }
-            state.note_success(keys.parsed.keys, now);
+            if state.note_success(keys.parsed.keys, now) {
+                tracing::info!(provider = state.config().name, "other keys are in force");
+            }
             schedule::after_success(config, keys.max_age, dice())
         }
         Err(error) => {
