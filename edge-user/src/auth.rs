@@ -21,6 +21,7 @@ mod key;
 mod keyset;
 mod login;
 mod material;
+mod outcome;
 mod provider;
 mod query;
 mod refusal;
@@ -39,7 +40,6 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use jsonwebtoken::Algorithm;
 use tokio::time::{Instant, timeout_at};
 
 pub use authority::{Authority, LoadError, Warning};
@@ -53,6 +53,7 @@ pub use jws::MAX_TOKEN_BYTES;
 pub use key::KeyError;
 pub use login::{LoginError, location as login_location};
 pub use material::MaterialError;
+pub use outcome::{Outcome, Permit, VerifiedToken};
 pub use provider::{ProviderError, ProviderProblem};
 pub use query::without_parameter;
 pub use refusal::{Defect, Offence, Refusal};
@@ -62,14 +63,12 @@ pub use status::{AuthStatus, Freshness, KeyStatus, ProviderStatus};
 pub use watch::WATCH_INTERVAL;
 
 use cache::{Entry, TokenCache};
-use claims::Window;
 use jws::Jws;
-use key::KeyId;
 use keyset::Judgement;
 use provider::ProviderState;
 use source::Found;
 
-use crate::config::{AuthPolicy, AuthRule, Provider, TokenSource};
+use crate::config::{AuthPolicy, AuthRule};
 
 /// What authentication needs to see of a request.
 pub trait RequestView {
@@ -77,87 +76,6 @@ pub trait RequestView {
     fn header_values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]>;
     /// The query without its question mark, as received.
     fn query(&self) -> Option<&[u8]>;
-}
-
-/// Who may pass.
-#[must_use]
-#[derive(Debug, Clone)]
-pub enum Outcome {
-    /// The route wants no token, or takes requests without one and this has none.
-    Anonymous,
-    /// The request carries this verified token.
-    Verified(Permit),
-}
-
-/// A verified token in a request that satisfies its route.
-#[derive(Debug, Clone)]
-pub struct Permit {
-    token: Arc<VerifiedToken>,
-    /// Bits of the provider's sources where the token was found.
-    places: u32,
-    /// Sources of other providers of the route where the same token was found as well.
-    elsewhere: Vec<TokenSource>,
-}
-
-impl Permit {
-    /// The token's claims, provider and headers.
-    pub fn token(&self) -> &VerifiedToken {
-        &self.token
-    }
-
-    /// Headers to set on the forwarded request, after the client's forgeries are taken out.
-    pub fn headers(&self) -> &[IdentityHeader] {
-        &self.token.headers
-    }
-
-    /// Places to take the token out of before forwarding; none if the provider leaves it in.
-    pub fn removals(&self) -> impl Iterator<Item = &TokenSource> {
-        let config = &self.token.provider;
-        let bits = if config.forward.remove_token {
-            self.places
-        } else {
-            0
-        };
-        let elsewhere = if config.forward.remove_token {
-            self.elsewhere.as_slice()
-        } else {
-            &[]
-        };
-        let own = config
-            .sources
-            .iter()
-            .enumerate()
-            .filter(move |(bit, _)| bits >> bit & 1 == 1);
-        own.map(|(_, source)| source).chain(elsewhere)
-    }
-}
-
-/// A token that a provider's key signed and that was valid when it was looked at.
-#[derive(Debug)]
-pub struct VerifiedToken {
-    claims: Claims,
-    headers: Box<[IdentityHeader]>,
-    provider: Arc<Provider>,
-    window: Window,
-    algorithm: Algorithm,
-    key: KeyId,
-}
-
-impl VerifiedToken {
-    /// Its claims.
-    pub fn claims(&self) -> &Claims {
-        &self.claims
-    }
-
-    /// `sub`.
-    pub fn subject(&self) -> Option<&str> {
-        self.claims.subject()
-    }
-
-    /// Name of the provider that signed it.
-    pub fn provider(&self) -> &str {
-        &self.provider.name
-    }
 }
 
 /// One worker's door. Belongs to one thread; its cache is never shared.
@@ -205,7 +123,7 @@ impl Authenticator {
         let sources = self
             .authority
             .of(rule)
-            .map(|(_, _, state)| state.config().sources.as_slice());
+            .map(|(position, _, state)| (position, state.config().sources.as_slice()));
         let Some(found) = source::find(request, sources)? else {
             return if is_required {
                 Err(Refusal::Missing)
@@ -355,11 +273,7 @@ impl Authenticator {
     }
 
     fn permit(&self, rule: &AuthRule, found: &Found<'_>, index: usize, token: Arc<VerifiedToken>) -> Permit {
-        let mut permit = Permit {
-            token,
-            places: 0,
-            elsewhere: Vec::new(),
-        };
+        let mut permit = Permit::new(token);
         for (position, other, state) in self.authority.of(rule) {
             let bits = found.places[position];
             if other == index {

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{
     document::{self, Keys},
@@ -77,6 +80,8 @@ async fn fetch_once(
             schedule::after_success(config, keys.max_age, dice())
         }
         Err(error) => {
+            // Made anew next time: perhaps with other certificates.
+            *fetcher = None;
             *failures = failures.saturating_add(1);
             tracing::warn!(provider = state.config().name, %error, failures, "cannot fetch keys");
             state.note_failure(&error, now);
@@ -101,7 +106,12 @@ async fn try_fetch(
 ) -> Result<Keys, FetchError> {
     let fetcher = match fetcher {
         Some(fetcher) => fetcher,
-        none => none.insert(Fetcher::new(config.ca_file.as_deref())?),
+        none => {
+            let ca_file = config.ca_file.clone();
+            // Reads files.
+            let made = spawn_blocking(move || Fetcher::new(ca_file.as_deref())).await;
+            none.insert(made.map_err(|error| FetchError::Roots(error.to_string()))??)
+        }
     };
     document::fetch(fetcher, state.config()).await
 }
