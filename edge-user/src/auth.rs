@@ -9,48 +9,66 @@
 //! provider is asked; a request carries one token or is refused.
 
 mod authority;
+mod cache;
 mod claims;
 mod cookie;
 mod identity;
 mod json;
 mod jwk;
+mod jwks;
 mod jws;
 mod key;
 mod keyset;
 mod login;
 mod material;
+mod outcome;
 mod provider;
 mod query;
 mod refusal;
+mod revocation;
 mod rule;
 mod source;
+mod status;
+#[cfg(test)]
+mod testing;
+mod watch;
 
 use std::{
+    cell::RefCell,
+    rc::Rc,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-pub use authority::Authority;
+use tokio::time::{Instant, timeout_at};
+
+pub use authority::{Authority, LoadError, Warning};
+pub use cache::{CacheCounters, CacheStatus};
 pub use claims::Claims;
 pub use cookie::without_cookie;
 pub use identity::{IdentityHeader, ReservedHeaders};
 pub use jwk::{JwksError, SkipReason, Skipped};
+pub use jwks::{FetchError, UrlError};
 pub use jws::MAX_TOKEN_BYTES;
 pub use key::KeyError;
 pub use login::{LoginError, location as login_location};
 pub use material::MaterialError;
+pub use outcome::{Outcome, Permit, VerifiedToken};
 pub use provider::{ProviderError, ProviderProblem};
 pub use query::without_parameter;
 pub use refusal::{Defect, Offence, Refusal};
+pub use revocation::{MAX_REVOCATIONS, Revocation, RevocationError, Revocations, Revoked};
 pub use rule::RuleError;
+pub use status::{AuthStatus, Freshness, KeyStatus, ProviderStatus};
+pub use watch::WATCH_INTERVAL;
 
-use claims::Window;
+use cache::{Entry, TokenCache};
 use jws::Jws;
 use keyset::Judgement;
 use provider::ProviderState;
 use source::Found;
 
-use crate::config::{AuthPolicy, AuthRule, TokenSource};
+use crate::config::{AuthPolicy, AuthRule};
 
 /// What authentication needs to see of a request.
 pub trait RequestView {
@@ -60,95 +78,27 @@ pub trait RequestView {
     fn query(&self) -> Option<&[u8]>;
 }
 
-/// Who may pass.
-#[must_use]
-#[derive(Debug, Clone)]
-pub enum Outcome {
-    /// The route wants no token, or takes requests without one and this has none.
-    Anonymous,
-    /// The request carries this verified token.
-    Verified(Permit),
-}
-
-/// A verified token in a request that satisfies its route.
-#[derive(Debug, Clone)]
-pub struct Permit {
-    token: Arc<VerifiedToken>,
-    /// Bits of the provider's sources where the token was found.
-    places: u32,
-    /// Sources of other providers of the route where the same token was found as well.
-    elsewhere: Vec<TokenSource>,
-}
-
-impl Permit {
-    /// The token's claims, provider and headers.
-    pub fn token(&self) -> &VerifiedToken {
-        &self.token
-    }
-
-    /// Headers to set on the forwarded request, after the client's forgeries are taken out.
-    pub fn headers(&self) -> &[IdentityHeader] {
-        &self.token.headers
-    }
-
-    /// Places to take the token out of before forwarding; none if the provider leaves it in.
-    pub fn removals(&self) -> impl Iterator<Item = &TokenSource> {
-        let config = self.token.provider.config();
-        let bits = if config.forward.remove_token {
-            self.places
-        } else {
-            0
-        };
-        let elsewhere = if config.forward.remove_token {
-            self.elsewhere.as_slice()
-        } else {
-            &[]
-        };
-        let own = config
-            .sources
-            .iter()
-            .enumerate()
-            .filter(move |(bit, _)| bits >> bit & 1 == 1);
-        own.map(|(_, source)| source).chain(elsewhere)
-    }
-}
-
-/// A token that a provider's key signed and that is valid now.
-#[derive(Debug)]
-pub struct VerifiedToken {
-    claims: Claims,
-    headers: Box<[IdentityHeader]>,
-    provider: Arc<ProviderState>,
-    window: Window,
-}
-
-impl VerifiedToken {
-    /// Its claims.
-    pub fn claims(&self) -> &Claims {
-        &self.claims
-    }
-
-    /// `sub`.
-    pub fn subject(&self) -> Option<&str> {
-        self.claims.subject()
-    }
-
-    /// Name of the provider that signed it.
-    pub fn provider(&self) -> &str {
-        &self.provider.config().name
-    }
-}
-
-/// One worker's door.
+/// One worker's door. Belongs to one thread; its cache is never shared.
 #[derive(Debug)]
 pub struct Authenticator {
     authority: Arc<Authority>,
+    cache: Rc<RefCell<TokenCache>>,
 }
 
 impl Authenticator {
-    /// A door to these providers.
+    /// A door to these providers, with an empty cache.
     pub fn new(authority: Arc<Authority>) -> Self {
-        Self { authority }
+        let cache = Rc::new(RefCell::new(TokenCache::new(authority.new_counters())));
+        Self { authority, cache }
+    }
+
+    /// The same worker's door under another configuration; the cache stays.
+    #[must_use]
+    pub fn with_authority(&self, authority: Arc<Authority>) -> Self {
+        Self {
+            authority,
+            cache: Rc::clone(&self.cache),
+        }
     }
 
     /// What all workers share.
@@ -157,6 +107,8 @@ impl Authenticator {
     }
 
     /// Decides whether a request may pass a route.
+    ///
+    /// A token of a key that is not there yet is refused, and the key is asked for: see [`Self::admit`].
     pub fn authenticate(
         &self,
         policy: &AuthPolicy,
@@ -171,7 +123,7 @@ impl Authenticator {
         let sources = self
             .authority
             .of(rule)
-            .map(|(_, _, state)| state.config().sources.as_slice());
+            .map(|(position, _, state)| (position, state.config().sources.as_slice()));
         let Some(found) = source::find(request, sources)? else {
             return if is_required {
                 Err(Refusal::Missing)
@@ -179,9 +131,98 @@ impl Authenticator {
                 Ok(Outcome::Anonymous)
             };
         };
-        let (index, token) = self.verify(rule, &found, unix_seconds(now))?;
+        let now = unix_seconds(now);
+        let (index, token) = match self.recall(rule, &found, now)? {
+            Some(known) => known,
+            None => self.verify(rule, &found, now)?,
+        };
         rule::check(rule, &token.claims)?;
         Ok(Outcome::Verified(self.permit(rule, &found, index, token)))
+    }
+
+    /// Decides as [`Self::authenticate`] does, but a token whose key is not there yet waits for the fetch that could
+    /// bring it: the first token of a new key is as good as the second.
+    ///
+    /// Waits at most the provider's cooldown plus its time limit for a fetch, and only while fewer than a fixed number
+    /// of requests wait.
+    pub async fn admit(
+        &self,
+        policy: &AuthPolicy,
+        request: &impl RequestView,
+        now: SystemTime,
+    ) -> Result<Outcome, Refusal> {
+        let begun = Instant::now();
+        let first = self.authenticate(policy, request, now);
+        let Err(Refusal::UnknownKey { provider } | Refusal::KeysUnavailable { provider }) = &first else {
+            return first;
+        };
+        let Some(state) = self.authority.providers().get(*provider) else {
+            return first;
+        };
+        let (Some(remote), Some(config)) = (state.remote(), jwks::remote_keys(state.config())) else {
+            return first;
+        };
+        let Some(mut waiting) = remote.wait() else {
+            return first;
+        };
+        let deadline = begun + jwks::longest_wait(config);
+        loop {
+            // Asks again, now that the waiting is certain to see the answer.
+            let answer = self.authenticate(policy, request, now + begun.elapsed());
+            let is_waiting = matches!(
+                &answer,
+                Err(Refusal::UnknownKey { .. } | Refusal::KeysUnavailable { .. })
+            );
+            if !is_waiting || !matches!(timeout_at(deadline, waiting.next()).await, Ok(true)) {
+                return if is_waiting {
+                    self.authenticate(policy, request, now + begun.elapsed())
+                } else {
+                    answer
+                };
+            }
+        }
+    }
+
+    /// A token that was verified before, if all that it depended on still holds.
+    fn recall(
+        &self,
+        rule: &AuthRule,
+        found: &Found<'_>,
+        now: i64,
+    ) -> Result<Option<(usize, Arc<VerifiedToken>)>, Refusal> {
+        let mut cache = self.cache.borrow_mut();
+        let Some(place) = cache.find(&found.token) else {
+            return Ok(None);
+        };
+        let Some(entry) = cache.entry(place) else {
+            return Ok(None);
+        };
+        let token = Arc::clone(&entry.token);
+        let (index, provider) = self
+            .authority
+            .choose(rule, found, token.algorithm, || Ok(&token.claims))?;
+        if !Arc::ptr_eq(provider.config(), &token.provider) {
+            return Ok(None);
+        }
+        if entry.keys != provider.generation() {
+            let keys = provider.keys();
+            if !keys.has(token.key, token.algorithm) {
+                cache.remove(place);
+                return Ok(None);
+            }
+            entry.keys = keys.generation();
+        }
+        token.window.check(now)?;
+        let revocations = self.authority.revocations();
+        let generation = revocations.generation();
+        if entry.revocations != generation {
+            if revocations.covers(&token.claims, now) {
+                // Not remembered: a revocation may end before the token does.
+                return Err(Refusal::Revoked);
+            }
+            entry.revocations = generation;
+        }
+        Ok(Some((index, token)))
     }
 
     fn verify(
@@ -199,38 +240,40 @@ impl Authenticator {
             return Err(Refusal::WrongType);
         }
         let keys = provider.keys();
-        if keys.keys().is_empty() {
-            return Err(Refusal::KeysUnavailable { provider: index });
-        }
-        match keys.judge(&jws) {
-            Judgement::Good(_) => {}
+        let key = match keys.judge(&jws) {
+            Judgement::Good(key) => key.id(),
             Judgement::Bad => return Err(Refusal::BadSignature),
             Judgement::Mismatch => return Err(Refusal::AlgorithmMismatch),
-            Judgement::UnknownKey => return Err(Refusal::UnknownKey { provider: index }),
-        }
+            Judgement::UnknownKey => return Err(unknown_key(provider, keys.keys().is_empty(), index)),
+        };
         let claims = match unverified {
             Some(claims) => claims,
             None => Claims::new(jws.claims()?),
         };
         let window = claims.check(provider.config(), now)?;
+        // Read before the list: a revocation that comes between is found at the next use.
+        let revocations = self.authority.revocations().generation();
+        if self.authority.revocations().covers(&claims, now) {
+            return Err(Refusal::Revoked);
+        }
         let headers = identity::headers(&provider.config().forward.headers, &claims)?;
-        Ok((
-            index,
-            Arc::new(VerifiedToken {
-                claims,
-                headers,
-                provider: Arc::clone(provider),
-                window,
-            }),
-        ))
+        let provider = Arc::clone(provider.config());
+        let token = VerifiedToken {
+            claims,
+            headers,
+            provider,
+            window,
+            algorithm: jws.algorithm,
+            key,
+        };
+        let token = Arc::new(token);
+        let entry = Entry::new(&found.token, Arc::clone(&token), keys.generation(), revocations);
+        self.cache.borrow_mut().insert(entry, now);
+        Ok((index, token))
     }
 
     fn permit(&self, rule: &AuthRule, found: &Found<'_>, index: usize, token: Arc<VerifiedToken>) -> Permit {
-        let mut permit = Permit {
-            token,
-            places: 0,
-            elsewhere: Vec::new(),
-        };
+        let mut permit = Permit::new(token);
         for (position, other, state) in self.authority.of(rule) {
             let bits = found.places[position];
             if other == index {
@@ -244,6 +287,18 @@ impl Authenticator {
             }
         }
         permit
+    }
+}
+
+/// Refuses for want of a key, and asks for newer keys where there could be some.
+fn unknown_key(provider: &ProviderState, has_none: bool, index: usize) -> Refusal {
+    if let Some(remote) = provider.remote() {
+        remote.ask();
+    }
+    if has_none {
+        Refusal::KeysUnavailable { provider: index }
+    } else {
+        Refusal::UnknownKey { provider: index }
     }
 }
 

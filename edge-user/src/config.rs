@@ -422,12 +422,12 @@ impl RemoteKeys {
         Self {
             url: url.into(),
             ca_file: None,
-            refresh: Duration::from_secs(300),
-            refresh_min: Duration::from_secs(60),
-            refresh_max: Duration::from_secs(900),
+            refresh: Duration::from_mins(5),
+            refresh_min: Duration::from_mins(1),
+            refresh_max: Duration::from_mins(15),
             cooldown: Duration::from_secs(5),
             timeout: Duration::from_secs(5),
-            max_stale: Duration::from_secs(24 * 3600),
+            max_stale: Duration::from_hours(24),
         }
     }
 }

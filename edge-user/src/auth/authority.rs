@@ -1,19 +1,30 @@
-//! Everything that all workers share: providers, their keys, the names clients may not send.
+//! Everything that all workers share: providers, their keys, revocations, the names clients may not send.
 //!
 //! Built once from the configuration, with every mistake reported at once; afterwards only keys and revocations
-//! change, each by one atomic swap.
+//! change, each by one swap. A later configuration takes over what it does not change: keys that were fetched, caches
+//! and run-time revocations survive a reload.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
 
 use jsonwebtoken::Algorithm;
+use thiserror::Error;
 
 use super::{
+    cache::{CacheCounters, CacheStatus},
     claims::Claims,
     identity::ReservedHeaders,
+    jwks,
     provider::{ProviderError, ProviderState},
     refusal::Refusal,
+    revocation::{RevocationError, Revocations},
     rule::{self, RuleError},
     source::{Found, MAX_PROVIDERS},
+    status::{AuthStatus, ProviderStatus},
+    watch,
 };
 use crate::config::{AuthPolicy, AuthRule, Provider};
 
@@ -22,40 +33,176 @@ use crate::config::{AuthPolicy, AuthRule, Provider};
 pub struct Authority {
     providers: Vec<Arc<ProviderState>>,
     reserved: ReservedHeaders,
+    revocation_file: Option<PathBuf>,
+    lasting: Arc<Lasting>,
+}
+
+/// What outlives a configuration.
+#[derive(Debug, Default)]
+struct Lasting {
+    revocations: Revocations,
+    caches: RwLock<Vec<Arc<CacheCounters>>>,
+}
+
+/// Why authentication cannot start.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// A provider.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The revocation file.
+    #[error("revocation_file: {0}")]
+    Revocations(#[from] RevocationError),
+}
+
+/// Something that is allowed but hardly meant.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Warning {
+    /// No route asks it.
+    #[error("provider {0:?} is used by no route")]
+    Unused(String),
+    /// RFC 8725 section 3.8.
+    #[error("provider {0:?} names no issuer: a token of anybody who signs with its keys is accepted")]
+    NoIssuer(String),
+    /// RFC 8725 section 3.9.
+    #[error("provider {0:?} names no audience: a token made for another service is accepted")]
+    NoAudience(String),
 }
 
 impl Authority {
-    /// Checks every provider and loads the keys that lie on this machine.
+    /// Checks every provider and loads keys and revocations that lie on this machine.
+    ///
+    /// What `previous` holds is taken over where the configuration is the same.
     ///
     /// # Errors
-    /// Every mistake of every provider; nothing is kept.
-    pub fn load(providers: &[Provider]) -> Result<Self, Vec<ProviderError>> {
+    /// Every mistake there is; `previous` stays as it was.
+    pub fn load(
+        providers: &[Provider],
+        revocation_file: Option<&Path>,
+        previous: Option<&Self>,
+        now: SystemTime,
+    ) -> Result<Self, Vec<LoadError>> {
         let mut states = Vec::with_capacity(providers.len());
         let mut errors = Vec::new();
         for (provider, config) in providers.iter().enumerate() {
-            match ProviderState::load(config) {
-                Ok(state) => states.push(Arc::new(state)),
+            let before = previous.and_then(|authority| authority.like(config));
+            if let Some(same) = before.filter(|state| state.remote().is_some()) {
+                states.push(Arc::clone(same));
+                continue;
+            }
+            match ProviderState::load(config, now) {
+                Ok(state) => match before.filter(|before| before.keys().is_same(state.keys().keys())) {
+                    // The same keys again: cached tokens stay good.
+                    Some(same) => states.push(Arc::clone(same)),
+                    None => states.push(Arc::new(state)),
+                },
                 Err((key, problem)) => {
-                    errors.push(ProviderError {
-                        provider,
-                        name: config.name.clone(),
-                        key,
-                        problem,
-                    });
+                    let name = config.name.clone();
+                    errors.push(
+                        ProviderError {
+                            provider,
+                            name,
+                            key,
+                            problem,
+                        }
+                        .into(),
+                    );
                 }
             }
         }
+        let revocations = match revocation_file.map(Revocations::read_file).transpose() {
+            Ok(revocations) => revocations.unwrap_or_default(),
+            Err(error) => {
+                errors.push(error.into());
+                return Err(errors);
+            }
+        };
         if !errors.is_empty() {
             return Err(errors);
         }
-        let names = providers
-            .iter()
-            .flat_map(|config| &config.forward.headers)
-            .map(|header| header.header.as_str());
+        let lasting = previous.map_or_else(Arc::default, |authority| Arc::clone(&authority.lasting));
+        lasting.revocations.replace_file(revocations);
+        let headers = providers.iter().flat_map(|config| &config.forward.headers);
+        let reserved = ReservedHeaders::new(headers.map(|header| header.header.as_str()));
+        let revocation_file = revocation_file.map(Path::to_owned);
         Ok(Self {
             providers: states,
-            reserved: ReservedHeaders::new(names),
+            reserved,
+            revocation_file,
+            lasting,
         })
+    }
+
+    /// The state of a provider of this very configuration.
+    fn like(&self, config: &Provider) -> Option<&Arc<ProviderState>> {
+        self.providers.iter().find(|state| state.is_of(config))
+    }
+
+    /// Starts the tasks that fetch keys and watch files, on the runtime this is called in. They end with the last
+    /// authority that uses them.
+    pub fn spawn_tasks(self: &Arc<Self>) {
+        for state in &self.providers {
+            if state.remote().is_some() && state.claim_tending() {
+                jwks::spawn(state);
+            }
+        }
+        watch::spawn(self);
+    }
+
+    /// Waits until every provider with remote keys has tried to fetch them once, at most this long.
+    pub async fn first_fetch(&self, limit: Duration) {
+        let all = async {
+            for remote in self.providers.iter().filter_map(|state| state.remote()) {
+                remote.first().await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+
+    /// Revocations, to be changed at run time.
+    pub fn revocations(&self) -> &Revocations {
+        &self.lasting.revocations
+    }
+
+    /// Watched file of revocations.
+    pub(super) fn revocation_file(&self) -> Option<&Path> {
+        self.revocation_file.as_deref()
+    }
+
+    /// All providers, in the configuration's order.
+    pub(super) fn providers(&self) -> &[Arc<ProviderState>] {
+        &self.providers
+    }
+
+    /// Counters for one more cache.
+    pub(super) fn new_counters(&self) -> Arc<CacheCounters> {
+        let counters = Arc::<CacheCounters>::default();
+        let mut caches = self
+            .lasting
+            .caches
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        caches.push(Arc::clone(&counters));
+        counters
+    }
+
+    /// What there is to tell.
+    pub fn status(&self) -> AuthStatus {
+        let caches = self.lasting.caches.read().unwrap_or_else(PoisonError::into_inner);
+        let (file_revocations, runtime_revocations) = self.lasting.revocations.counts();
+        AuthStatus {
+            providers: self
+                .providers
+                .iter()
+                .map(|state| ProviderStatus::of(state))
+                .collect(),
+            file_revocations,
+            runtime_revocations,
+            cache: caches
+                .iter()
+                .map(|counters| counters.read())
+                .fold(CacheStatus::default(), |sum, one| sum + one),
+        }
     }
 
     /// Checks what a route asks against these providers.
@@ -91,8 +238,8 @@ impl Authority {
         &self.reserved
     }
 
-    /// Names of the providers that none of these policies uses.
-    pub fn unused<'a>(&'a self, policies: impl Iterator<Item = &'a AuthPolicy>) -> Vec<&'a str> {
+    /// What is allowed but hardly meant, given every route's policy.
+    pub fn warnings<'a>(&self, policies: impl Iterator<Item = &'a AuthPolicy>) -> Vec<Warning> {
         let mut is_used = vec![false; self.providers.len()];
         for policy in policies {
             if let AuthPolicy::Optional(rule) | AuthPolicy::Required(rule) = policy {
@@ -103,8 +250,20 @@ impl Authority {
                 }
             }
         }
-        let unused = self.providers.iter().zip(is_used).filter(|(_, used)| !used);
-        unused.map(|(state, _)| state.config().name.as_str()).collect()
+        let mut warnings = Vec::new();
+        for (state, is_used) in self.providers.iter().zip(is_used) {
+            let config = state.config();
+            if !is_used {
+                warnings.push(Warning::Unused(config.name.clone()));
+            }
+            if config.issuer.is_none() {
+                warnings.push(Warning::NoIssuer(config.name.clone()));
+            }
+            if config.audiences.is_empty() {
+                warnings.push(Warning::NoAudience(config.name.clone()));
+            }
+        }
+        warnings
     }
 
     /// The providers of a rule: position in the rule, index in the configuration, state.

@@ -17,21 +17,19 @@ pub(super) fn values<'a>(field: &'a [u8], name: &str) -> impl Iterator<Item = &'
 /// Every other cookie keeps its bytes and its order; with each removed cookie goes one separator.
 pub fn without_cookie(field: &[u8], name: &str) -> Vec<u8> {
     let mut kept = Vec::with_capacity(field.len());
-    let mut is_first = true;
+    let (mut has_kept, mut has_removed) = (false, false);
     for pair in field.split(|byte| *byte == b';') {
         if value_of(pair, name.as_bytes()).is_some() {
+            has_removed = true;
             continue;
         }
-        let pair = if is_first && kept.is_empty() && !field.starts_with(pair) {
-            trim_start(pair)
-        } else {
-            pair
-        };
-        if !is_first {
+        if has_kept {
             kept.push(b';');
         }
-        is_first = false;
-        kept.extend_from_slice(pair);
+        // The space after the separator that went.
+        let moves_up = has_removed && !has_kept;
+        kept.extend_from_slice(if moves_up { trim_start(pair) } else { pair });
+        has_kept = true;
     }
     kept
 }

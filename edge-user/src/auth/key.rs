@@ -51,6 +51,9 @@ pub enum KeyError {
     /// Not a key of a supported kind, or not a valid one.
     #[error("not a valid RSA, P-256, P-384 or Ed25519 public key")]
     Invalid,
+    /// An Ed25519 point of small order: signatures for it can be made without a private key.
+    #[error("an Ed25519 key of small order, which protects nothing")]
+    SmallOrder,
     /// A fine key that no accepted algorithm can use.
     #[error("none of the provider's algorithms fits this key")]
     NoAlgorithm,
@@ -63,7 +66,7 @@ pub(super) struct Key {
     id: KeyId,
 }
 
-/// Identity of key material: equal exactly for the same key in the same role.
+/// Identity of a key: equal exactly for the same material of the same kind under the same `kid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KeyId([u8; 32]);
 
@@ -112,7 +115,7 @@ impl Key {
             Material::P384(point) => {
                 curve_verifiers(Algorithm::ES384, &ECDSA_P384_SHA384_FIXED, point, algorithms)?
             }
-            Material::Ed25519(point) => curve_verifiers(Algorithm::EdDSA, &ED25519, point, algorithms)?,
+            Material::Ed25519(point) => ed25519_verifiers(point, algorithms)?,
             Material::Spki(der) => spki_verifiers(der, algorithms)?,
         };
         if verifiers.is_empty() {
@@ -121,7 +124,7 @@ impl Key {
         Ok(Self {
             kid: kid.map(Into::into),
             verifiers,
-            id: KeyId::of(&identity),
+            id: KeyId::of(kid, &identity),
         })
     }
 
@@ -168,9 +171,12 @@ impl fmt::Debug for Key {
 }
 
 impl KeyId {
-    fn of(identity: &Identity) -> Self {
+    fn of(kid: Option<&str>, identity: &Identity) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
-        context.update(&[u8::from(identity.secret)]);
+        context.update(&[u8::from(identity.secret), u8::from(kid.is_some())]);
+        let kid = kid.unwrap_or_default();
+        context.update(&(kid.len() as u64).to_le_bytes());
+        context.update(kid.as_bytes());
         context.update(&identity.bytes);
         let mut id = [0; 32];
         id.copy_from_slice(context.finish().as_ref());
@@ -257,11 +263,60 @@ fn curve_verifiers(
     Ok((verifiers, identity))
 }
 
+/// SubjectPublicKeyInfo of an Ed25519 key up to the point (RFC 8410 section 4); DER has one spelling.
+const ED25519_SPKI_HEAD: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
+
+fn ed25519_verifiers(point: &[u8], algorithms: &[Algorithm]) -> Result<Verifiers, KeyError> {
+    let Ok(mut y) = <[u8; 32]>::try_from(point) else {
+        return Err(KeyError::Invalid);
+    };
+    // The top bit is the sign of x; either sign is of small order if the other is.
+    y[31] &= 0x7f;
+    if SMALL_ORDER.contains(&y) {
+        return Err(KeyError::SmallOrder);
+    }
+    curve_verifiers(Algorithm::EdDSA, &ED25519, point, algorithms)
+}
+
+/// The y coordinates of Ed25519's points of order 1, 2, 4 and 8, little-endian, with the spellings above the prime.
+const SMALL_ORDER: [[u8; 32]; 7] = [
+    near_zero(0),
+    near_zero(1),
+    near_prime(0xec),
+    near_prime(0xed),
+    near_prime(0xee),
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5,
+        0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a,
+        0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+    ],
+];
+
+const fn near_zero(lowest: u8) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[0] = lowest;
+    bytes
+}
+
+const fn near_prime(lowest: u8) -> [u8; 32] {
+    let mut bytes = [0xff; 32];
+    bytes[0] = lowest;
+    bytes[31] = 0x7f;
+    bytes
+}
+
 fn spki_verifiers(der: &[u8], algorithms: &[Algorithm]) -> Result<Verifiers, KeyError> {
-    let curves: [(Algorithm, &'static dyn VerificationAlgorithm); 3] = [
+    if let Some(point) = der.strip_prefix(&ED25519_SPKI_HEAD) {
+        return ed25519_verifiers(point, algorithms);
+    }
+    let curves: [(Algorithm, &'static dyn VerificationAlgorithm); 2] = [
         (Algorithm::ES256, &ECDSA_P256_SHA256_FIXED),
         (Algorithm::ES384, &ECDSA_P384_SHA384_FIXED),
-        (Algorithm::EdDSA, &ED25519),
     ];
     for (algorithm, verification) in curves {
         if let Ok(verifiers) = curve_verifiers(algorithm, verification, der, algorithms) {
@@ -289,5 +344,48 @@ fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
         Algorithm::PS384 => Some(&RSA_PSS_2048_8192_SHA384),
         Algorithm::PS512 => Some(&RSA_PSS_2048_8192_SHA512),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The identity as R and 0 as S: verifies for a point of small order whenever the hash is a multiple of its order.
+    #[test]
+    fn points_of_small_order_are_forgeable_and_refused() {
+        let mut forgery = [0; 64];
+        forgery[0] = 1;
+        let mut forgeable = 0;
+        for y in SMALL_ORDER {
+            for sign in [0, 0x80] {
+                let mut point = y;
+                point[31] |= sign;
+                let refused = Key::new(None, &Material::Ed25519(&point), &[Algorithm::EdDSA]);
+                assert_eq!(refused.map(|_| ()), Err(KeyError::SmallOrder));
+                let spki = [ED25519_SPKI_HEAD.as_slice(), &point].concat();
+                let refused = Key::new(None, &Material::Spki(&spki), &[Algorithm::EdDSA]);
+                assert_eq!(refused.map(|_| ()), Err(KeyError::SmallOrder));
+                // Some spellings are refused below as well; those that are not can be forged for, as said.
+                let Ok(parsed) = ParsedPublicKey::new(&ED25519, point) else {
+                    continue;
+                };
+                let is_forged =
+                    (0..200_u32).any(|number| parsed.verify_sig(&number.to_le_bytes(), &forgery).is_ok());
+                forgeable += usize::from(is_forged);
+            }
+        }
+        assert!(forgeable > 0, "if nothing is forgeable, the list is not needed");
+        println!("{forgeable} of 14 spellings are forgeable without the list");
+    }
+
+    #[test]
+    fn odd_rsa_exponents_are_refused() {
+        let n = [0xff; 256];
+        for e in [&[1_u8][..], &[2], &[0], &[], &[0xff; 9], &[1, 0, 0]] {
+            let key = Key::new(None, &Material::Rsa { n: &n, e }, &[Algorithm::RS256]);
+            assert_eq!(key.map(|_| ()), Err(KeyError::Invalid), "{e:?}");
+        }
+        assert!(Key::new(None, &Material::Rsa { n: &n, e: &[1, 0, 1] }, &[Algorithm::RS256]).is_ok());
     }
 }

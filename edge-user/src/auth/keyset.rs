@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use jsonwebtoken::Algorithm;
+
 use super::{
     jws::Jws,
     key::{Key, KeyId},
@@ -52,9 +54,18 @@ impl KeySet {
         &self.keys
     }
 
-    /// Whether this very key material is in the set.
-    pub(super) fn has(&self, id: KeyId) -> bool {
-        self.keys.iter().any(|key| key.id() == id)
+    /// Whether this very key is in the set and still serves this algorithm.
+    pub(super) fn has(&self, id: KeyId, algorithm: Algorithm) -> bool {
+        self.keys
+            .iter()
+            .any(|key| key.id() == id && key.serves(algorithm))
+    }
+
+    /// Whether the other set holds the same keys for the same algorithms.
+    pub(super) fn is_same(&self, other: &[Key]) -> bool {
+        let same =
+            |(one, other): (&Key, &Key)| one.id() == other.id() && one.algorithms().eq(other.algorithms());
+        self.keys.len() == other.len() && self.keys.iter().zip(other).all(same)
     }
 
     /// Verifies a token's signature with the key that it names, or with those that have no name.
@@ -64,8 +75,13 @@ impl KeySet {
         };
         let mut named = self.keys.iter().filter(|key| key.kid() == Some(kid)).peekable();
         if named.peek().is_none() {
-            // A key without a name answers to every name: a lone PEM or secret never had one.
-            return self.first_good(jws, |key| key.kid().is_none());
+            // A key without a name answers to every name: a lone PEM or secret never had one. Beside named keys
+            // it proves nothing that it does not verify: the token may be of a key not seen yet.
+            let has_names = self.keys.iter().any(|key| key.kid().is_some());
+            return match self.first_good(jws, |key| key.kid().is_none()) {
+                Judgement::Bad if has_names => Judgement::UnknownKey,
+                judgement => judgement,
+            };
         }
         match self.first_good(jws, |key| key.kid() == Some(kid)) {
             Judgement::UnknownKey => Judgement::Mismatch,

@@ -25,7 +25,7 @@ use super::{
 };
 
 /// Largest file read for keys or revocations, in bytes.
-pub(super) const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
+pub(super) const MAX_FILE_BYTES: u64 = 32 * 1024 * 1024;
 const WORLD_READABLE: u32 = 0o004;
 
 /// Why keys cannot be loaded.

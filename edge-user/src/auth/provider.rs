@@ -1,17 +1,19 @@
 //! One provider at run time: its configuration and the keys it has now.
 
 use std::{
+    path::Path,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::{ArcSwap, Guard};
 use thiserror::Error;
 
 use super::{
+    jwks::{self, Remote, RemoteUrl, UrlError},
     jws::normal_type,
     key::Key,
     keyset::KeySet,
@@ -24,6 +26,12 @@ use crate::config::{KeySource, Provider};
 const DEFAULT_TYPES: [&str; 2] = ["jwt", "at+jwt"];
 /// Longest leeway: beyond it, expiry means little.
 const MAX_LEEWAY: Duration = Duration::from_mins(10);
+/// Longest limit for a fetch; requests may wait for it.
+const MAX_TIMEOUT: Duration = Duration::from_mins(1);
+/// Longest cooldown; requests may wait for its end.
+const MAX_COOLDOWN: Duration = Duration::from_hours(1);
+/// Longest time that old keys may serve.
+const MAX_STALE: Duration = Duration::from_hours(30 * 24);
 
 /// Why a provider cannot be used.
 #[derive(Debug, Error)]
@@ -66,6 +74,15 @@ pub enum ProviderProblem {
     /// A name that no request can carry.
     #[error("{0:?} is not a possible name here")]
     Name(String),
+    /// An address that keys are not fetched from.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// Times that contradict each other.
+    #[error(
+        "must hold: 0 < timeout <= 60 s, cooldown <= 1 h, \
+         0 < refresh_min <= refresh <= refresh_max <= max_stale <= 30 days"
+    )]
+    Times,
     /// A claim path without names.
     #[error("empty claim path")]
     EmptyPath,
@@ -77,31 +94,67 @@ pub enum ProviderProblem {
 /// A provider and its present keys; shared by all workers.
 #[derive(Debug)]
 pub(super) struct ProviderState {
-    config: Provider,
+    /// Never shared between two states: its address identifies this one.
+    config: Arc<Provider>,
+    /// As configured, before discovery's default.
+    given_issuer: Option<String>,
     types: Vec<String>,
     keys: ArcSwap<KeySet>,
     /// Mirror of the set's generation, cheaper to read than the set.
     generation: AtomicU64,
+    remote: Option<Arc<Remote>>,
+    progress: RwLock<Progress>,
+    is_tended: AtomicBool,
+}
+
+/// How the keys came to be what they are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress {
+    /// When keys were last obtained.
+    pub(super) success: Option<SystemTime>,
+    /// When obtaining them last failed since then, and why.
+    pub(super) failure: Option<(SystemTime, String)>,
+    /// When they will be fetched next.
+    pub(super) next: Option<SystemTime>,
 }
 
 impl ProviderState {
     /// Checks a provider and loads the keys that lie on this machine.
-    pub(super) fn load(config: &Provider) -> Result<Self, (&'static str, ProviderProblem)> {
+    pub(super) fn load(config: &Provider, now: SystemTime) -> Result<Self, (&'static str, ProviderProblem)> {
         check(config)?;
         let keys = local_keys(config).map_err(|error| ("key", error.into()))?;
+        let success = (!keys.is_empty()).then_some(now);
         let keys = KeySet::new(keys);
-        let types = config.checks.types.iter().map(|typ| normal_type(typ)).collect();
-        let generation = AtomicU64::new(keys.generation());
+        let given_issuer = config.issuer.clone();
+        let mut config = config.clone();
+        if let KeySource::Oidc(remote) = &config.key {
+            // The keys are this issuer's, so its tokens are the only ones they vouch for.
+            config.issuer.get_or_insert_with(|| remote.url.clone());
+        }
         Ok(Self {
-            config: config.clone(),
-            types,
+            types: config.checks.types.iter().map(|typ| normal_type(typ)).collect(),
+            generation: AtomicU64::new(keys.generation()),
             keys: ArcSwap::from_pointee(keys),
-            generation,
+            remote: Remote::of(&config).map(Arc::new),
+            progress: RwLock::new(Progress {
+                success,
+                ..Progress::default()
+            }),
+            is_tended: AtomicBool::new(false),
+            given_issuer,
+            config: Arc::new(config),
         })
     }
 
-    /// What the operator asked for.
-    pub(super) fn config(&self) -> &Provider {
+    /// Whether it was made from this configuration.
+    pub(super) fn is_of(&self, config: &Provider) -> bool {
+        let mut own = Provider::clone(&self.config);
+        own.issuer.clone_from(&self.given_issuer);
+        own == *config
+    }
+
+    /// What is in force: the configuration with its defaults filled in.
+    pub(super) fn config(&self) -> &Arc<Provider> {
         &self.config
     }
 
@@ -115,8 +168,77 @@ impl ProviderState {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Puts other keys in place of the present ones.
-    pub(super) fn replace_keys(&self, keys: Vec<Key>) {
+    /// What requests share with the fetching task, if the keys come from a URL.
+    pub(super) fn remote(&self) -> Option<&Arc<Remote>> {
+        self.remote.as_ref()
+    }
+
+    /// True once: for the one who starts the tasks of this provider.
+    pub(super) fn claim_tending(&self) -> bool {
+        !self.is_tended.swap(true, Ordering::AcqRel)
+    }
+
+    /// The file that the keys come from, if they do.
+    pub(super) fn key_file(&self) -> Option<&Path> {
+        match &self.config.key {
+            KeySource::SecretFile(path) | KeySource::PemFile(path) | KeySource::JwksFile(path) => Some(path),
+            KeySource::SecretEnv(_)
+            | KeySource::Generated(_)
+            | KeySource::JwksUrl(_)
+            | KeySource::Oidc(_) => None,
+        }
+    }
+
+    /// How the keys came to be what they are.
+    pub(super) fn progress(&self) -> Progress {
+        self.progress
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.progress.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Takes freshly obtained keys; the same keys again disturb nothing. Whether they are others.
+    pub(super) fn note_success(&self, keys: Vec<Key>, now: SystemTime) -> bool {
+        let is_change = !self.keys().is_same(&keys);
+        if is_change {
+            self.replace_keys(keys);
+        }
+        self.note(|progress| {
+            progress.success = Some(now);
+            progress.failure = None;
+        });
+        is_change
+    }
+
+    /// Keeps the present keys and says why there are no newer ones.
+    pub(super) fn note_failure(&self, error: &dyn std::fmt::Display, now: SystemTime) {
+        self.note(|progress| progress.failure = Some((now, error.to_string())));
+    }
+
+    /// When keys will be fetched next.
+    pub(super) fn note_next(&self, next: SystemTime) {
+        self.note(|progress| progress.next = Some(next));
+    }
+
+    /// Whether keys were last obtained longer ago than this.
+    pub(super) fn is_stale_beyond(&self, age: Duration, now: SystemTime) -> bool {
+        self.progress()
+            .success
+            .is_some_and(|success| now.duration_since(success).is_ok_and(|real| real > age))
+    }
+
+    /// Accepts nothing until keys come.
+    pub(super) fn forget_keys(&self) {
+        if !self.keys().keys().is_empty() {
+            self.replace_keys(Vec::new());
+        }
+    }
+
+    fn replace_keys(&self, keys: Vec<Key>) {
         let keys = KeySet::new(keys);
         let generation = keys.generation();
         self.keys.store(Arc::new(keys));
@@ -130,6 +252,15 @@ impl ProviderState {
             None => self.types.is_empty(),
             Some(typ) if self.types.is_empty() => DEFAULT_TYPES.contains(&typ),
             Some(typ) => self.types.iter().any(|own| own == typ),
+        }
+    }
+}
+
+/// The fetching task learns that nobody needs it any more.
+impl Drop for ProviderState {
+    fn drop(&mut self) {
+        if let Some(remote) = &self.remote {
+            remote.ask();
         }
     }
 }
@@ -171,6 +302,7 @@ fn check(config: &Provider) -> Result<(), (&'static str, ProviderProblem)> {
             return Err(("sources", ProviderProblem::Name(name.clone())));
         }
     }
+    check_remote(config)?;
     if config.leeway > MAX_LEEWAY {
         return Err(("leeway", ProviderProblem::Leeway));
     }
@@ -204,6 +336,27 @@ fn check_algorithms(config: &Provider) -> Result<(), (&'static str, ProviderProb
         _ => return Ok(()),
     };
     Err(("algorithms", problem))
+}
+
+fn check_remote(config: &Provider) -> Result<(), (&'static str, ProviderProblem)> {
+    let Some(remote) = jwks::remote_keys(config) else {
+        return Ok(());
+    };
+    RemoteUrl::parse(&remote.url).map_err(|error| ("url", error.into()))?;
+    let ascends = [
+        remote.refresh_min,
+        remote.refresh,
+        remote.refresh_max,
+        remote.max_stale,
+        MAX_STALE,
+    ]
+    .is_sorted();
+    let is_prompt =
+        !remote.timeout.is_zero() && remote.timeout <= MAX_TIMEOUT && remote.cooldown <= MAX_COOLDOWN;
+    if !ascends || !is_prompt || remote.refresh_min.is_zero() {
+        return Err(("refresh", ProviderProblem::Times));
+    }
+    Ok(())
 }
 
 /// A token of RFC 9110 section 5.6.2.

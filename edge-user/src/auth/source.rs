@@ -24,13 +24,14 @@ pub(super) const MAX_PROVIDERS: usize = 8;
 /// Most sources of one provider.
 pub(super) const MAX_SOURCES: usize = 16;
 
-/// Looks for a token in the sources of each provider, in order.
+/// Looks for a token in the sources of each provider, in order; each comes with its position, below
+/// [`MAX_PROVIDERS`].
 pub(super) fn find<'r, 's>(
     request: &'r impl RequestView,
-    providers: impl Iterator<Item = &'s [TokenSource]>,
+    providers: impl Iterator<Item = (usize, &'s [TokenSource])>,
 ) -> Result<Option<Found<'r>>, Refusal> {
     let mut search = Search { found: None };
-    for (position, sources) in providers.take(MAX_PROVIDERS).enumerate() {
+    for (position, sources) in providers {
         for (bit, source) in sources.iter().take(MAX_SOURCES).enumerate() {
             let place = Place {
                 position,

@@ -29,11 +29,11 @@ pub(crate) const ALL: [Algorithm; 12] = [
 ];
 
 fn door(providers: &[Provider]) -> Authenticator {
-    Authenticator::new(Arc::new(Authority::load(providers).unwrap()))
+    Authenticator::new(Arc::new(Authority::load(providers, None, None, now()).unwrap()))
 }
 
 fn load_error(algorithms: &[Algorithm], key: KeySource) -> String {
-    let errors = Authority::load(&[provider(algorithms, key)]).expect_err("must not load");
+    let errors = Authority::load(&[provider(algorithms, key)], None, None, now()).expect_err("must not load");
     assert_eq!(errors.len(), 1);
     errors[0].to_string()
 }

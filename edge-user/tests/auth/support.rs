@@ -1,11 +1,5 @@
 //! Signers, tokens and requests for tests and benches of authentication.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "shared by several test programs, each of which uses a part"
-)]
-
 use std::{
     sync::OnceLock,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -34,18 +28,18 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
 /// The second at which every test takes place.
-pub const NOW: i64 = 1_800_000_000;
+pub(crate) const NOW: i64 = 1_800_000_000;
 
-pub fn now() -> SystemTime {
+pub(crate) fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(NOW as u64)
 }
 
-pub fn b64(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// Private key of any kind.
-pub enum Signer {
+pub(crate) enum Signer {
     Secret(Vec<u8>),
     Rsa(&'static RsaKeyPair),
     P256(EcdsaKeyPair),
@@ -54,23 +48,23 @@ pub enum Signer {
 }
 
 impl Signer {
-    pub fn secret(seed: &str) -> Self {
+    pub(crate) fn secret(seed: &str) -> Self {
         Self::Secret(seed.bytes().cycle().take(64).collect())
     }
 
     /// The first of three RSA keys that all tests of a program share: making one takes long.
-    pub fn rsa() -> Self {
+    pub(crate) fn rsa() -> Self {
         Self::rsa_number(0)
     }
 
     /// Another of the shared RSA keys.
-    pub fn rsa_number(number: usize) -> Self {
+    pub(crate) fn rsa_number(number: usize) -> Self {
         static PAIRS: [OnceLock<RsaKeyPair>; 3] = [const { OnceLock::new() }; 3];
         Self::Rsa(PAIRS[number].get_or_init(|| RsaKeyPair::generate(KeySize::Rsa2048).unwrap()))
     }
 
     /// A key of the same kind that is not this one.
-    pub fn stranger(&self) -> Self {
+    pub(crate) fn stranger(&self) -> Self {
         match self {
             Self::Secret(_) => Self::secret("another shared secret"),
             Self::Rsa(_) => Self::rsa_number(1),
@@ -80,19 +74,19 @@ impl Signer {
         }
     }
 
-    pub fn p256() -> Self {
+    pub(crate) fn p256() -> Self {
         Self::P256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
     }
 
-    pub fn p384() -> Self {
+    pub(crate) fn p384() -> Self {
         Self::P384(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap())
     }
 
-    pub fn ed() -> Self {
+    pub(crate) fn ed() -> Self {
         Self::Ed(Ed25519KeyPair::generate().unwrap())
     }
 
-    pub fn of(algorithm: Algorithm) -> Self {
+    pub(crate) fn of(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => Self::secret("a shared secret"),
             Algorithm::ES256 => Self::p256(),
@@ -102,7 +96,7 @@ impl Signer {
         }
     }
 
-    pub fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match self {
             Self::Secret(secret) => {
@@ -134,13 +128,13 @@ impl Signer {
     }
 
     /// A signed compact JWS of a header and a payload as they stand.
-    pub fn raw(&self, algorithm: Algorithm, header: &str, payload: &str) -> String {
+    pub(crate) fn raw(&self, algorithm: Algorithm, header: &str, payload: &str) -> String {
         let message = format!("{}.{}", b64(header), b64(payload));
         let signature = self.sign(algorithm, message.as_bytes());
         format!("{message}.{}", b64(signature))
     }
 
-    pub fn token(&self, algorithm: Algorithm, kid: Option<&str>, claims: &Value) -> String {
+    pub(crate) fn token(&self, algorithm: Algorithm, kid: Option<&str>, claims: &Value) -> String {
         let mut header = json!({"alg": format!("{algorithm:?}"), "typ": "JWT"});
         if let Some(kid) = kid {
             header["kid"] = json!(kid);
@@ -148,7 +142,7 @@ impl Signer {
         self.raw(algorithm, &header.to_string(), &claims.to_string())
     }
 
-    pub fn jwk(&self, kid: Option<&str>) -> Value {
+    pub(crate) fn jwk(&self, kid: Option<&str>) -> Value {
         let mut jwk = match self {
             Self::Secret(secret) => json!({"kty": "oct", "k": b64(secret)}),
             Self::Rsa(pair) => {
@@ -165,7 +159,7 @@ impl Signer {
         jwk
     }
 
-    pub fn spki(&self) -> Vec<u8> {
+    pub(crate) fn spki(&self) -> Vec<u8> {
         match self {
             Self::Secret(_) => panic!("a secret has no public key"),
             Self::Rsa(pair) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
@@ -174,12 +168,12 @@ impl Signer {
         }
     }
 
-    pub fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         pem("PUBLIC KEY", &self.spki())
     }
 }
 
-pub fn pem(label: &str, der: &[u8]) -> String {
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let lines: Vec<_> = text
         .as_bytes()
@@ -198,7 +192,7 @@ fn ec_jwk(curve: &str, point: &[u8]) -> Value {
 }
 
 /// Modulus and exponent of an `RSAPublicKey` in DER.
-pub fn rsa_components(der: &[u8]) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn rsa_components(der: &[u8]) -> (Vec<u8>, Vec<u8>) {
     fn value(der: &[u8]) -> (&[u8], &[u8]) {
         let (length, skip) = match der[1] {
             short @ 0..=0x7f => (usize::from(short), 2),
@@ -215,12 +209,12 @@ pub fn rsa_components(der: &[u8]) -> (Vec<u8>, Vec<u8>) {
     (strip(n), strip(e))
 }
 
-pub fn jwks(keys: &[Value]) -> String {
+pub(crate) fn jwks(keys: &[Value]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
 /// Claims that every provider of these tests accepts.
-pub fn claims() -> Value {
+pub(crate) fn claims() -> Value {
     json!({
         "iss": "https://id.example", "aud": "edge", "sub": "alice", "jti": "t-1",
         "iat": NOW - 10, "nbf": NOW - 10, "exp": NOW + 600, "scope": "read write",
@@ -228,7 +222,11 @@ pub fn claims() -> Value {
 }
 
 /// The claims with some of them replaced, or removed where the value is null.
-pub fn claims_with(changes: Value) -> Value {
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "written as a literal wherever it is called"
+)]
+pub(crate) fn claims_with(changes: Value) -> Value {
     let mut claims = claims();
     for (name, value) in changes.as_object().unwrap() {
         if value.is_null() {
@@ -240,14 +238,14 @@ pub fn claims_with(changes: Value) -> Value {
     claims
 }
 
-pub fn provider(algorithms: &[Algorithm], key: KeySource) -> Provider {
+pub(crate) fn provider(algorithms: &[Algorithm], key: KeySource) -> Provider {
     Provider {
         name: "main".into(),
         algorithms: algorithms.to_vec(),
         key,
         issuer: Some("https://id.example".into()),
         audiences: vec!["edge".into()],
-        leeway: Duration::from_secs(60),
+        leeway: Duration::from_mins(1),
         sources: vec![
             TokenSource::Bearer,
             TokenSource::Cookie("session".into()),
@@ -259,7 +257,7 @@ pub fn provider(algorithms: &[Algorithm], key: KeySource) -> Provider {
     }
 }
 
-pub fn rule(providers: &[usize]) -> AuthRule {
+pub(crate) fn rule(providers: &[usize]) -> AuthRule {
     AuthRule {
         providers: providers.to_vec(),
         scopes: Vec::new(),
@@ -270,33 +268,33 @@ pub fn rule(providers: &[usize]) -> AuthRule {
 
 /// A request as the gateway shows it.
 #[derive(Debug, Clone, Default)]
-pub struct Request {
-    pub headers: Vec<(String, Vec<u8>)>,
-    pub query: Option<Vec<u8>>,
+pub(crate) struct Request {
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) query: Option<Vec<u8>>,
 }
 
 impl Request {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub fn bearer(token: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn bearer(token: impl AsRef<[u8]>) -> Self {
         Self::new().header("authorization", [b"Bearer ", token.as_ref()].concat())
     }
 
-    pub fn cookie(value: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn cookie(value: impl AsRef<[u8]>) -> Self {
         Self::new().header("cookie", value)
     }
 
     #[must_use]
-    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers
             .push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
         self
     }
 
     #[must_use]
-    pub fn with_query(mut self, query: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn with_query(mut self, query: impl AsRef<[u8]>) -> Self {
         self.query = Some(query.as_ref().to_vec());
         self
     }

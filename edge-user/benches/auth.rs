@@ -1,0 +1,219 @@
+//! What authentication costs: medians of nanoseconds, by algorithm, for tokens never seen and seen before.
+//!
+//! `cargo bench -p edge-user --bench auth`. Every figure is the median of many batches in one thread; the
+//! `jsonwebtoken` column verifies the same signature with that crate in the same run, and refused tokens show what a
+//! flood of them costs.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a bench that cannot go on has failed"
+)]
+#![expect(clippy::cast_precision_loss, reason = "figures are printed with a few digits")]
+
+use std::{hint::black_box, sync::Arc, time::Instant};
+
+use edge_user::{
+    auth::{Authenticator, Authority},
+    config::{AuthPolicy, KeySource, Provider},
+};
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use serde_json::json;
+use support::{NOW, Request, Signer, claims_with, jwks, now, provider, rule};
+use tempfile::TempDir;
+
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
+#[path = "../tests/auth/support.rs"]
+mod support;
+
+const BATCHES: usize = 61;
+/// More than a worker's cache holds, so that a round of them never finds one again.
+const MANY: usize = 40_000;
+/// As many as fit the cache well.
+const SOME: usize = 5_000;
+
+/// Median nanoseconds of one call, over batches of `size` calls.
+fn median(size: usize, mut call: impl FnMut(usize)) -> f64 {
+    let mut number = 0;
+    let mut batch = || {
+        let begun = Instant::now();
+        for _ in 0..size {
+            call(number);
+            number += 1;
+        }
+        begun.elapsed().as_nanos() as f64 / size as f64
+    };
+    batch();
+    let mut samples: Vec<_> = (0..BATCHES).map(|_| batch()).collect();
+    samples.sort_by(f64::total_cmp);
+    samples[BATCHES / 2]
+}
+
+struct Subject {
+    door: Authenticator,
+    policy: AuthPolicy,
+    signer: Signer,
+    algorithm: Algorithm,
+}
+
+impl Subject {
+    fn new(algorithm: Algorithm, directory: &TempDir) -> Self {
+        let signer = Signer::of(algorithm);
+        let door = Authenticator::new(Arc::new(
+            Authority::load(
+                &[Self::provider(algorithm, &signer, directory)],
+                None,
+                None,
+                now(),
+            )
+            .expect("loads"),
+        ));
+        Self {
+            door,
+            policy: AuthPolicy::Required(rule(&[0])),
+            signer,
+            algorithm,
+        }
+    }
+
+    fn provider(algorithm: Algorithm, signer: &Signer, directory: &TempDir) -> Provider {
+        let path = directory.path().join(format!("{algorithm:?}"));
+        std::fs::write(&path, jwks(&[signer.jwk(Some("k"))])).expect("a temporary file");
+        let secret_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, secret_only).expect("a temporary file");
+        provider(&[algorithm], KeySource::JwksFile(path))
+    }
+
+    fn token(&self, number: usize) -> String {
+        self.signer.token(
+            self.algorithm,
+            Some("k"),
+            &claims_with(json!({"jti": format!("t-{number}"), "exp": NOW + 3600})),
+        )
+    }
+
+    fn requests(&self, count: usize) -> Vec<Request> {
+        (0..count)
+            .map(|number| Request::bearer(self.token(number)))
+            .collect()
+    }
+
+    fn ask(&self, request: &Request) -> bool {
+        black_box(self.door.authenticate(&self.policy, request, now())).is_ok()
+    }
+}
+
+fn main() {
+    let directory = TempDir::new().expect("a temporary directory");
+    println!("nanoseconds a request, medians of {BATCHES} batches; one token, then many, then refused ones");
+    println!(
+        "{:<6} {:>10} {:>10} {:>10} {:>13} {:>12}",
+        "", "first", "again", "forged", "jsonwebtoken", "first/theirs"
+    );
+    for algorithm in [
+        Algorithm::HS256,
+        Algorithm::HS384,
+        Algorithm::HS512,
+        Algorithm::RS256,
+        Algorithm::RS384,
+        Algorithm::RS512,
+        Algorithm::PS256,
+        Algorithm::PS384,
+        Algorithm::PS512,
+        Algorithm::ES256,
+        Algorithm::ES384,
+        Algorithm::EdDSA,
+    ] {
+        by_algorithm(&Subject::new(algorithm, &directory));
+    }
+    many_tokens(&Subject::new(Algorithm::HS256, &directory));
+    transports(&Subject::new(Algorithm::HS256, &directory));
+}
+
+fn by_algorithm(subject: &Subject) {
+    // A token that is found in no cache: each batch takes other ones, and all together are more than it holds.
+    let count = if matches!(subject.signer, Signer::Secret(_)) {
+        MANY
+    } else {
+        1_500
+    };
+    let requests = subject.requests(count);
+    let size = count / (BATCHES + 1);
+    let first = median(size, |number| assert!(subject.ask(&requests[number % count])));
+    let one = &requests[0];
+    let again = median(2_000, |_| assert!(subject.ask(one)));
+    let mut forged: Vec<_> = requests[..50].to_vec();
+    for request in &mut forged {
+        let value = &mut request.headers[0].1;
+        let at = value.len() - 10;
+        value[at] = if value[at] == b'A' { b'B' } else { b'A' };
+    }
+    let refused = median(20, |number| assert!(!subject.ask(&forged[number % 50])));
+    let jwk = serde_json::from_value(subject.signer.jwk(None)).expect("a JWK");
+    let key = DecodingKey::from_jwk(&jwk).expect("a key");
+    let token = subject.token(0);
+    let (message, signature) = token.rsplit_once('.').expect("a token");
+    let theirs = median(20, |_| {
+        assert!(matches!(
+            crypto::verify(black_box(signature), message.as_bytes(), &key, subject.algorithm),
+            Ok(true)
+        ));
+    });
+    println!(
+        "{:<6} {first:>10.0} {again:>10.0} {refused:>10.0} {theirs:>13.0} {:>12.2}",
+        format!("{:?}", subject.algorithm),
+        first / theirs
+    );
+}
+
+fn many_tokens(subject: &Subject) {
+    for (count, what) in [
+        (1, "1 token"),
+        (SOME, "5,000 tokens"),
+        (MANY, "40,000 tokens, more than fit"),
+    ] {
+        let requests = subject.requests(count);
+        for request in &requests {
+            assert!(subject.ask(request));
+        }
+        let before = subject.door.authority().status().cache;
+        let nanoseconds = median(count.max(2_000), |number| {
+            assert!(subject.ask(&requests[number % count]));
+        });
+        let after = subject.door.authority().status().cache;
+        let hits = after.hits - before.hits;
+        let share = 100.0 * hits as f64 / (hits + after.misses - before.misses) as f64;
+        println!("HS256, {what}: {nanoseconds:.0} ns, {share:.0} % found");
+    }
+}
+
+fn transports(subject: &Subject) {
+    let token = subject.token(0);
+    let open = median(2_000, |_| {
+        assert!(
+            black_box(
+                subject
+                    .door
+                    .authenticate(&AuthPolicy::None, &Request::new(), now())
+            )
+            .is_ok()
+        );
+    });
+    println!("open route: {open:.0} ns");
+    let others = "a=1; b=2; theme=dark; consent=yes; ";
+    for (what, request) in [
+        ("Authorization", Request::bearer(&token)),
+        (
+            "cookie among five",
+            Request::cookie(format!("{others}session={token}")),
+        ),
+        (
+            "cookie after 4 KiB of others",
+            Request::cookie(format!("big={}; session={token}", "x".repeat(4096))),
+        ),
+    ] {
+        let nanoseconds = median(2_000, |_| assert!(subject.ask(&request)));
+        println!("known token, {what}: {nanoseconds:.0} ns");
+    }
+}

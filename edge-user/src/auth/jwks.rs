@@ -1,0 +1,123 @@
+//! Keys from a URL: when to fetch them, who waits for them, how long old ones live.
+//!
+//! A provider with a remote key source has one task that fetches on a schedule and when a token names an unknown key,
+//! the latter at most once per cooldown however many tokens ask. A fetch that fails changes nothing but the status;
+//! the last good set serves on for a bounded time. Requests never fetch; at most they wait for the task.
+
+mod document;
+mod fetch;
+mod refresh;
+mod schedule;
+mod url;
+
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, watch};
+
+pub use fetch::FetchError;
+pub(super) use refresh::spawn;
+pub(super) use url::RemoteUrl;
+pub use url::UrlError;
+
+use crate::config::{KeySource, Provider, RemoteKeys};
+
+/// Most requests that wait for one provider's keys at the same time.
+const MAX_WAITING: usize = 1024;
+/// Time that a fetch may take to be scheduled, on top of its own limit.
+const WAIT_MARGIN: Duration = Duration::from_millis(500);
+
+/// What the request side and the fetching task share.
+#[derive(Debug)]
+pub(super) struct Remote {
+    /// One permit however many tokens ask.
+    demand: Notify,
+    started: AtomicU64,
+    finished: watch::Sender<u64>,
+    waiting: AtomicUsize,
+}
+
+impl Remote {
+    fn new() -> Self {
+        Self {
+            demand: Notify::new(),
+            started: AtomicU64::new(0),
+            finished: watch::Sender::new(0),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// For providers whose keys come from a URL.
+    pub(super) fn of(config: &Provider) -> Option<Self> {
+        remote_keys(config).map(|_| Self::new())
+    }
+
+    /// Asks for a fetch ahead of schedule; the task decides whether and when.
+    pub(super) fn ask(&self) {
+        self.demand.notify_one();
+    }
+
+    /// Number of fetches begun so far.
+    pub(super) fn started(&self) -> u64 {
+        self.started.load(Ordering::Acquire)
+    }
+
+    /// Waits for the end of the first fetch.
+    pub(super) async fn first(&self) {
+        let _ = self.finished.subscribe().wait_for(|finished| *finished > 0).await;
+    }
+
+    /// A place among those who wait for keys; none if it is full.
+    pub(super) fn wait(&self) -> Option<Waiting<'_>> {
+        let is_full = self.waiting.fetch_add(1, Ordering::AcqRel) >= MAX_WAITING;
+        let waiting = Waiting {
+            remote: self,
+            finished: self.finished.subscribe(),
+            needed: self.started() + 1,
+        };
+        (!is_full).then_some(waiting)
+    }
+}
+
+/// One request that waits for keys.
+pub(super) struct Waiting<'a> {
+    remote: &'a Remote,
+    finished: watch::Receiver<u64>,
+    /// The first fetch that begins after the request came.
+    needed: u64,
+}
+
+impl Waiting<'_> {
+    /// Waits for the end of the next fetch. True if a later one could still bring the key.
+    pub(super) async fn next(&mut self) -> bool {
+        match self.finished.changed().await {
+            Ok(()) => *self.finished.borrow_and_update() < self.needed,
+            Err(_) => false,
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.remote.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The remote part of a provider's key source.
+pub(super) fn remote_keys(config: &Provider) -> Option<&RemoteKeys> {
+    match &config.key {
+        KeySource::JwksUrl(remote) | KeySource::Oidc(remote) => Some(remote),
+        KeySource::SecretFile(_)
+        | KeySource::SecretEnv(_)
+        | KeySource::Generated(_)
+        | KeySource::PemFile(_)
+        | KeySource::JwksFile(_) => None,
+    }
+}
+
+/// Longest time a request waits for keys: a whole cooldown and the fetch after it.
+pub(super) fn longest_wait(remote: &RemoteKeys) -> Duration {
+    remote.cooldown + remote.timeout + WAIT_MARGIN
+}
