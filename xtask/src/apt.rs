@@ -1,0 +1,84 @@
+//! Debian packages: which are missing, and how to install or fetch them.
+//!
+//! Never installs what is there already, and never removes or upgrades anything on purpose.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+
+/// Bounds each connection, so that an unreachable third-party list costs seconds.
+const PATIENCE: [&str; 6] =
+    ["-o", "Acquire::http::Timeout=20", "-o", "Acquire::Retries=1", "-o", "DPkg::Lock::Timeout=120"];
+
+/// Whether this machine has Debian's package tools.
+pub(crate) fn available() -> bool {
+    process::in_path("apt-get") && process::in_path("dpkg-query")
+}
+
+/// The packages of `wanted` that are not installed.
+pub(crate) fn missing<'a>(wanted: &[&'a str]) -> Result<Vec<&'a str>> {
+    // dpkg-query fails when one name is unknown, but still prints the others.
+    let output = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${Package} ${db:Status-Status}\n"])
+        .args(wanted)
+        .stderr(Stdio::null())
+        .output()
+        .context("cannot start dpkg-query")?;
+    let installed = String::from_utf8_lossy(&output.stdout);
+    let is_there = |name: &str| installed.lines().any(|line| line == format!("{name} installed"));
+    Ok(wanted.iter().copied().filter(|name| !is_there(name)).collect())
+}
+
+/// Installs packages, with fresh lists if the present ones do not do.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    if !available() {
+        bail!("this is no Debian system. Install what these packages hold: {}", packages.join(" "));
+    }
+    let mut arguments = PATIENCE.to_vec();
+    arguments.extend(["install", "--yes", "--no-install-recommends", "--quiet"]);
+    arguments.extend(packages);
+    let mut first = process::as_root("apt-get", &arguments)?;
+    noninteractive(&mut first);
+    // The first try may fail for want of lists: its complaint would only mislead.
+    first.stdout(Stdio::null()).stderr(Stdio::null());
+    if first.status().context("cannot start apt-get")?.success() {
+        return Ok(());
+    }
+    update()?;
+    let mut second = process::as_root("apt-get", &arguments)?;
+    process::run(noninteractive(&mut second).stdout(Stdio::null()))
+        .with_context(|| format!("cannot install {}", packages.join(" ")))
+}
+
+/// Fetches the package lists.
+pub(crate) fn update() -> Result<()> {
+    let mut arguments = PATIENCE.to_vec();
+    arguments.extend(["update", "--quiet"]);
+    let mut update = process::as_root("apt-get", &arguments)?;
+    let status = update.stdout(Stdio::null()).status().context("cannot start apt-get")?;
+    if !status.success() {
+        // One broken third-party list makes the whole command fail; the others have arrived all the same.
+        println!("  apt-get update had complaints ({status}); going on with the lists that arrived");
+    }
+    Ok(())
+}
+
+/// The names of all known packages that match a regular expression.
+pub(crate) fn search(pattern: &str) -> Result<Vec<String>> {
+    let listing = process::output(Command::new("apt-cache").args(["search", "--names-only", pattern]))?;
+    Ok(listing.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+/// Downloads a package into `folder` without installing it. Needs no root.
+pub(crate) fn download(package: &str, folder: &Path) -> Result<()> {
+    process::run(
+        Command::new("apt-get").args(PATIENCE).args(["download", "--quiet", package]).current_dir(folder),
+    )
+}
+
+fn noninteractive(command: &mut Command) -> &mut Command {
+    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null())
+}

@@ -1,0 +1,162 @@
+//! `cargo xtask setup`: finds what building and testing need, and installs what is missing.
+//!
+//! Says for every item whether it was found or installed. Idempotent: a second run only looks. Touches nothing
+//! that it finds.
+
+use std::fmt::Display;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+
+use crate::ebpf_tools::{self, DEBIAN_PACKAGES, LINKER_VERSION, NIGHTLY};
+use crate::process::{self, Ended};
+use crate::apt;
+
+/// A download of ~150 MB; a machine that cannot reach it often hangs instead of failing.
+const RUSTUP_LIMIT: Duration = Duration::from_secs(240);
+
+/// What the end-to-end tests start: `ip`, and an HTTP client that is not ours.
+const E2E: [(&str, &str); 2] = [("ip", "iproute2"), ("curl", "curl")];
+/// What the VM tests start: an emulator, and what the guest's image is made of.
+const VM: [(&str, &str); 3] = [("qemu-system-x86_64", "qemu-system-x86"), ("ip", "iproute2"), ("xz", "xz-utils")];
+
+/// What to set up beside the build.
+#[derive(Args, Debug, Default, Clone, Copy)]
+pub(crate) struct Options {
+    /// Also what the end-to-end tests need.
+    #[arg(long)]
+    pub(crate) e2e: bool,
+    /// Also what the VM tests need: QEMU and the two kernels.
+    #[arg(long)]
+    pub(crate) vm: bool,
+    /// Also the linter for the eBPF crate.
+    #[arg(long)]
+    pub(crate) lint: bool,
+}
+
+/// Sets up what the build needs, and what `options` ask for.
+///
+/// # Errors
+/// For the first item that is neither there nor installable, with the commands that would help.
+pub(crate) fn run(options: Options) -> Result<()> {
+    compiler()?;
+    linker()?;
+    if options.lint {
+        ebpf_clippy()?;
+    }
+    if options.e2e {
+        programs("end-to-end tests", &E2E)?;
+    }
+    if options.vm {
+        programs("VM tests", &VM)?;
+    }
+    Ok(())
+}
+
+fn compiler() -> Result<()> {
+    let why = match ebpf_tools::find_compiler() {
+        Ok(compiler) => {
+            found("eBPF compiler", &compiler.name);
+            return Ok(());
+        }
+        Err(why) => why,
+    };
+    for line in why.lines() {
+        println!("setup: eBPF compiler: {line}");
+    }
+    let began = Instant::now();
+    let by_rustup = rustup(&["toolchain", "install", NIGHTLY, "--profile", "minimal", "--component", "rust-src"]);
+    let result = by_rustup.or_else(|error| {
+        println!("setup: rustup could not: {error:#}");
+        println!("setup: eBPF compiler: installing Debian's {}", DEBIAN_PACKAGES.join(" "));
+        apt::install(&DEBIAN_PACKAGES)
+    });
+    let compiler = result.and_then(|()| ebpf_tools::find_compiler().map_err(|why| anyhow!(why))).with_context(|| {
+        format!(
+            "no eBPF compiler could be installed. Either of these helps:\n  \
+             rustup toolchain install {NIGHTLY} --profile minimal --component rust-src\n  \
+             apt-get install --no-install-recommends {}",
+            DEBIAN_PACKAGES.join(" ")
+        )
+    })?;
+    installed("eBPF compiler", &compiler.name, began);
+    Ok(())
+}
+
+fn rustup(arguments: &[&str]) -> Result<()> {
+    if !process::in_path("rustup") && ebpf_tools::candidates("rustup").next().is_none() {
+        bail!("there is no rustup");
+    }
+    let program = ebpf_tools::candidates("rustup").next().unwrap_or_else(|| "rustup".into());
+    println!("setup: rustup {} (limit {} s)", arguments.join(" "), RUSTUP_LIMIT.as_secs());
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    match process::run_limited(&mut command, RUSTUP_LIMIT)? {
+        Ended::Exited(status) if status.success() => Ok(()),
+        Ended::Exited(status) => bail!("rustup failed ({status})"),
+        Ended::TimedOut => bail!("rustup did not finish within {} s", RUSTUP_LIMIT.as_secs()),
+    }
+}
+
+fn linker() -> Result<()> {
+    let why = match ebpf_tools::find_linker() {
+        Ok(path) => {
+            found("eBPF linker", &format!("bpf-linker {LINKER_VERSION}, {}", path.display()));
+            return Ok(());
+        }
+        Err(why) => why,
+    };
+    println!("setup: eBPF linker: {why}");
+    println!("setup: eBPF linker: building bpf-linker {LINKER_VERSION} with cargo, about two minutes");
+    let began = Instant::now();
+    let mut install = process::cargo();
+    install.args(["install", &format!("bpf-linker@{LINKER_VERSION}"), "--locked", "--force"]);
+    process::run(&mut install)?;
+    let path = ebpf_tools::find_linker().map_err(|why| anyhow!(why))?;
+    installed("eBPF linker", &path.display(), began);
+    Ok(())
+}
+
+fn ebpf_clippy() -> Result<()> {
+    let compiler = ebpf_tools::find_compiler().map_err(|why| anyhow!(why))?;
+    let driver = compiler.rustc.with_file_name("clippy-driver");
+    if driver.is_file() {
+        found("eBPF linter", &driver.display());
+        return Ok(());
+    }
+    let began = Instant::now();
+    if compiler.rustc.starts_with("/usr/bin") {
+        println!("setup: eBPF linter: installing Debian's rust-web-clippy");
+        apt::install(&["rust-web-clippy"])?;
+    } else {
+        rustup(&["component", "add", "--toolchain", NIGHTLY, "clippy"])?;
+    }
+    installed("eBPF linter", &driver.display(), began);
+    Ok(())
+}
+
+/// Installs the packages of those programs that are not there.
+fn programs(purpose: &str, needed: &[(&str, &'static str)]) -> Result<()> {
+    let missing: Vec<&str> =
+        needed.iter().filter(|(program, _)| !process::in_path(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        let names: Vec<&str> = needed.iter().map(|(program, _)| *program).collect();
+        found(purpose, &names.join(", "));
+        return Ok(());
+    }
+    println!("setup: {purpose}: installing {}", missing.join(" "));
+    let began = Instant::now();
+    apt::install(&missing)?;
+    installed(purpose, &missing.join(", "), began);
+    Ok(())
+}
+
+fn found(item: &str, what: &dyn Display) {
+    println!("setup: {item}: {what}");
+}
+
+fn installed(item: &str, what: &dyn Display, began: Instant) {
+    println!("setup: {item}: installed {what} in {:.0} s", began.elapsed().as_secs_f64());
+}
