@@ -155,7 +155,11 @@ fn finish(lab: &Lab, mut command: Command) -> Finished {
             stderr.join().unwrap_or_default()
         );
     };
-    let text = |reader: thread::JoinHandle<String>| reader.join().expect("reading a pipe does not panic");
+    let text = |reader: thread::JoinHandle<String>| {
+        within(PATIENCE, || reader.is_finished().then_some(()))
+            .expect("a command that has ended leaves no process that holds its output");
+        reader.join().expect("reading a pipe does not panic")
+    };
     Finished {
         code: status.code(),
         stdout: text(stdout),

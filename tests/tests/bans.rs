@@ -107,15 +107,17 @@ fn one_refusal_short_of_the_threshold_bans_nobody() {
 
 #[test]
 fn bans_by_the_loop_end_by_themselves() {
-    let Some(stage) = Stage::new("bans-end", |settings| Settings {
-        offences: (3, "60s", "2s"),
+    let adjust = |settings| Settings {
+        offences: (3, "60s", "10s"),
         ..settings
-    }) else {
+    };
+    let Some(stage) = Stage::new("bans-end", adjust) else {
         return;
     };
     let attacker = stage.lab.attacker();
     let vip = vips()[0];
-    offend(&stage, attacker, vip, 100);
+    offend(&stage, attacker, vip, 3);
+    wait_for_ban(&stage, attacker.v4.into());
     eventually("the ban to end", || {
         is_answered(attacker, vip, SILENCE).then_some(())
     });
@@ -127,13 +129,10 @@ fn bans_by_the_loop_end_by_themselves() {
 
 #[test]
 fn observed_offences_ban_nobody() {
-    let adjust = |settings: Settings| {
-        let text = "\n".to_owned();
-        Settings {
-            extra: text,
-            offences: (3, "60s", "60s\"\nobserve = true\n# \""),
-            ..settings
-        }
+    let adjust = |settings| Settings {
+        offences: (3, "60s", "60s"),
+        observe_offences: true,
+        ..settings
     };
     let Some(stage) = Stage::new("bans-observe", adjust) else {
         return;
