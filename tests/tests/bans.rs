@@ -8,7 +8,7 @@ use std::{net::IpAddr, time::Duration};
 
 use tests::{
     config::{COOKIE, PRIVATE, Settings},
-    daemon::cli,
+    daemon::{USAGE, cli},
     http::{Client, Request},
     lab::Host,
     stage::{self, SILENCE, Stage, gateway, is_answered, names_address, vips},
@@ -190,7 +190,7 @@ fn bans_that_make_no_sense_are_refused_by_name() {
         ),
         (vec!["ban", "del", "not-an-address"], "not-an-address"),
     ] {
-        let complaint = cli(&stage.lab, &arguments).failure();
+        let complaint = cli(&stage.lab, &arguments).failure_with(USAGE);
         assert!(complaint.contains(named), "{arguments:?}: {complaint}");
     }
     assert!(!names_address(&stage.bans(), stage.lab.attacker().v4.into()));
