@@ -162,7 +162,8 @@ impl Settings {
         let (threshold, window, ban) = self.offences;
         writeln!(
             out,
-            "\n[offences]\nthreshold = {threshold}\nwindow = {window:?}\nban = {ban:?}"
+            "\n[offences]\nthreshold = {threshold}\nwindow = {window:?}\nban = {ban:?}\nobserve = {}",
+            self.observe_offences
         )?;
         writeln!(
             out,

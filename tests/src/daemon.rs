@@ -1,10 +1,11 @@
 //! The `breakwater` binary in a lab: the daemon, and the verbs of its command line.
 //!
 //! Owns the contract between the tests and the binary:
-//! - `breakwater run --config FILE --bpffs DIR` logs JSON lines to standard error when `BREAKWATER_LOG_FORMAT` is `json`, and a
-//!   line whose message is `ready` when every listener accepts and every program is attached;
+//! - `breakwater run --config FILE --bpffs DIR --log json` logs JSON lines to standard error, and one whose message is
+//!   `ready` when every listener accepts and every program is attached;
 //! - every verb that touches kernel state takes `--bpffs DIR`;
-//! - SIGTERM ends the daemon with exit code 0.
+//! - SIGTERM ends the daemon with exit code 0 and leaves the shield in place;
+//! - a refusal ends with the exit code that `breakwater --help` lists.
 //!
 //! Invariant: a dropped [`Daemon`] is a dead one.
 
@@ -30,8 +31,10 @@ use crate::{
 /// Names the binary under test.
 pub const BINARY: &str = "BREAKWATER_BIN";
 
-/// How the daemon is told to log in JSON.
-const LOG_FORMAT: (&str, &str) = ("BREAKWATER_LOG_FORMAT", "json");
+/// Exit code of a command line that is wrong.
+pub const USAGE: i32 = 2;
+/// Exit code of a configuration that is invalid.
+pub const INVALID_CONFIG: i32 = 3;
 
 /// Most log lines kept.
 const MAX_LINES: usize = 100_000;
@@ -112,6 +115,13 @@ impl Finished {
         assert!(!self.stderr.trim().is_empty(), "a failure says why");
         self.stderr
     }
+
+    /// The standard error of a command that failed with this exit code.
+    #[track_caller]
+    pub fn failure_with(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "stderr: {}", self.stderr);
+        self.failure()
+    }
 }
 
 /// Runs a verb on the edge, e.g. `["ban", "list", "--json"]`; `--bpffs` with the lab's directory is added.
@@ -136,7 +146,7 @@ pub fn bare_cli<S: AsRef<str>>(lab: &Lab, arguments: impl AsRef<[S]>) -> Finishe
 fn command() -> Command {
     let mut command = Command::new(binary().expect("the lab was made for the binary"));
     command
-        .env_remove("RUST_LOG")
+        .env_remove("BREAKWATER_LOG")
         .env("NO_COLOR", "1")
         .stdin(Stdio::null());
     command
@@ -155,7 +165,11 @@ fn finish(lab: &Lab, mut command: Command) -> Finished {
             stderr.join().unwrap_or_default()
         );
     };
-    let text = |reader: thread::JoinHandle<String>| reader.join().expect("reading a pipe does not panic");
+    let text = |reader: thread::JoinHandle<String>| {
+        within(PATIENCE, || reader.is_finished().then_some(()))
+            .expect("a command that has ended leaves no process that holds its output");
+        reader.join().expect("reading a pipe does not panic")
+    };
     Finished {
         code: status.code(),
         stdout: text(stdout),
@@ -215,7 +229,7 @@ impl Daemon {
             .arg("--bpffs")
             .arg(lab.bpffs().path());
         command
-            .env(LOG_FORMAT.0, LOG_FORMAT.1)
+            .args(["--log", "json"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = lab.edge().spawn(command).expect("the binary starts");

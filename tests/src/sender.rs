@@ -97,7 +97,7 @@ impl PacketSocket {
         self.send_batch(&[frame]).map(drop)
     }
 
-    /// Sends frames in one call each [`BATCH`]; gives how many the interface took. A full queue ends the batch without
+    /// Sends frames, a batch a call; gives how many the interface took. A full queue ends the batch without
     /// an error, as it would lose packets on a wire.
     pub fn send_batch(&self, frames: &[impl AsRef<[u8]>]) -> io::Result<usize> {
         let mut sent = 0;

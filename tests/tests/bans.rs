@@ -8,7 +8,7 @@ use std::{net::IpAddr, time::Duration};
 
 use tests::{
     config::{COOKIE, PRIVATE, Settings},
-    daemon::cli,
+    daemon::{USAGE, cli},
     http::{Client, Request},
     lab::Host,
     stage::{self, SILENCE, Stage, gateway, is_answered, names_address, vips},
@@ -107,15 +107,17 @@ fn one_refusal_short_of_the_threshold_bans_nobody() {
 
 #[test]
 fn bans_by_the_loop_end_by_themselves() {
-    let Some(stage) = Stage::new("bans-end", |settings| Settings {
-        offences: (3, "60s", "2s"),
+    let adjust = |settings| Settings {
+        offences: (3, "60s", "10s"),
         ..settings
-    }) else {
+    };
+    let Some(stage) = Stage::new("bans-end", adjust) else {
         return;
     };
     let attacker = stage.lab.attacker();
     let vip = vips()[0];
-    offend(&stage, attacker, vip, 100);
+    offend(&stage, attacker, vip, 3);
+    wait_for_ban(&stage, attacker.v4.into());
     eventually("the ban to end", || {
         is_answered(attacker, vip, SILENCE).then_some(())
     });
@@ -127,13 +129,10 @@ fn bans_by_the_loop_end_by_themselves() {
 
 #[test]
 fn observed_offences_ban_nobody() {
-    let adjust = |settings: Settings| {
-        let text = "\n".to_owned();
-        Settings {
-            extra: text,
-            offences: (3, "60s", "60s\"\nobserve = true\n# \""),
-            ..settings
-        }
+    let adjust = |settings| Settings {
+        offences: (3, "60s", "60s"),
+        observe_offences: true,
+        ..settings
     };
     let Some(stage) = Stage::new("bans-observe", adjust) else {
         return;
@@ -191,7 +190,7 @@ fn bans_that_make_no_sense_are_refused_by_name() {
         ),
         (vec!["ban", "del", "not-an-address"], "not-an-address"),
     ] {
-        let complaint = cli(&stage.lab, &arguments).failure();
+        let complaint = cli(&stage.lab, &arguments).failure_with(USAGE);
         assert!(complaint.contains(named), "{arguments:?}: {complaint}");
     }
     assert!(!names_address(&stage.bans(), stage.lab.attacker().v4.into()));

@@ -8,7 +8,7 @@ use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use tests::{
     config::Settings,
-    daemon::{self, Finished, bare_cli, cli},
+    daemon::{self, Finished, INVALID_CONFIG, USAGE, bare_cli, cli},
     lab::Lab,
     link::LinkState,
     stage::{gateway, vips},
@@ -65,7 +65,7 @@ fn a_bad_configuration_is_refused_by_file_line_and_key() {
         (format!("{good}\n[[listener]\n"), "bad.toml"),
     ] {
         assert_ne!(bad, good, "{named}: the test changes something");
-        let complaint = run(&lab, &bad).failure();
+        let complaint = run(&lab, &bad).failure_with(INVALID_CONFIG);
         assert!(complaint.contains(named), "{named}: {complaint}");
         assert!(complaint.contains("bad.toml"), "the file is named: {complaint}");
         assert_untouched(&lab);
@@ -83,7 +83,10 @@ fn several_mistakes_are_told_at_once() {
         .replace("threshold = 20", "threshold = 0")
         .replace("auth = \"required\"", "auth = \"perhaps\"");
     let file = lab.write("bad.toml", &bad);
-    let complaint = bare_cli(&lab, ["check", file.to_str().expect("the path is text")]).failure();
+    // What a check finds is its answer, so it goes to standard output.
+    let checked = bare_cli(&lab, ["check", file.to_str().expect("the path is text")]);
+    assert_eq!(checked.code, Some(INVALID_CONFIG), "{checked:?}");
+    let complaint = checked.stdout;
     for named in ["nativ", "threshold", "perhaps"] {
         assert!(complaint.contains(named), "{named}: {complaint}");
     }
@@ -106,7 +109,7 @@ fn an_unreadable_configuration_is_refused_by_name() {
             vec!["run", "--config", path],
             vec!["attach", "--interface", "wan0", "--config", path],
         ] {
-            let complaint = cli(&lab, &verb).failure();
+            let complaint = cli(&lab, &verb).failure_with(INVALID_CONFIG);
             assert!(complaint.contains(path), "{complaint}");
             assert_untouched(&lab);
         }
@@ -187,12 +190,12 @@ fn a_key_file_that_others_can_read_or_that_is_missing_is_refused() {
     let key = PathBuf::from(&settings.provider.1);
     for mode in [0o644, 0o604] {
         fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("the owner may change a mode");
-        let complaint = run(&lab, &settings.text()).failure();
+        let complaint = run(&lab, &settings.text()).failure_with(INVALID_CONFIG);
         assert!(complaint.contains(&settings.provider.1), "{mode:o}: {complaint}");
         assert_untouched(&lab);
     }
     fs::remove_file(&key).expect("the key exists");
-    let complaint = run(&lab, &settings.text()).failure();
+    let complaint = run(&lab, &settings.text()).failure_with(INVALID_CONFIG);
     assert!(complaint.contains(&settings.provider.1), "{complaint}");
     assert_untouched(&lab);
 }
@@ -262,7 +265,7 @@ fn nonsense_is_refused_with_a_hint_and_help_is_help() {
         vec!["ban", "add"],
         vec![],
     ] {
-        let complaint = bare_cli(&lab, &arguments).failure();
+        let complaint = bare_cli(&lab, &arguments).failure_with(USAGE);
         assert!(
             complaint.contains("--help") || complaint.contains("Usage"),
             "{arguments:?}: {complaint}"

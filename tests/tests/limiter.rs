@@ -326,6 +326,7 @@ fn observing_drops_nothing_and_counts_what_it_would() {
     let attacker = stage.lab.attacker();
     let capture = behind_the_shield(&stage.lab, attacker);
     let frame = attacker.frame(segment(attacker, gateway(vips()[0]), ACK));
+    let start = Instant::now();
     // Slow enough for every queue, five times over the limit.
     let bounds = Bounds {
         frames: 2000,
@@ -333,8 +334,14 @@ fn observing_drops_nothing_and_counts_what_it_would() {
         rate: 1000,
     };
     let sent = Flood::start(attacker, bounds, move |_| frame.clone()).finish();
+    let allowed = LIMIT.allows(start.elapsed());
     assert_eq!(settled(&capture), sent);
     let status = cli(&stage.lab, ["status", "--json"]).json();
+    let told = stage::packets(&status, "source_packets");
+    assert!(
+        told >= sent - allowed,
+        "{told} of {sent} packets were over the limit: {status:#}"
+    );
     assert!(
         status.to_string().contains("observe"),
         "the status says that nothing is dropped: {status:#}"
