@@ -48,11 +48,14 @@ fn build() -> Result<PathBuf, Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
 
-    let missing = |why: String| format!("cannot build the eBPF program: run `cargo xtask setup` first\n{why}");
+    let missing =
+        |why: String| format!("cannot build the eBPF program: run `cargo xtask setup` first\n{why}");
     let compiler = ebpf_tools::find_compiler().map_err(missing)?;
     let linker = ebpf_tools::find_linker().map_err(missing)?;
     let target = target_folder(&out).join("ebpf");
-    let status = ebpf_tools::cargo(&compiler, &linker, "build", &target)?.current_dir(workspace).status()?;
+    let status = ebpf_tools::cargo(&compiler, &linker, "build", &target)?
+        .current_dir(workspace)
+        .status()?;
     if !status.success() {
         return Err(format!("the eBPF build failed ({status}); its messages are above").into());
     }
@@ -64,6 +67,9 @@ fn build() -> Result<PathBuf, Box<dyn Error>> {
 
 /// The outermost folder above `out` that cargo marked as its own.
 fn target_folder(out: &Path) -> PathBuf {
-    let marked = out.ancestors().filter(|folder| folder.join("CACHEDIR.TAG").is_file()).last();
+    let marked = out
+        .ancestors()
+        .filter(|folder| folder.join("CACHEDIR.TAG").is_file())
+        .last();
     marked.unwrap_or(out).to_owned()
 }

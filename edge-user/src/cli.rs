@@ -20,7 +20,12 @@ mod tests;
 mod token;
 mod version;
 
-use std::{ffi::OsString, io::Write, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -31,7 +36,11 @@ pub use self::{
     request::{AttachRequest, BanRequest, ConfigSource, DetachRequest, Overrides, RunRequest, StatusRequest},
     token::QUICKSTART_KEY_FILE,
 };
-use crate::telemetry::logging::{self, LogFormat};
+use crate::{
+    kernel::pins::DEFAULT_BPFFS,
+    lifecycle,
+    telemetry::logging::{self, LogFormat},
+};
 
 /// Guards one machine's services: drops abusive packets in the kernel, routes and authenticates requests.
 #[derive(Debug, Parser)]
@@ -46,6 +55,19 @@ use crate::telemetry::logging::{self, LogFormat};
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
+
+    /// BPF file system, or a directory in one, where the shield's state is pinned.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BREAKWATER_BPFFS",
+        default_value = DEFAULT_BPFFS,
+        global = true,
+        hide_env = true,
+        hide_default_value = true,
+        help_heading = "Kernel"
+    )]
+    bpffs: PathBuf,
 
     #[command(flatten)]
     logging: LogArgs,
@@ -69,6 +91,7 @@ Examples:
 
 Environment:
   BREAKWATER_LOG     sets --log-level
+  BREAKWATER_BPFFS   sets --bpffs
   NO_COLOR           if set, the log has no colours
 
 Exit codes:
@@ -148,31 +171,27 @@ pub fn run_from(
             logging::LoggingError::Twice => Ok(()),
             logging::LoggingError::Filter { .. } => Err(CliError::usage(error.to_string(), "")),
         })
-        .and_then(|()| dispatch(cli.verb, out));
+        .and_then(|()| dispatch(cli.verb, &cli.bpffs, out));
     match done {
         Ok(exit) => exit,
         Err(error) => exit::report(&error, errors),
     }
 }
 
-fn dispatch(verb: Verb, out: &mut Output<impl Write>) -> Result<Exit, CliError> {
-    match verb {
-        Verb::Run(args) => not_wired("run", &args.request()?),
-        Verb::Attach(args) => not_wired("attach", &args.request()?),
-        Verb::Detach(args) => not_wired("detach", &args.request()),
-        Verb::Status(args) => not_wired("status", &args.request()),
-        Verb::Ban(args) => not_wired("ban", &args.request()),
-        Verb::Check(args) => check::check(&args, out),
-        Verb::Token(args) => token::token(&args, out),
-        Verb::Version => version::version(out),
-    }
-}
-
-/// Stands where a verb's request is handed to the kernel's or the daemon's side.
-fn not_wired<R>(verb: &str, _request: &R) -> Result<Exit, CliError> {
-    Err(CliError::Failed {
-        exit: Exit::Runtime,
-        message: format!("`breakwater {verb}` is not wired in this build"),
-        remedy: None,
-    })
+fn dispatch(verb: Verb, bpffs: &Path, out: &mut Output<impl Write>) -> Result<Exit, CliError> {
+    let answer = match verb {
+        Verb::Run(args) => {
+            let mut closed = Ok(());
+            lifecycle::run(args.request()?, bpffs, &mut |text| closed = out.line(text))?;
+            return closed.map(|()| Exit::Done);
+        }
+        Verb::Attach(args) => lifecycle::attach(&args.request()?, bpffs)?,
+        Verb::Detach(args) => lifecycle::detach(&args.request(), bpffs)?,
+        Verb::Status(args) => lifecycle::status(&args.request(), bpffs)?,
+        Verb::Ban(args) => lifecycle::ban(&args.request(), bpffs)?,
+        Verb::Check(args) => return check::check(&args, out),
+        Verb::Token(args) => return token::token(&args, out),
+        Verb::Version => return version::version(out),
+    };
+    out.line(answer).map(|()| Exit::Done)
 }

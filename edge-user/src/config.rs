@@ -472,6 +472,8 @@ pub struct Offences {
     pub max_ban: Duration,
     /// Tell, ban nobody.
     pub observe: bool,
+    /// This machine's own addresses are never banned.
+    pub exempt_local: bool,
     /// Peers that are never banned (trusted proxies, monitors), beside every local address.
     pub exempt: Vec<IpNet>,
 }

@@ -6,5 +6,9 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod gateway;
 pub mod kernel;
+pub mod lifecycle;
+pub mod offence;
 pub mod telemetry;
+pub mod upstream;

@@ -1,3 +1,4 @@
-//! What the process tells about itself.
+//! What the program tells about itself: logs and metrics. Never secrets, never tokens.
 
+pub mod access;
 pub mod logging;

@@ -15,7 +15,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser, Debug)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Sets up, builds, runs, tests and measures Breakwater")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Sets up, builds, runs, tests and measures Breakwater"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Task,

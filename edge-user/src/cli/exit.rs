@@ -2,7 +2,10 @@
 
 use std::{io, io::Write, process::ExitCode};
 
-use crate::config::{ConfigError, keyfile::Fault};
+use crate::{
+    config::{ConfigError, keyfile::Fault},
+    lifecycle::LifecycleError,
+};
 
 /// Exit codes, as the help lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +62,29 @@ pub enum CliError {
         /// What to do about it.
         remedy: Option<String>,
     },
+}
+
+impl From<LifecycleError> for CliError {
+    fn from(error: LifecycleError) -> Self {
+        let exit = match error.exit_code() {
+            2 => Exit::Usage,
+            3 => Exit::InvalidConfig,
+            4 => Exit::Privilege,
+            5 => Exit::Kernel,
+            _ => Exit::Runtime,
+        };
+        // The first line says what failed, the rest what to do.
+        let text = error.to_string();
+        let (message, remedy) = match text.split_once("\n  ") {
+            Some((message, remedy)) => (message.to_owned(), Some(remedy.to_owned())),
+            None => (text, None),
+        };
+        Self::Failed {
+            exit,
+            message,
+            remedy,
+        }
+    }
 }
 
 impl CliError {

@@ -234,6 +234,7 @@ fn every_key_arrives() {
             max_ban: Duration::from_hours(1),
             observe: true,
             exempt: vec![net("10.0.0.0/8")],
+            exempt_local: true,
         }
     );
     assert_eq!(config.workers, NonZeroU32::new(4));

@@ -20,6 +20,7 @@ impl Default for Offences {
             max_ban: bounds::DEFAULT_MAX_BAN,
             observe: false,
             exempt: Vec::new(),
+            exempt_local: true,
         }
     }
 }
@@ -57,5 +58,6 @@ pub(super) fn offences(raw: Option<&RawOffences>, checks: &mut Checks<'_>) -> Of
         max_ban,
         observe: raw.observe.clone().or(default.observe),
         exempt: networks(&raw.exempt),
+        exempt_local: true,
     }
 }

@@ -1,0 +1,17 @@
+//! Start, stop and everything between: what ties the kernel, the gateway and the scores together.
+//!
+//! Owns the order of things: the tables are filled before the program is attached, listeners are bound before
+//! anything is attached, and whatever fails takes back what went before. Decides nothing about packets or requests.
+
+mod authenticate;
+mod daemon;
+mod enforcer;
+mod error;
+mod quickstart;
+mod shield;
+mod status;
+mod verbs;
+
+pub use daemon::run;
+pub use error::LifecycleError;
+pub use verbs::{attach, ban, detach, status};

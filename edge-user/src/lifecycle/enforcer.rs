@@ -1,0 +1,196 @@
+//! The loop: what the gateway learns about a client, the kernel enforces.
+//!
+//! Runs beside the gateway's workers, never on them. Offences come through a bounded queue, bans go out through the
+//! pinned maps; between them are the scores. Also keeps the tables in order: expired bans are swept, and the
+//! machine's addresses followed.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use edge_common::abi::{BanSource, Reason};
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+
+use super::shield::Shield;
+use crate::{
+    config::Offences,
+    kernel::{
+        KernelError,
+        bans::{self, BanOrder, Banned},
+        events::EventReader,
+        interfaces::AddressWatch,
+    },
+    offence::{
+        queue::Offence,
+        score::{Scores, Sentence},
+    },
+};
+
+/// How often expired bans are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Samples taken at once, before other work has its turn.
+const SAMPLES_AT_ONCE: usize = 256;
+
+/// Everything the loop needs.
+pub(super) struct Enforcer {
+    shield: Option<Shield>,
+    scores: Scores,
+    settings: Offences,
+    begun: Instant,
+}
+
+impl Enforcer {
+    pub(super) fn new(shield: Option<Shield>, settings: Offences) -> Self {
+        Self {
+            shield,
+            scores: Scores::new(settings.clone()),
+            settings,
+            begun: Instant::now(),
+        }
+    }
+
+    /// Runs until `offences` is closed, which is when every worker has ended.
+    pub(super) async fn run(mut self, mut offences: mpsc::Receiver<Offence>) -> Option<Shield> {
+        let mut watch = self
+            .shield
+            .as_ref()
+            .and_then(|_| AddressWatch::subscribe().inspect_err(told).ok());
+        let mut events = self
+            .shield
+            .as_ref()
+            .and_then(|shield| EventReader::open(&shield.pins).inspect_err(told).ok());
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                offence = offences.recv() => match offence {
+                    Some(offence) => self.note(offence),
+                    None => return self.shield,
+                },
+                () = changed(&mut watch) => self.follow_addresses().await,
+                result = samples(&mut events) => if let Err(error) = result {
+                    told(&error);
+                    events = None;
+                },
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    fn note(&mut self, offence: Offence) {
+        if self.settings.exempt_local && self.is_local(offence.peer) {
+            return;
+        }
+        let now = self.begun.elapsed();
+        let tables = self.shield.as_ref().map(|shield| &shield.tables);
+        let before = |net: &ipnet::IpNet| {
+            let held = bans::key(net)
+                .ok()
+                .and_then(|key| tables.and_then(|tables| tables.find_ban(&key)));
+            held.map_or(0, |ban| ban.repeats.saturating_add(1))
+        };
+        if let Some(sentence) = self.scores.note(offence.peer, offence.kind, now, before) {
+            self.carry_out(sentence);
+        }
+    }
+
+    fn carry_out(&mut self, sentence: Sentence) {
+        let Sentence {
+            net,
+            duration,
+            repeats,
+            evidence,
+        } = sentence;
+        let seconds = duration.as_secs();
+        let Some(shield) = self.shield.as_mut().filter(|_| !self.settings.observe) else {
+            tracing::warn!(%net, seconds, evidence, "would ban: offences are only observed, or there is no shield");
+            return;
+        };
+        let order = BanOrder {
+            net,
+            duration: Some(duration),
+            source: BanSource::Gateway,
+            new_connections_only: false,
+            repeats,
+            note: evidence.clone(),
+        };
+        match shield
+            .pins
+            .lock()
+            .and_then(|lock| shield.tables.ban(&lock, &order))
+        {
+            Ok(Banned::Exactly) => tracing::warn!(%net, seconds, repeats, evidence, "banned in the kernel"),
+            Ok(Banned::Within(wide)) => {
+                tracing::error!(%net, %wide, seconds, "the ban table is full: a wider network is banned");
+            }
+            Err(error) => tracing::error!(%net, %error, "could not ban"),
+        }
+    }
+
+    fn is_local(&self, peer: IpAddr) -> bool {
+        peer.to_canonical().is_loopback()
+            || self
+                .shield
+                .as_ref()
+                .is_some_and(|shield| shield.local.contains(&peer.to_canonical()))
+    }
+
+    async fn follow_addresses(&mut self) {
+        if let Some(shield) = &mut self.shield
+            && let Err(error) = shield.refresh_addresses().await
+        {
+            told(&error);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let memory = self.settings.max_ban;
+        if let Some(shield) = &mut self.shield {
+            match shield
+                .pins
+                .lock()
+                .and_then(|lock| shield.tables.sweep(&lock, memory))
+            {
+                Ok(0) => {}
+                Ok(ended) => tracing::debug!(ended, "swept expired bans"),
+                Err(error) => told(&error),
+            }
+        }
+    }
+}
+
+fn told(error: &KernelError) {
+    tracing::warn!(%error, "the kernel side");
+}
+
+/// Waits for the machine's addresses to change, for ever if nobody watches.
+async fn changed(watch: &mut Option<AddressWatch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes sampled drops from the ring buffer and tells them at debug level; for ever if there is no buffer.
+async fn samples(events: &mut Option<EventReader>) -> Result<(), KernelError> {
+    let Some(reader) = events else {
+        return std::future::pending().await;
+    };
+    reader
+        .read(SAMPLES_AT_ONCE, |event| {
+            let reason = Reason::from_index(event.reason).map_or("unknown", Reason::name);
+            tracing::debug!(
+                target: "shield",
+                reason,
+                src = %IpAddr::from(event.src),
+                dst = %IpAddr::from(event.dst),
+                sport = event.sport,
+                dport = event.dport,
+                bytes = event.len,
+                observed = event.observed != 0,
+                "dropped"
+            );
+        })
+        .await
+}

@@ -1,0 +1,70 @@
+//! Why starting or running failed, with the exit code that fits.
+
+use std::io;
+
+use crate::{
+    auth::LoadError,
+    config::ConfigError,
+    gateway::{RunError, SetupError},
+    kernel::KernelError,
+};
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LifecycleError {
+    /// The kernel side.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The gateway could not be set up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The gateway died.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The built-in configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Keys or revocations that cannot be loaded, one a line.
+    #[error("{}", join(.0))]
+    Keys(Vec<LoadError>),
+    /// Nothing to do.
+    #[error("nothing to run: the configuration has neither an interface to shield nor a listener")]
+    Nothing,
+    /// The system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn join(errors: &[LoadError]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+impl LifecycleError {
+    /// Wraps an I/O error with what was attempted.
+    pub fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+
+    /// The process's exit code: 1 runtime, 2 usage, 3 configuration, 4 privilege, 5 kernel.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Kernel(error) => error.exit_code(),
+            Self::Setup(SetupError::Plan(_)) | Self::Config(_) | Self::Keys(_) | Self::Nothing => 3,
+            Self::Setup(SetupError::Bind(error))
+                if error.source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                4
+            }
+            Self::Setup(SetupError::Bind(_)) | Self::Run(_) | Self::Io { .. } => 1,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Brings the shield up: load, fill the tables, attach; and takes back what was done if a step fails.
+
+use std::net::IpAddr;
+
+use edge_common::abi::{Control, Reason};
+
+use crate::{
+    config::{Config, FragmentPolicy, Shield as ShieldConfig},
+    kernel::{
+        KernelError, Pins, ShieldTables,
+        attach::{self, Attached, How},
+        clock,
+        interfaces::Netlink,
+        lists::List,
+        loader::{self, Sizes},
+        services::{self, ServicePlan},
+    },
+};
+
+/// Bits of the control word that the configuration sets beside the services.
+const SETTINGS: u64 =
+    Control::PASS_FRAGMENTS | Control::PASS_MALFORMED | Control::DROP_MARTIANS | 0xffff_ffff_0000_0000;
+
+/// A shield that is up.
+pub(super) struct Shield {
+    pub(super) pins: Pins,
+    pub(super) tables: ShieldTables,
+    pub(super) netlink: Netlink,
+    pub(super) plan: ServicePlan,
+    pub(super) local: Vec<IpAddr>,
+    pub(super) attached: Vec<Attached>,
+}
+
+impl Shield {
+    /// Loads and attaches the shield that `config` describes, adopting what is pinned.
+    ///
+    /// # Errors
+    /// Whatever fails; interfaces and pins that were not there before are gone again then.
+    pub(super) async fn bring_up(config: &Config, pins: Pins, replace: bool) -> Result<Self, KernelError> {
+        // Checked first: nothing is loaded for a configuration that cannot be put in force.
+        let plan = services::plan(&config.shield, &config.services, clock::ticks_per_second())?;
+        let netlink = Netlink::connect()?;
+        for name in &config.shield.interfaces {
+            netlink.interface(name).await?;
+        }
+        let was_there = pins.exist();
+        let before = pins.linked_interfaces()?;
+        let brought = Self::load_and_attach(config, &pins, netlink, plan, replace).await;
+        if brought.is_err() {
+            take_back(&pins, was_there, &before);
+        }
+        brought
+    }
+
+    async fn load_and_attach(
+        config: &Config,
+        pins: &Pins,
+        netlink: Netlink,
+        plan: ServicePlan,
+        replace: bool,
+    ) -> Result<Self, KernelError> {
+        let sizes = Sizes {
+            bans: config.shield.max_bans.get(),
+            ..Sizes::default()
+        };
+        let mut ebpf = loader::load(pins, sizes)?;
+        let mut tables = ShieldTables::open(pins)?;
+        let local = netlink.addresses().await?;
+        {
+            let lock = pins.lock()?;
+            for (list, nets) in [
+                (List::Allow, &config.shield.allow),
+                (List::Deny, &config.shield.deny),
+            ] {
+                if tables.list(list).len() != nets.len() || !nets.is_empty() {
+                    tables.replace_list(&lock, list, nets)?;
+                }
+            }
+            tables.apply_services(&lock, &plan, &local, SETTINGS, settings(&config.shield))?;
+        }
+        let how = How {
+            mode: config.shield.mode,
+            allow_generic: config.shield.allow_generic,
+            replace,
+        };
+        let mut attached = Vec::with_capacity(config.shield.interfaces.len());
+        for name in &config.shield.interfaces {
+            attached.push(attach::attach(&mut ebpf, pins, &netlink, name, how).await?);
+        }
+        Ok(Self {
+            pins: pins.clone(),
+            tables,
+            netlink,
+            plan,
+            local,
+            attached,
+        })
+    }
+
+    /// Looks which addresses this machine has now, and protects those.
+    pub(super) async fn refresh_addresses(&mut self) -> Result<(), KernelError> {
+        let local = self.netlink.addresses().await?;
+        if local != self.local {
+            tracing::info!(addresses = local.len(), "the machine's addresses have changed");
+            self.tables.refresh_addresses(&self.plan, &local)?;
+            self.local = local;
+        }
+        Ok(())
+    }
+}
+
+/// Undoes a failed start. Errors here are told, not returned: the first error is the one that matters.
+fn take_back(pins: &Pins, was_there: bool, before: &[String]) {
+    let undone = if was_there {
+        pins.linked_interfaces().and_then(|now| {
+            now.iter()
+                .filter(|name| !before.contains(name))
+                .try_for_each(|name| attach::detach(pins, name).map(|_| ()))
+        })
+    } else {
+        pins.remove()
+    };
+    if let Err(error) = undone {
+        tracing::warn!(%error, "could not take back a failed start");
+    }
+}
+
+/// The bits of the control word that `[shield]` sets.
+fn settings(shield: &ShieldConfig) -> u64 {
+    let mut control = Control(0);
+    if shield.fragments == FragmentPolicy::Pass {
+        control.0 |= Control::PASS_FRAGMENTS;
+    }
+    if shield.malformed == FragmentPolicy::Pass {
+        control.0 |= Control::PASS_MALFORMED;
+    }
+    if shield.drop_martians {
+        control.0 |= Control::DROP_MARTIANS;
+    }
+    if shield.observe {
+        for reason in Reason::ALL {
+            control = control.observing(*reason);
+        }
+    }
+    control.0
+}

@@ -1,0 +1,250 @@
+//! What `status` tells: gathered from the pinned maps, so it works with and without a daemon.
+
+use std::fmt::Write as _;
+
+use edge_common::abi::{Alert, Control, LimitKind, Reason};
+use serde::Serialize;
+
+use crate::kernel::{
+    KernelError, Pins, ShieldTables, counters::ReasonCount, interfaces::Netlink, lists::List,
+};
+
+/// The state of the shield.
+#[derive(Debug, Serialize)]
+pub(super) struct StatusReport {
+    attached: bool,
+    interfaces: Vec<InterfaceReport>,
+    observe: Observe,
+    services: Vec<ServiceReport>,
+    /// Packets that no service judged.
+    unjudged: Vec<ReasonCount>,
+    bans: Fill,
+    earned: usize,
+    allow: usize,
+    deny: usize,
+    samples_lost: Lost,
+    alerts: Alerts,
+    ticks_per_second: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct InterfaceReport {
+    interface: String,
+    mode: &'static str,
+    program: Option<u32>,
+}
+
+/// What is only counted and not dropped.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Observe {
+    Nothing,
+    Everything,
+    Reasons(Vec<&'static str>),
+}
+
+#[derive(Debug, Serialize)]
+struct ServiceReport {
+    name: String,
+    limits: Vec<LimitReport>,
+    reasons: Vec<ReasonCount>,
+}
+
+#[derive(Debug, Serialize)]
+struct LimitReport {
+    limit: &'static str,
+    per_second: f64,
+    burst: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Fill {
+    held: usize,
+    capacity: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Lost {
+    over_budget: u64,
+    buffer_full: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Alerts {
+    bans_aggregated: u64,
+    bans_refused: u64,
+    bans_over_ceiling: u64,
+}
+
+impl StatusReport {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// Nothing is attached, or a map cannot be read.
+    pub(super) async fn gather(pins: &Pins) -> Result<Self, KernelError> {
+        let tables = ShieldTables::open(pins)?;
+        let netlink = Netlink::connect()?;
+        let mut interfaces = Vec::new();
+        for name in pins.linked_interfaces()? {
+            let now = netlink.interface(&name).await.ok();
+            interfaces.push(InterfaceReport {
+                interface: name,
+                mode: now.as_ref().map_or("gone", |interface| interface.xdp.name()),
+                program: now.and_then(|interface| interface.xdp.program()),
+            });
+        }
+        let mut services = Vec::new();
+        for (id, name) in tables.service_names() {
+            services.push(ServiceReport {
+                name,
+                limits: limits(&tables, id),
+                reasons: tables.counts(id)?,
+            });
+        }
+        let (over_budget, buffer_full) = tables.lost_samples()?;
+        Ok(Self {
+            attached: !interfaces.is_empty(),
+            interfaces,
+            observe: observe(tables.control()),
+            services,
+            unjudged: tables.counts(0)?,
+            bans: Fill {
+                held: tables.list_bans().len(),
+                capacity: tables.ban_capacity,
+            },
+            earned: tables.count_earned(),
+            allow: tables.list(List::Allow).len(),
+            deny: tables.list(List::Deny).len(),
+            samples_lost: Lost {
+                over_budget,
+                buffer_full,
+            },
+            alerts: Alerts {
+                bans_aggregated: tables.alerts(Alert::BansAggregated),
+                bans_refused: tables.alerts(Alert::BansRefused),
+                bans_over_ceiling: tables.alerts(Alert::BansOverCeiling),
+            },
+            ticks_per_second: tables.params.hz,
+        })
+    }
+
+    /// The report for people.
+    pub(super) fn table(&self) -> String {
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write(&mut out);
+        out.truncate(out.trim_end().len());
+        out
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        if self.interfaces.is_empty() {
+            writeln!(out, "attached to no interface; bans and lists are kept")?;
+        }
+        for interface in &self.interfaces {
+            let program = interface
+                .program
+                .map_or_else(String::new, |id| format!(", program {id}"));
+            writeln!(
+                out,
+                "{:<16} {} mode{program}",
+                interface.interface, interface.mode
+            )?;
+        }
+        match &self.observe {
+            Observe::Nothing => {}
+            Observe::Everything => writeln!(out, "observing only: nothing is dropped")?,
+            Observe::Reasons(reasons) => writeln!(out, "observing only: {}", reasons.join(", "))?,
+        }
+        writeln!(out)?;
+        writeln!(
+            out,
+            "{:<18} {:<18} {:<8} {:>14} {:>14}",
+            "SERVICE", "REASON", "OUTCOME", "PACKETS", "OBSERVED"
+        )?;
+        for service in &self.services {
+            reasons(out, &service.name, &service.reasons)?;
+        }
+        reasons(out, "-", &self.unjudged)?;
+        writeln!(out)?;
+        for service in &self.services {
+            for limit in &service.limits {
+                writeln!(
+                    out,
+                    "limit {:<12} {:<16} {:>10.0}/s, burst {:.0}",
+                    service.name, limit.limit, limit.per_second, limit.burst
+                )?;
+            }
+        }
+        writeln!(
+            out,
+            "bans {} of {}; earned sources {}; allow list {}; deny list {}",
+            self.bans.held, self.bans.capacity, self.earned, self.allow, self.deny
+        )?;
+        let alerts = &self.alerts;
+        if alerts.bans_aggregated + alerts.bans_refused + alerts.bans_over_ceiling > 0 {
+            writeln!(
+                out,
+                "ALERT: {} bans merged for want of room, {} refused, {} held back by the ceiling",
+                alerts.bans_aggregated, alerts.bans_refused, alerts.bans_over_ceiling
+            )?;
+        }
+        writeln!(
+            out,
+            "samples lost: {} over budget, {} for want of room",
+            self.samples_lost.over_budget, self.samples_lost.buffer_full
+        )
+    }
+}
+
+fn reasons(out: &mut String, service: &str, counts: &[ReasonCount]) -> std::fmt::Result {
+    for count in counts {
+        writeln!(
+            out,
+            "{service:<18} {:<18} {:<8} {:>14} {:>14}",
+            count.reason, count.outcome, count.packets, count.observed
+        )?;
+    }
+    Ok(())
+}
+
+fn observe(control: Control) -> Observe {
+    let reasons: Vec<_> = Reason::ALL
+        .iter()
+        .filter(|reason| control.observes(**reason))
+        .map(|reason| reason.name())
+        .collect();
+    if reasons.is_empty() {
+        Observe::Nothing
+    } else if reasons.len() == Reason::ALL.len() {
+        Observe::Everything
+    } else {
+        Observe::Reasons(reasons)
+    }
+}
+
+fn limits(tables: &ShieldTables, id: u16) -> Vec<LimitReport> {
+    let Some(service) = tables.service(id) else {
+        return Vec::new();
+    };
+    let named = [
+        (LimitKind::SourcePackets, "source_packets"),
+        (LimitKind::SourceSyns, "source_syns"),
+        (LimitKind::SourceBytes, "source_bytes"),
+        (LimitKind::NetworkPackets, "network_packets"),
+        (LimitKind::NetworkSyns, "network_syns"),
+        (LimitKind::NetworkBytes, "network_bytes"),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(kind, limit)| {
+            let params = service.limits[kind as usize];
+            let cost = f64::from(params.cost.max(1));
+            (params.capacity != 0).then(|| LimitReport {
+                limit,
+                per_second: f64::from(params.units_per_tick) * f64::from(tables.params.hz) / cost,
+                burst: f64::from(params.capacity) / cost,
+            })
+        })
+        .collect()
+}

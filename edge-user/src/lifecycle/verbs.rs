@@ -1,0 +1,196 @@
+//! The verbs that act on the kernel and end: they work with the daemon running or not.
+
+use std::{fmt::Write as _, path::Path};
+
+use edge_common::abi::BanSource;
+use ipnet::IpNet;
+
+use super::{LifecycleError, shield::Shield, status::StatusReport};
+use crate::{
+    cli::{AttachRequest, BanRequest, DetachRequest, StatusRequest},
+    kernel::{
+        KernelError, Pins, ShieldTables, attach as attachment,
+        bans::{BanEntry, BanOrder, Banned},
+    },
+};
+
+/// `breakwater attach`. Answers with what it did.
+///
+/// # Errors
+/// The shield cannot be brought up; nothing is half-attached.
+pub fn attach(request: &AttachRequest, bpffs: &Path) -> Result<String, LifecycleError> {
+    runtime()?.block_on(async {
+        let shield = Shield::bring_up(&request.config, Pins::new(bpffs), request.replace).await?;
+        Ok(describe(&shield))
+    })
+}
+
+/// One line an interface.
+pub(super) fn describe(shield: &Shield) -> String {
+    let mut out = String::new();
+    for attached in &shield.attached {
+        let how = if attached.adopted {
+            "updated in place"
+        } else {
+            "attached"
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "{}: {how}, {} mode, program {}",
+            attached.interface, attached.mode, attached.program
+        );
+        if let Some(why) = &attached.native_refused {
+            let _ = writeln!(
+                out,
+                "{}: generic, since native mode was refused: {why}",
+                attached.interface
+            );
+        }
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+/// `breakwater detach`. Answers with what it did; that there was nothing to do is no error.
+///
+/// # Errors
+/// A pin cannot be removed.
+pub fn detach(request: &DetachRequest, bpffs: &Path) -> Result<String, LifecycleError> {
+    let pins = Pins::new(bpffs);
+    if !pins.exist() {
+        return Ok("nothing is attached".into());
+    }
+    let _lock = pins.lock()?;
+    let linked = pins.linked_interfaces()?;
+    let named = |name: &String| request.interfaces.is_empty() || request.interfaces.contains(name);
+    let (off, rest): (Vec<_>, Vec<_>) = linked.into_iter().partition(named);
+    for name in &off {
+        attachment::detach(&pins, name)?;
+    }
+    if rest.is_empty() {
+        pins.remove()?;
+    }
+    Ok(match (off.is_empty(), rest.is_empty()) {
+        (true, true) => "removed what the shield kept in the kernel; it was on no interface".into(),
+        (true, false) => format!("nothing to do; the shield is on {}", rest.join(", ")),
+        (false, _) => format!("detached from {}", off.join(", ")),
+    })
+}
+
+/// `breakwater status`.
+///
+/// # Errors
+/// Nothing is attached, or a map cannot be read.
+pub fn status(request: &StatusRequest, bpffs: &Path) -> Result<String, LifecycleError> {
+    let report = runtime()?.block_on(StatusReport::gather(&Pins::new(bpffs)))?;
+    if request.json {
+        json(&report)
+    } else {
+        Ok(report.table())
+    }
+}
+
+/// `breakwater ban …`.
+///
+/// # Errors
+/// Nothing is attached, the table is full, or the prefix covers this machine.
+pub fn ban(request: &BanRequest, bpffs: &Path) -> Result<String, LifecycleError> {
+    let pins = Pins::new(bpffs);
+    let mut tables = ShieldTables::open(&pins)?;
+    match request {
+        BanRequest::Add {
+            network,
+            duration,
+            reason,
+        } => {
+            if let Some(address) = tables.covers_local(network) {
+                let why = format!("{address}, an address of this machine");
+                return Err(KernelError::BanRefused { net: *network, why }.into());
+            }
+            let order = BanOrder {
+                net: *network,
+                duration: Some(*duration),
+                source: BanSource::Operator,
+                new_connections_only: false,
+                repeats: 0,
+                note: reason.clone().unwrap_or_default(),
+            };
+            let time = humantime::format_duration(*duration);
+            Ok(match tables.ban(&pins.lock()?, &order)? {
+                Banned::Exactly => format!("banned {} for {time}", bare(network)),
+                Banned::Within(wide) => format!("the table is full: banned {wide} instead, for {time}"),
+            })
+        }
+        BanRequest::Delete { network } => {
+            let lock = pins.lock()?;
+            let mut lifted = Vec::new();
+            if tables.unban(&lock, network)? {
+                lifted.push(*network);
+            } else if network.prefix_len() == network.max_prefix_len() {
+                // Whoever pardons an address wants it to get through: lift what covers it.
+                for entry in tables.list_bans() {
+                    if entry.net.contains(network) && tables.unban(&lock, &entry.net)? {
+                        lifted.push(entry.net);
+                    }
+                }
+            }
+            if lifted.is_empty() {
+                return Ok(format!("{} was not banned", bare(network)));
+            }
+            Ok(format!(
+                "lifted the ban on {}",
+                lifted.iter().map(bare).collect::<Vec<_>>().join(", ")
+            ))
+        }
+        BanRequest::List { json: as_json } => {
+            let mut bans = tables.list_bans();
+            bans.sort_by_key(|ban| ban.net);
+            if *as_json { json(&bans) } else { Ok(table(&bans)) }
+        }
+    }
+}
+
+/// A host without its prefix length.
+fn bare(net: &IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() {
+        net.addr().to_string()
+    } else {
+        net.to_string()
+    }
+}
+
+fn table(bans: &[BanEntry]) -> String {
+    if bans.is_empty() {
+        return "nobody is banned".into();
+    }
+    let mut out = format!("{:<44} {:>10} {:<11} {}", "NETWORK", "LEFT", "BY", "REASON");
+    for ban in bans {
+        let left = ban
+            .seconds_left
+            .map_or_else(|| "for ever".into(), |seconds| format!("{seconds:.0} s"));
+        // Writing to a string cannot fail.
+        let _ = write!(
+            out,
+            "\n{:<44} {left:>10} {:<11} {}",
+            bare(&ban.net),
+            ban.source,
+            ban.reason
+        );
+    }
+    out
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, LifecycleError> {
+    serde_json::to_string_pretty(value).map_err(|error| LifecycleError::Io {
+        what: "writing JSON",
+        source: std::io::Error::other(error),
+    })
+}
+
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, LifecycleError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(LifecycleError::io("starting a runtime"))
+}
