@@ -169,7 +169,8 @@ pub fn packets(status: &Value, reason: &str) -> u64 {
         Some(counter) => counter.get("packets").and_then(Value::as_u64).unwrap_or(0),
         // A list of objects that carry their reason.
         None if status.get("reason").is_some_and(|name| name == reason) => {
-            status.get("packets").and_then(Value::as_u64).unwrap_or(0)
+            let count = |key: &str| status.get(key).and_then(Value::as_u64).unwrap_or(0);
+            count("packets") + count("observed")
         }
         None => 0,
     };
