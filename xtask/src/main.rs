@@ -5,10 +5,12 @@
 
 mod apt;
 mod build;
+mod cargo;
 mod ebpf_tools;
 mod process;
 mod run;
 mod setup;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -29,21 +31,23 @@ enum Task {
     Build(build::Options),
     /// Set up, build, and start `breakwater run`: without arguments, the quick start.
     Run(run::Options),
+    /// Boot a kernel under QEMU with one test program.
+    Vm(vm::Options),
+    /// Process 1 of the VM.
+    #[command(hide = true)]
+    GuestInit,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Task::Setup(options) => setup::run(options),
-        Task::Build(options) => build::run(&options).map(drop),
-        Task::Run(options) => match run::run(&options) {
-            Err(error) => Err(error),
-        },
+        Task::Setup(options) => setup::run(options).map(|()| ExitCode::SUCCESS),
+        Task::Build(options) => build::run(&options).map(|_| ExitCode::SUCCESS),
+        Task::Run(options) => run::run(&options).map(|never| match never {}),
+        Task::Vm(options) => vm::run(&options).map(ExitCode::from),
+        Task::GuestInit => vm::guest::run().map(|()| ExitCode::SUCCESS),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }

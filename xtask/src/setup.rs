@@ -12,7 +12,7 @@ use clap::Args;
 
 use crate::ebpf_tools::{self, DEBIAN_PACKAGES, LINKER_VERSION, NIGHTLY};
 use crate::process::{self, Ended};
-use crate::apt;
+use crate::{apt, vm};
 
 /// A download of ~150 MB; a machine that cannot reach it often hangs instead of failing.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(240);
@@ -51,6 +51,15 @@ pub(crate) fn run(options: Options) -> Result<()> {
     }
     if options.vm {
         programs("VM tests", &VM)?;
+        for release in vm::kernel::RELEASES {
+            let began = Instant::now();
+            let (kernel, fetched) = vm::kernel::find_or_fetch(release)?;
+            if fetched {
+                installed(&format!("kernel {release}"), &kernel.version, began);
+            } else {
+                found(&format!("kernel {release}"), &kernel.version);
+            }
+        }
     }
     Ok(())
 }

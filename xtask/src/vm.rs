@@ -24,7 +24,7 @@ const GUEST_INIT: &str = "/bin/xtask";
 const COMMAND_FILE: &str = "/etc/breakwater-vm";
 const MODULES_FOLDER: &str = "/modules";
 /// The port of QEMU's isa-debug-exit device.
-const EXIT_PORT: u64 = 0xf4;
+const EXIT_PORT: u16 = 0xf4;
 /// How the line on the console starts that repeats the status.
 const EXIT_MARKER: &str = "breakwater-vm: exit ";
 /// Reported for a command that did not start, was killed, or had a status that does not fit.

@@ -103,7 +103,7 @@ fn numbers(text: &str) -> Vec<u64> {
 
 /// Unpacks into a neighbour first, so that an interrupted run leaves no half kernel in the cache.
 fn fetch(package: &str, cache: &Path) -> Result<()> {
-    let unfinished = cache.with_extension("unfinished");
+    let unfinished = cache.with_file_name(format!("{}-unfinished", file_name(cache)));
     let _ = fs::remove_dir_all(&unfinished);
     let _ = fs::remove_dir_all(cache);
     let root = unfinished.join("root");
