@@ -10,8 +10,14 @@ use anyhow::{Context, Result, bail};
 use crate::process;
 
 /// Bounds each connection, so that an unreachable third-party list costs seconds.
-const PATIENCE: [&str; 6] =
-    ["-o", "Acquire::http::Timeout=20", "-o", "Acquire::Retries=1", "-o", "DPkg::Lock::Timeout=120"];
+const PATIENCE: [&str; 6] = [
+    "-o",
+    "Acquire::http::Timeout=20",
+    "-o",
+    "Acquire::Retries=1",
+    "-o",
+    "DPkg::Lock::Timeout=120",
+];
 
 /// Whether this machine has Debian's package tools.
 pub(crate) fn available() -> bool {
@@ -21,7 +27,10 @@ pub(crate) fn available() -> bool {
 /// Installs packages, with fresh lists if the present ones do not do.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     if !available() {
-        bail!("this is no Debian system. Install what these packages hold: {}", packages.join(" "));
+        bail!(
+            "this is no Debian system. Install what these packages hold: {}",
+            packages.join(" ")
+        );
     }
     let mut arguments = PATIENCE.to_vec();
     arguments.extend(["install", "--yes", "--no-install-recommends", "--quiet"]);
@@ -44,7 +53,10 @@ pub(crate) fn update() -> Result<()> {
     let mut arguments = PATIENCE.to_vec();
     arguments.extend(["update", "--quiet"]);
     let mut update = process::as_root("apt-get", &arguments)?;
-    let status = update.stdout(Stdio::null()).status().context("cannot start apt-get")?;
+    let status = update
+        .stdout(Stdio::null())
+        .status()
+        .context("cannot start apt-get")?;
     if !status.success() {
         // One broken third-party list makes the whole command fail; the others have arrived all the same.
         println!("  apt-get update had complaints ({status}); going on with the lists that arrived");
@@ -55,13 +67,19 @@ pub(crate) fn update() -> Result<()> {
 /// The names of all known packages that match a regular expression.
 pub(crate) fn search(pattern: &str) -> Result<Vec<String>> {
     let listing = process::output(Command::new("apt-cache").args(["search", "--names-only", pattern]))?;
-    Ok(listing.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+    Ok(listing
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect())
 }
 
 /// Downloads a package into `folder` without installing it. Needs no root.
 pub(crate) fn download(package: &str, folder: &Path) -> Result<()> {
     let mut apt = Command::new("apt-get");
-    apt.args(PATIENCE).args(["download", "--quiet", package]).current_dir(folder);
+    apt.args(PATIENCE)
+        .args(["download", "--quiet", package])
+        .current_dir(folder);
     if process::is_root() {
         // apt's own unprivileged user cannot write to a developer's folders.
         apt.args(["-o", "APT::Sandbox::User=root"]);
@@ -70,5 +88,7 @@ pub(crate) fn download(package: &str, folder: &Path) -> Result<()> {
 }
 
 fn noninteractive(command: &mut Command) -> &mut Command {
-    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null())
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
 }

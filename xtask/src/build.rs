@@ -39,6 +39,10 @@ pub(crate) fn run(options: &Options) -> Result<PathBuf> {
         profile,
     ]))
     .context("the build failed")?;
-    println!("build: {} in {:.0} s", binary.display(), began.elapsed().as_secs_f64());
+    println!(
+        "build: {} in {:.0} s",
+        binary.display(),
+        began.elapsed().as_secs_f64()
+    );
     Ok(binary)
 }

@@ -52,12 +52,21 @@ pub(crate) struct Compiler {
     pub(crate) llvm: PathBuf,
 }
 
+impl Compiler {
+    /// Where the compiler's linter is, if it is installed.
+    pub(crate) fn cargo_clippy(&self) -> PathBuf {
+        self.cargo.with_file_name("cargo-clippy")
+    }
+}
+
 /// Finds a compiler: the pinned nightly of rustup first, then Debian's packages.
 ///
 /// # Errors
 /// One line for each place that was looked at, saying what was missing there.
 pub(crate) fn find_compiler() -> Result<Compiler, String> {
-    let nightly = rustup_home().ok_or_else(|| "no home directory".to_owned()).and_then(|home| nightly_in(&home));
+    let nightly = rustup_home()
+        .ok_or_else(|| "no home directory".to_owned())
+        .and_then(|home| nightly_in(&home));
     match nightly {
         Ok(compiler) => Ok(compiler),
         Err(no_nightly) => debian().map_err(|no_debian| format!("{no_nightly}\n{no_debian}")),
@@ -77,7 +86,11 @@ pub(crate) fn find_linker() -> Result<PathBuf, String> {
             None => others.push(format!("{} does not start", candidate.display())),
         }
     }
-    let found = if others.is_empty() { "not found".to_owned() } else { others.join(", ") };
+    let found = if others.is_empty() {
+        "not found".to_owned()
+    } else {
+        others.join(", ")
+    };
     Err(format!("bpf-linker {LINKER_VERSION}: {found}"))
 }
 
@@ -86,16 +99,26 @@ pub(crate) fn candidates(program: &str) -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
     folders.extend(home("CARGO_HOME", ".cargo").map(|home| home.join("bin")));
-    folders.into_iter().map(move |folder| folder.join(program)).filter(|file| file.is_file())
+    folders
+        .into_iter()
+        .map(move |folder| folder.join(program))
+        .filter(|file| file.is_file())
 }
 
-/// A cargo of `compiler` that does `verb` to `edge-ebpf`, in the target folder `target`.
+/// A cargo of `compiler` that does `verb` to `edge-ebpf`, in the target folder `target`: `build`, or `clippy` where
+/// the compiler has a linter.
 ///
 /// # Errors
 /// When the folder for the one LLVM cannot be made.
 pub(crate) fn cargo(compiler: &Compiler, linker: &Path, verb: &str, target: &Path) -> io::Result<Command> {
     let llvm = private_link(&compiler.llvm, &target.join("llvm"))?;
-    let mut cargo = Command::new(&compiler.cargo);
+    // Called by its own name: cargo would look for the subcommand among rustup's proxies first.
+    let program = if verb == "clippy" {
+        &compiler.cargo_clippy()
+    } else {
+        &compiler.cargo
+    };
+    let mut cargo = Command::new(program);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         let of_rust = text.starts_with("CARGO") || text.starts_with("RUST");
@@ -104,9 +127,19 @@ pub(crate) fn cargo(compiler: &Compiler, linker: &Path, verb: &str, target: &Pat
         }
     }
     cargo
-        .args([verb, "--locked", "--package", "edge-ebpf", "--bin", "edge-ebpf", "--profile", "ebpf"])
+        .args([
+            verb,
+            "--locked",
+            "--package",
+            "edge-ebpf",
+            "--bin",
+            "edge-ebpf",
+            "--profile",
+            "ebpf",
+        ])
         .args(["-Zbuild-std=core", "--target", TARGET, "--target-dir"])
         .arg(target)
+        .env("CARGO", &compiler.cargo)
         .env("RUSTC", &compiler.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", RUSTFLAGS)
@@ -136,14 +169,20 @@ fn rustup_home() -> Option<PathBuf> {
 }
 
 fn home(variable: &str, default: &str) -> Option<PathBuf> {
-    let named = env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let named = env::var_os(variable)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from);
     named.or_else(|| env::home_dir().map(|home| home.join(default)))
 }
 
 fn nightly_in(rustup: &Path) -> Result<Compiler, String> {
     let toolchains = rustup.join("toolchains");
     let sysroot = entries(&toolchains)
-        .find(|path| file_name(path).strip_prefix(NIGHTLY).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')))
+        .find(|path| {
+            file_name(path)
+                .strip_prefix(NIGHTLY)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        })
         .ok_or_else(|| format!("rustup's {NIGHTLY}: not installed"))?;
     compiler(&sysroot, &sysroot.join("lib"), NIGHTLY).map_err(|why| format!("rustup's {NIGHTLY}: {why}"))
 }
@@ -162,7 +201,10 @@ fn compiler(sysroot: &Path, libraries: &Path, origin: &str) -> Result<Compiler, 
     if fs::canonicalize(&rustc).is_ok_and(|target| file_name(&target).starts_with("rustup")) {
         return Err("not installed (it is a rustup proxy)".to_owned());
     }
-    if !sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file() {
+    if !sysroot
+        .join("lib/rustlib/src/rust/library/core/Cargo.toml")
+        .is_file()
+    {
         return Err("has no library sources (rust-src)".to_owned());
     }
     let about = output(&rustc, "-vV").ok_or("rustc does not start")?;
@@ -174,16 +216,27 @@ fn compiler(sysroot: &Path, libraries: &Path, origin: &str) -> Result<Compiler, 
         .find(|path| file_name(path).starts_with(&format!("libLLVM.so.{LLVM_MAJOR}")))
         .ok_or_else(|| format!("no libLLVM.so.{LLVM_MAJOR} in {}", libraries.display()))?;
     let version = about.lines().next().unwrap_or_default();
-    Ok(Compiler { name: format!("{version}, {origin}"), cargo, rustc, llvm })
+    Ok(Compiler {
+        name: format!("{version}, {origin}"),
+        cargo,
+        rustc,
+        llvm,
+    })
 }
 
 fn version_of(program: &Path) -> Option<String> {
-    output(program, "--version")?.split_whitespace().nth(1).map(str::to_owned)
+    output(program, "--version")?
+        .split_whitespace()
+        .nth(1)
+        .map(str::to_owned)
 }
 
 fn output(program: &Path, argument: &str) -> Option<String> {
     let output = Command::new(program).arg(argument).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
@@ -191,11 +244,18 @@ fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 }
 
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     paths.sort();
     paths.into_iter()
 }
 
 fn file_name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default()
 }

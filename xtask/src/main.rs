@@ -4,12 +4,16 @@
 //! is there.
 
 mod apt;
+mod bench;
 mod build;
 mod cargo;
+mod deny;
 mod ebpf_tools;
 mod process;
 mod run;
 mod setup;
+mod test;
+mod tidy;
 mod vm;
 
 use std::process::ExitCode;
@@ -17,7 +21,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser, Debug)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Sets up, builds, runs, tests and measures Breakwater")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Sets up, builds, runs, tests and measures Breakwater"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Task,
@@ -31,6 +39,12 @@ enum Task {
     Build(build::Options),
     /// Set up, build, and start `breakwater run`: without arguments, the quick start.
     Run(run::Options),
+    /// Run every check and test, or some parts.
+    Test(test::Options),
+    /// Check the conventions of this tree.
+    Tidy,
+    /// Measure: without a name, list the measurements.
+    Bench(bench::Options),
     /// Boot a kernel under QEMU with one test program.
     Vm(vm::Options),
     /// Process 1 of the VM.
@@ -43,6 +57,9 @@ fn main() -> ExitCode {
         Task::Setup(options) => setup::run(options).map(|()| ExitCode::SUCCESS),
         Task::Build(options) => build::run(&options).map(|_| ExitCode::SUCCESS),
         Task::Run(options) => run::run(&options).map(|never| match never {}),
+        Task::Test(options) => Ok(exit_code(test::run(&options))),
+        Task::Tidy => tidy::run().map(exit_code),
+        Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::run(&options).map(ExitCode::from),
         Task::GuestInit => vm::guest::run().map(|()| ExitCode::SUCCESS),
     };
@@ -50,4 +67,12 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn exit_code(success: bool) -> ExitCode {
+    if success {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -57,7 +57,9 @@ pub(crate) fn target_dir() -> PathBuf {
 
 /// Runs a command to its end and fails unless it succeeds.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {}", shown(command)))?;
     if !status.success() {
         bail!("{} failed ({status})", shown(command));
     }
@@ -66,17 +68,27 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a command and returns what it wrote to standard output; fails unless it succeeds.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command.stderr(Stdio::piped()).output().with_context(|| format!("cannot start {}", shown(command)))?;
+    let output = command
+        .stderr(Stdio::piped())
+        .output()
+        .with_context(|| format!("cannot start {}", shown(command)))?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
-        bail!("{} failed ({}): {}", shown(command), output.status, complaint.trim());
+        bail!(
+            "{} failed ({}): {}",
+            shown(command),
+            output.status,
+            complaint.trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Runs a command for at most `limit`.
 pub(crate) fn run_limited(command: &mut Command, limit: Duration) -> Result<Ended> {
-    let mut child = command.spawn().with_context(|| format!("cannot start {}", shown(command)))?;
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {}", shown(command)))?;
     wait_limited(&mut child, limit).with_context(|| format!("cannot wait for {}", shown(command)))
 }
 
@@ -114,12 +126,22 @@ fn descendants(root: u32) -> Vec<u32> {
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid: u32| Some((pid, parent_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?)))
+        .filter_map(|pid: u32| {
+            Some((
+                pid,
+                parent_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?,
+            ))
+        })
         .collect();
     let mut tree = vec![root];
     let mut next = 0;
     while let Some(&parent) = tree.get(next) {
-        tree.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        tree.extend(
+            parents
+                .iter()
+                .filter(|(_, of)| *of == parent)
+                .map(|(pid, _)| *pid),
+        );
         next += 1;
     }
     tree.split_off(1)
@@ -161,7 +183,10 @@ pub(crate) fn as_root(program: &str, arguments: &[&str]) -> Result<Command> {
         sudo.arg(program);
         sudo
     } else {
-        bail!("this needs root, and there is no sudo. As root, run: {program} {}", arguments.join(" "));
+        bail!(
+            "this needs root, and there is no sudo. As root, run: {program} {}",
+            arguments.join(" ")
+        );
     };
     command.args(arguments);
     Ok(command)
@@ -191,13 +216,21 @@ mod tests {
 
     #[test]
     fn the_limit_ends_grandchildren_too() {
-        let mut child =
-            Command::new("sh").args(["-c", "sleep 60 & echo $!; wait"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", "sleep 60 & echo $!; wait"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let grandchild = PathBuf::from(format!("/proc/{}/stat", line.trim()));
         assert!(grandchild.exists());
-        assert!(matches!(wait_limited(&mut child, Duration::from_millis(50)).unwrap(), Ended::TimedOut));
+        assert!(matches!(
+            wait_limited(&mut child, Duration::from_millis(50)).unwrap(),
+            Ended::TimedOut
+        ));
         let gone = |stat: &PathBuf| fs::read_to_string(stat).map_or(true, |text| text.contains(") Z "));
         let deadline = Instant::now() + Duration::from_secs(5);
         while !gone(&grandchild) && Instant::now() < deadline {

@@ -15,12 +15,16 @@ use crate::process::{self, Ended};
 use crate::{apt, vm};
 
 /// A download of ~150 MB; a machine that cannot reach it often hangs instead of failing.
-const RUSTUP_LIMIT: Duration = Duration::from_secs(240);
+const RUSTUP_LIMIT: Duration = Duration::from_mins(4);
 
 /// What the end-to-end tests start: `ip`, and an HTTP client that is not ours.
 const E2E: [(&str, &str); 2] = [("ip", "iproute2"), ("curl", "curl")];
 /// What the VM tests start: an emulator, and what the guest's image is made of.
-const VM: [(&str, &str); 3] = [("qemu-system-x86_64", "qemu-system-x86"), ("ip", "iproute2"), ("xz", "xz-utils")];
+const VM: [(&str, &str); 3] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("ip", "iproute2"),
+    ("xz", "xz-utils"),
+];
 
 /// What to set up beside the build.
 #[derive(Args, Debug, Default, Clone, Copy)]
@@ -43,6 +47,11 @@ pub(crate) struct Options {
 pub(crate) fn run(options: Options) -> Result<()> {
     compiler()?;
     linker()?;
+    extra(options)
+}
+
+/// Sets up what `options` ask for, and not what the build needs.
+pub(crate) fn extra(options: Options) -> Result<()> {
     if options.lint {
         ebpf_clippy()?;
     }
@@ -76,20 +85,33 @@ fn compiler() -> Result<()> {
         println!("setup: eBPF compiler: {line}");
     }
     let began = Instant::now();
-    let by_rustup = rustup(&["toolchain", "install", NIGHTLY, "--profile", "minimal", "--component", "rust-src"]);
+    let by_rustup = rustup(&[
+        "toolchain",
+        "install",
+        NIGHTLY,
+        "--profile",
+        "minimal",
+        "--component",
+        "rust-src",
+    ]);
     let result = by_rustup.or_else(|error| {
         println!("setup: rustup could not: {error:#}");
-        println!("setup: eBPF compiler: installing Debian's {}", DEBIAN_PACKAGES.join(" "));
+        println!(
+            "setup: eBPF compiler: installing Debian's {}",
+            DEBIAN_PACKAGES.join(" ")
+        );
         apt::install(&DEBIAN_PACKAGES)
     });
-    let compiler = result.and_then(|()| ebpf_tools::find_compiler().map_err(|why| anyhow!(why))).with_context(|| {
-        format!(
-            "no eBPF compiler could be installed. Either of these helps:\n  \
+    let compiler = result
+        .and_then(|()| ebpf_tools::find_compiler().map_err(|why| anyhow!(why)))
+        .with_context(|| {
+            format!(
+                "no eBPF compiler could be installed. Either of these helps:\n  \
              rustup toolchain install {NIGHTLY} --profile minimal --component rust-src\n  \
              apt-get install --no-install-recommends {}",
-            DEBIAN_PACKAGES.join(" ")
-        )
-    })?;
+                DEBIAN_PACKAGES.join(" ")
+            )
+        })?;
     installed("eBPF compiler", &compiler.name, began);
     Ok(())
 }
@@ -98,8 +120,14 @@ fn rustup(arguments: &[&str]) -> Result<()> {
     if !process::in_path("rustup") && ebpf_tools::candidates("rustup").next().is_none() {
         bail!("there is no rustup");
     }
-    let program = ebpf_tools::candidates("rustup").next().unwrap_or_else(|| "rustup".into());
-    println!("setup: rustup {} (limit {} s)", arguments.join(" "), RUSTUP_LIMIT.as_secs());
+    let program = ebpf_tools::candidates("rustup")
+        .next()
+        .unwrap_or_else(|| "rustup".into());
+    println!(
+        "setup: rustup {} (limit {} s)",
+        arguments.join(" "),
+        RUSTUP_LIMIT.as_secs()
+    );
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
     match process::run_limited(&mut command, RUSTUP_LIMIT)? {
@@ -112,7 +140,10 @@ fn rustup(arguments: &[&str]) -> Result<()> {
 fn linker() -> Result<()> {
     let why = match ebpf_tools::find_linker() {
         Ok(path) => {
-            found("eBPF linker", &format!("bpf-linker {LINKER_VERSION}, {}", path.display()));
+            found(
+                "eBPF linker",
+                &format!("bpf-linker {LINKER_VERSION}, {}", path.display()),
+            );
             return Ok(());
         }
         Err(why) => why,
@@ -121,7 +152,12 @@ fn linker() -> Result<()> {
     println!("setup: eBPF linker: building bpf-linker {LINKER_VERSION} with cargo, about two minutes");
     let began = Instant::now();
     let mut install = process::cargo();
-    install.args(["install", &format!("bpf-linker@{LINKER_VERSION}"), "--locked", "--force"]);
+    install.args([
+        "install",
+        &format!("bpf-linker@{LINKER_VERSION}"),
+        "--locked",
+        "--force",
+    ]);
     process::run(&mut install)?;
     let path = ebpf_tools::find_linker().map_err(|why| anyhow!(why))?;
     installed("eBPF linker", &path.display(), began);
@@ -130,7 +166,7 @@ fn linker() -> Result<()> {
 
 fn ebpf_clippy() -> Result<()> {
     let compiler = ebpf_tools::find_compiler().map_err(|why| anyhow!(why))?;
-    let driver = compiler.rustc.with_file_name("clippy-driver");
+    let driver = compiler.cargo_clippy();
     if driver.is_file() {
         found("eBPF linter", &driver.display());
         return Ok(());
@@ -148,8 +184,11 @@ fn ebpf_clippy() -> Result<()> {
 
 /// Installs the packages of those programs that are not there.
 fn programs(purpose: &str, needed: &[(&str, &'static str)]) -> Result<()> {
-    let missing: Vec<&str> =
-        needed.iter().filter(|(program, _)| !process::in_path(program)).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> = needed
+        .iter()
+        .filter(|(program, _)| !process::in_path(program))
+        .map(|(_, package)| *package)
+        .collect();
     if missing.is_empty() {
         let names: Vec<&str> = needed.iter().map(|(program, _)| *program).collect();
         found(purpose, &names.join(", "));
@@ -167,5 +206,8 @@ fn found(item: &str, what: &dyn Display) {
 }
 
 fn installed(item: &str, what: &dyn Display, began: Instant) {
-    println!("setup: {item}: installed {what} in {:.0} s", began.elapsed().as_secs_f64());
+    println!(
+        "setup: {item}: installed {what} in {:.0} s",
+        began.elapsed().as_secs_f64()
+    );
 }

@@ -51,14 +51,21 @@ pub(crate) fn run() -> Result<()> {
 fn prepare() -> Result<()> {
     for (kind, target) in MOUNTS {
         fs::create_dir_all(target).with_context(|| format!("cannot create {target}"))?;
-        mount(kind, target, kind, MountFlags::empty(), None).with_context(|| format!("cannot mount {target}"))?;
+        mount(kind, target, kind, MountFlags::empty(), None)
+            .with_context(|| format!("cannot mount {target}"))?;
     }
-    let mut modules: Vec<_> = fs::read_dir(MODULES_FOLDER)?.flatten().map(|entry| entry.path()).collect();
+    let mut modules: Vec<_> = fs::read_dir(MODULES_FOLDER)?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     modules.sort();
     for module in &modules {
         load(module).with_context(|| format!("cannot load {}", module.display()))?;
     }
-    let status = Command::new("/bin/ip").args(["link", "set", "lo", "up"]).status().context("cannot start ip")?;
+    let status = Command::new("/bin/ip")
+        .args(["link", "set", "lo", "up"])
+        .status()
+        .context("cannot start ip")?;
     if !status.success() {
         bail!("cannot bring lo up ({status})");
     }
