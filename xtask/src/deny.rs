@@ -1,17 +1,17 @@
 //! Dependencies: their licences, bans, sources and duplicates, held against `deny.toml`.
 //!
-//! Reads Cargo.lock for what concerns every platform, and cargo's metadata for licences, which only the packages of
-//! this platform are there to tell. Asks nobody on the network.
+//! Where a package comes from is read from Cargo.lock, for every platform; all else from `cargo tree`, for what is
+//! really built here: the lock names packages that no enabled feature wants. Asks nobody on the network.
 
 mod spdx;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context, Result};
 use toml::{Table, Value};
 
-use crate::{cargo, process};
+use crate::process;
 
 /// What `deny.toml` says.
 #[derive(Debug)]
@@ -30,6 +30,14 @@ struct Locked {
     source: Option<String>,
 }
 
+/// A package that is built.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Built {
+    name: String,
+    version: String,
+    licence: String,
+}
+
 /// Prints what breaks the policy, and returns how much does.
 pub(crate) fn run() -> Result<usize> {
     let root = process::workspace();
@@ -37,31 +45,46 @@ pub(crate) fn run() -> Result<usize> {
         |name: &str| fs::read_to_string(root.join(name)).with_context(|| format!("cannot read {name}"));
     let policy = policy(&read("deny.toml")?)?;
     let locked = locked(&read("Cargo.lock")?)?;
-    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let metadata = cargo::metadata(&["--filter-platform", &platform])?;
-    let licences = cargo::list(&metadata, "packages").iter().map(|package| {
-        let name = format!(
-            "{} {}",
-            cargo::text(package, "name"),
-            cargo::text(package, "version")
-        );
-        (name, cargo::text(package, "license").to_owned())
-    });
-    let mut findings = banned(&policy, &locked);
-    findings.extend(foreign(&locked));
-    findings.extend(unlicensed(&policy, licences));
+    let tree = process::output(
+        process::cargo()
+            .args(["tree", "--locked", "--workspace", "--prefix", "none"])
+            .args(["--edges", "normal,build,dev", "--format", "{p}\t{l}"]),
+    )?;
+    let built = built(&tree);
+    let mut findings = foreign(&locked);
+    findings.extend(banned(&policy, &built));
+    findings.extend(unlicensed(&policy, &built));
     for finding in &findings {
         println!("{finding}");
     }
-    let twice = duplicates(&locked);
-    if !twice.is_empty() {
+    let several = duplicates(&built);
+    if !several.is_empty() {
         println!(
             "tidy: {} packages come in several versions: {}",
-            twice.len(),
-            twice.join(", ")
+            several.len(),
+            several.join(", ")
         );
     }
     Ok(findings.len())
+}
+
+/// Lines are `NAME vVERSION (PLACE)`, a tab and the licence; a package that was printed before ends with ` (*)`.
+fn built(tree: &str) -> Vec<Built> {
+    let of = |line: &str| {
+        let (package, licence) = line.split_once('\t')?;
+        let mut words = package.split(' ');
+        let (name, version) = (
+            words.next()?.to_owned(),
+            words.next()?.trim_start_matches('v').to_owned(),
+        );
+        Some(Built {
+            name,
+            version,
+            licence: licence.trim_end_matches(" (*)").to_owned(),
+        })
+    };
+    let packages: BTreeSet<Built> = tree.lines().filter_map(of).collect();
+    packages.into_iter().collect()
 }
 
 fn policy(text: &str) -> Result<Policy> {
@@ -104,15 +127,15 @@ fn locked(text: &str) -> Result<Vec<Locked>> {
         .context("Cargo.lock has a package without name or version")
 }
 
-fn banned(policy: &Policy, locked: &[Locked]) -> Vec<String> {
-    let finding = |package: &Locked| {
+fn banned(policy: &Policy, built: &[Built]) -> Vec<String> {
+    let finding = |package: &Built| {
         let (name, reason) = policy.bans.iter().find(|(name, _)| *name == package.name)?;
         Some(format!(
-            "Cargo.lock: {name} {} is banned: {reason}",
+            "deny.toml: {name} {} is banned: {reason}",
             package.version
         ))
     };
-    locked.iter().filter_map(finding).collect()
+    built.iter().filter_map(finding).collect()
 }
 
 /// Whatever is neither of this workspace nor from crates.io.
@@ -130,30 +153,38 @@ fn foreign(locked: &[Locked]) -> Vec<String> {
     locked.iter().filter_map(finding).collect()
 }
 
-fn unlicensed(policy: &Policy, licences: impl Iterator<Item = (String, String)>) -> Vec<String> {
-    let finding = |(package, expression): (String, String)| {
-        if expression.is_empty() {
-            return Some(format!("deny.toml: {package} names no licence"));
+fn unlicensed(policy: &Policy, built: &[Built]) -> Vec<String> {
+    let finding = |package: &Built| {
+        let Built {
+            name,
+            version,
+            licence,
+        } = package;
+        if licence.is_empty() {
+            return Some(format!("deny.toml: {name} {version} names no licence"));
         }
-        match spdx::satisfied(&expression, &policy.licences) {
+        match spdx::satisfied(licence, &policy.licences) {
             Ok(true) => None,
             Ok(false) => Some(format!(
-                "deny.toml: {package} is under {expression:?}, which is not allowed"
+                "deny.toml: {name} {version} is under {licence:?}, which is not allowed"
             )),
-            Err(why) => Some(format!("deny.toml: {package}: licence {expression:?}: {why}")),
+            Err(why) => Some(format!("deny.toml: {name} {version}: licence {licence:?}: {why}")),
         }
     };
-    licences.filter_map(finding).collect()
+    built.iter().filter_map(finding).collect()
 }
 
-fn duplicates(locked: &[Locked]) -> Vec<String> {
-    let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for package in locked {
-        versions.entry(&package.name).or_default().push(&package.version);
+fn duplicates(built: &[Built]) -> Vec<String> {
+    let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for package in built {
+        versions
+            .entry(&package.name)
+            .or_default()
+            .insert(&package.version);
     }
     let several = versions.into_iter().filter(|(_, versions)| versions.len() > 1);
     several
-        .map(|(name, versions)| format!("{name} ({})", versions.join(", ")))
+        .map(|(name, versions)| format!("{name} ({})", Vec::from_iter(versions).join(", ")))
         .collect()
 }
 
@@ -173,7 +204,7 @@ mod tests {
         name = "ours"
         version = "0.1.0"
         [[package]]
-        name = "openssl"
+        name = "good"
         version = "1.0.0"
         source = "registry+https://index.example/rust-lang/crates.io-index"
         [[package]]
@@ -181,44 +212,43 @@ mod tests {
         version = "1.0.0"
         source = "git+https://git.example/syn"
         [[package]]
-        name = "syn"
+        name = "other"
         version = "2.0.0"
         source = "registry+https://elsewhere.example/index"
     "#;
 
+    const TREE: &str = "ours v0.1.0 (/src/ours)\tMIT\n\
+        syn v2.0.0 (proc-macro)\tMIT OR Apache-2.0\n\
+        openssl v1.0.0\tGPL-3.0\n\
+        syn v3.0.0\tMIT (*)\n\
+        bare v1.0.0\t\n\
+        odd v1.0.0\tMIT AND (\n\
+        syn v3.0.0\tMIT\n";
+
     #[test]
-    fn bans_sources_and_duplicates_are_found() {
-        let (policy, locked) = (policy(POLICY).unwrap(), locked(LOCK).unwrap());
-        assert_eq!(
-            banned(&policy, &locked),
-            ["Cargo.lock: openssl 1.0.0 is banned: no"]
-        );
-        let foreign = foreign(&locked);
+    fn foreign_sources_are_found() {
+        let foreign = foreign(&locked(LOCK).unwrap());
         assert_eq!(foreign.len(), 2, "{foreign:?}");
         assert!(foreign[0].contains("git+") && foreign[1].contains("elsewhere"));
-        assert_eq!(duplicates(&locked), ["syn (1.0.0, 2.0.0)"]);
     }
 
     #[test]
-    fn licences_are_found() {
-        let policy = policy(POLICY).unwrap();
-        let of = |expression: &str| {
-            unlicensed(
-                &policy,
-                std::iter::once(("x 1".to_owned(), expression.to_owned())),
-            )
-            .len()
-        };
+    fn bans_licences_and_duplicates_are_found() {
+        let (policy, built) = (policy(POLICY).unwrap(), built(TREE));
         assert_eq!(
-            [
-                of("MIT"),
-                of("GPL-3.0 OR MIT"),
-                of("GPL-3.0"),
-                of(""),
-                of("MIT AND (")
-            ],
-            [0, 0, 1, 1, 1]
+            banned(&policy, &built),
+            ["deny.toml: openssl 1.0.0 is banned: no"]
         );
+        assert_eq!(duplicates(&built), ["syn (2.0.0, 3.0.0)"]);
+        let unlicensed = unlicensed(&policy, &built).join("\n");
+        assert_eq!(unlicensed.lines().count(), 3, "{unlicensed}");
+        for part in [
+            "bare 1.0.0 names no licence",
+            "odd 1.0.0: licence",
+            "openssl 1.0.0 is under \"GPL-3.0\"",
+        ] {
+            assert!(unlicensed.contains(part), "{part} in {unlicensed}");
+        }
     }
 
     #[test]

