@@ -76,3 +76,23 @@ fn exit_code(success: bool) -> ExitCode {
         ExitCode::FAILURE
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_the_daemon_s() {
+        let cli = Cli::try_parse_from(["xtask", "run", "--release", "--", "--config", "my.toml"]);
+        assert!(matches!(cli.unwrap().command, Task::Run(_)));
+        assert!(Cli::try_parse_from(["xtask", "run", "--config", "my.toml"]).is_err());
+        assert!(Cli::try_parse_from(["xtask", "vm", "--kernel", "6.1"]).is_err());
+    }
+}
