@@ -24,20 +24,6 @@ pub(crate) fn available() -> bool {
     process::in_path("apt-get") && process::in_path("dpkg-query")
 }
 
-/// The packages of `wanted` that are not installed.
-pub(crate) fn missing<'a>(wanted: &[&'a str]) -> Result<Vec<&'a str>> {
-    // dpkg-query fails when one name is unknown, but still prints the others.
-    let output = Command::new("dpkg-query")
-        .args(["--show", "--showformat=${Package} ${db:Status-Status}\n"])
-        .args(wanted)
-        .stderr(Stdio::null())
-        .output()
-        .context("cannot start dpkg-query")?;
-    let installed = String::from_utf8_lossy(&output.stdout);
-    let is_there = |name: &str| installed.lines().any(|line| line == format!("{name} installed"));
-    Ok(wanted.iter().copied().filter(|name| !is_there(name)).collect())
-}
-
 /// Installs packages, with fresh lists if the present ones do not do.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     if !available() {
@@ -90,12 +76,15 @@ pub(crate) fn search(pattern: &str) -> Result<Vec<String>> {
 
 /// Downloads a package into `folder` without installing it. Needs no root.
 pub(crate) fn download(package: &str, folder: &Path) -> Result<()> {
-    process::run(
-        Command::new("apt-get")
-            .args(PATIENCE)
-            .args(["download", "--quiet", package])
-            .current_dir(folder),
-    )
+    let mut apt = Command::new("apt-get");
+    apt.args(PATIENCE)
+        .args(["download", "--quiet", package])
+        .current_dir(folder);
+    if process::is_root() {
+        // apt's own unprivileged user cannot write to a developer's folders.
+        apt.args(["-o", "APT::Sandbox::User=root"]);
+    }
+    process::run(&mut apt)
 }
 
 fn noninteractive(command: &mut Command) -> &mut Command {

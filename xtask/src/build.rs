@@ -10,6 +10,7 @@ use crate::{process, setup};
 
 /// How to build.
 #[derive(Args, Debug, Default)]
+#[group(id = "build")]
 pub(crate) struct Options {
     /// Optimise across all crates, as packages are built. Takes minutes longer than the default, `quick`.
     #[arg(long)]

@@ -52,6 +52,13 @@ pub(crate) struct Compiler {
     pub(crate) llvm: PathBuf,
 }
 
+impl Compiler {
+    /// Where the compiler's linter is, if it is installed.
+    pub(crate) fn cargo_clippy(&self) -> PathBuf {
+        self.cargo.with_file_name("cargo-clippy")
+    }
+}
+
 /// Finds a compiler: the pinned nightly of rustup first, then Debian's packages.
 ///
 /// # Errors
@@ -98,13 +105,20 @@ pub(crate) fn candidates(program: &str) -> impl Iterator<Item = PathBuf> {
         .filter(|file| file.is_file())
 }
 
-/// A cargo of `compiler` that does `verb` to `edge-ebpf`, in the target folder `target`.
+/// A cargo of `compiler` that does `verb` to `edge-ebpf`, in the target folder `target`: `build`, or `clippy` where
+/// the compiler has a linter.
 ///
 /// # Errors
 /// When the folder for the one LLVM cannot be made.
 pub(crate) fn cargo(compiler: &Compiler, linker: &Path, verb: &str, target: &Path) -> io::Result<Command> {
     let llvm = private_link(&compiler.llvm, &target.join("llvm"))?;
-    let mut cargo = Command::new(&compiler.cargo);
+    // Called by its own name: cargo would look for the subcommand among rustup's proxies first.
+    let program = if verb == "clippy" {
+        &compiler.cargo_clippy()
+    } else {
+        &compiler.cargo
+    };
+    let mut cargo = Command::new(program);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         let of_rust = text.starts_with("CARGO") || text.starts_with("RUST");
@@ -125,6 +139,7 @@ pub(crate) fn cargo(compiler: &Compiler, linker: &Path, verb: &str, target: &Pat
         ])
         .args(["-Zbuild-std=core", "--target", TARGET, "--target-dir"])
         .arg(target)
+        .env("CARGO", &compiler.cargo)
         .env("RUSTC", &compiler.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", RUSTFLAGS)

@@ -4,11 +4,17 @@
 //! is there.
 
 mod apt;
+mod bench;
 mod build;
+mod cargo;
+mod deny;
 mod ebpf_tools;
 mod process;
 mod run;
 mod setup;
+mod test;
+mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -33,21 +39,60 @@ enum Task {
     Build(build::Options),
     /// Set up, build, and start `breakwater run`: without arguments, the quick start.
     Run(run::Options),
+    /// Run every check and test, or some parts.
+    Test(test::Options),
+    /// Check the conventions of this tree.
+    Tidy,
+    /// Measure: without a name, list the measurements.
+    Bench(bench::Options),
+    /// Boot a kernel under QEMU with one test program.
+    Vm(vm::Options),
+    /// Process 1 of the VM.
+    #[command(hide = true)]
+    GuestInit,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Task::Setup(options) => setup::run(options),
-        Task::Build(options) => build::run(&options).map(drop),
-        Task::Run(options) => match run::run(&options) {
-            Err(error) => Err(error),
-        },
+        Task::Setup(options) => setup::run(options).map(|()| ExitCode::SUCCESS),
+        Task::Build(options) => build::run(&options).map(|_| ExitCode::SUCCESS),
+        Task::Run(options) => run::run(&options).map(|never| match never {}),
+        Task::Test(options) => Ok(exit_code(test::run(&options))),
+        Task::Tidy => tidy::run().map(exit_code),
+        Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Vm(options) => vm::run(&options).map(ExitCode::from),
+        Task::GuestInit => vm::guest::run().map(|()| ExitCode::SUCCESS),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn exit_code(success: bool) -> ExitCode {
+    if success {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_the_daemon_s() {
+        let cli = Cli::try_parse_from(["xtask", "run", "--release", "--", "--config", "my.toml"]);
+        assert!(matches!(cli.unwrap().command, Task::Run(_)));
+        assert!(Cli::try_parse_from(["xtask", "run", "--config", "my.toml"]).is_err());
+        assert!(Cli::try_parse_from(["xtask", "vm", "--kernel", "6.1"]).is_err());
     }
 }

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 
-use crate::apt;
 use crate::ebpf_tools::{self, DEBIAN_PACKAGES, LINKER_VERSION, NIGHTLY};
 use crate::process::{self, Ended};
+use crate::{apt, vm};
 
 /// A download of ~150 MB; a machine that cannot reach it often hangs instead of failing.
-const RUSTUP_LIMIT: Duration = Duration::from_secs(240);
+const RUSTUP_LIMIT: Duration = Duration::from_mins(4);
 
 /// What the end-to-end tests start: `ip`, and an HTTP client that is not ours.
 const E2E: [(&str, &str); 2] = [("ip", "iproute2"), ("curl", "curl")];
@@ -47,6 +47,11 @@ pub(crate) struct Options {
 pub(crate) fn run(options: Options) -> Result<()> {
     compiler()?;
     linker()?;
+    extra(options)
+}
+
+/// Sets up what `options` ask for, and not what the build needs.
+pub(crate) fn extra(options: Options) -> Result<()> {
     if options.lint {
         ebpf_clippy()?;
     }
@@ -55,6 +60,15 @@ pub(crate) fn run(options: Options) -> Result<()> {
     }
     if options.vm {
         programs("VM tests", &VM)?;
+        for release in vm::kernel::RELEASES {
+            let began = Instant::now();
+            let (kernel, fetched) = vm::kernel::find_or_fetch(release)?;
+            if fetched {
+                installed(&format!("kernel {release}"), &kernel.version, began);
+            } else {
+                found(&format!("kernel {release}"), &kernel.version);
+            }
+        }
     }
     Ok(())
 }
@@ -152,7 +166,7 @@ fn linker() -> Result<()> {
 
 fn ebpf_clippy() -> Result<()> {
     let compiler = ebpf_tools::find_compiler().map_err(|why| anyhow!(why))?;
-    let driver = compiler.rustc.with_file_name("clippy-driver");
+    let driver = compiler.cargo_clippy();
     if driver.is_file() {
         found("eBPF linter", &driver.display());
         return Ok(());

@@ -24,7 +24,7 @@ const GUEST_INIT: &str = "/bin/xtask";
 const COMMAND_FILE: &str = "/etc/breakwater-vm";
 const MODULES_FOLDER: &str = "/modules";
 /// The port of QEMU's isa-debug-exit device.
-const EXIT_PORT: u64 = 0xf4;
+const EXIT_PORT: u16 = 0xf4;
 /// How the line on the console starts that repeats the status.
 const EXIT_MARKER: &str = "breakwater-vm: exit ";
 /// Reported for a command that did not start, was killed, or had a status that does not fit.
@@ -76,12 +76,22 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     if !process::in_path(qemu::PROGRAM) {
         bail!("there is no {}: run `cargo xtask setup --vm`", qemu::PROGRAM);
     }
-    let Some((test, arguments)) = options.test.split_first() else { bail!("name a test") };
+    let Some((test, arguments)) = options.test.split_first() else {
+        bail!("name a test")
+    };
     let kernel = kernel::named(&options.kernel)?;
     let is_path = test.contains('/');
-    let program = if is_path { PathBuf::from(test) } else { built(test)? };
+    let program = if is_path {
+        PathBuf::from(test)
+    } else {
+        built(test)?
+    };
     let daemon = if is_path { None } else { Some(cargo::daemon()?) };
-    let accelerator = if options.no_kvm { Accelerator::Tcg } else { qemu::accelerator(&folder()?)? };
+    let accelerator = if options.no_kvm {
+        Accelerator::Tcg
+    } else {
+        qemu::accelerator(&folder()?)?
+    };
     let boot = Boot {
         kernel: &kernel,
         accelerator,
@@ -104,15 +114,25 @@ impl Boot<'_> {
             .find(|path| path.is_file())
             .context("there is no `ip`: run `cargo xtask setup --vm`")?;
         let mut programs = vec![
-            (std::env::current_exe().context("xtask cannot find itself")?, GUEST_INIT.to_owned()),
+            (
+                std::env::current_exe().context("xtask cannot find itself")?,
+                GUEST_INIT.to_owned(),
+            ),
             (ip, "/bin/ip".to_owned()),
             (self.program.to_owned(), in_guest.clone()),
         ];
-        programs.extend(self.daemon.map(|daemon| (daemon.to_owned(), "/bin/breakwater".to_owned())));
+        programs.extend(
+            self.daemon
+                .map(|daemon| (daemon.to_owned(), "/bin/breakwater".to_owned())),
+        );
         let mut command = vec![in_guest];
         command.extend(self.arguments.iter().cloned());
         let image = folder.join(format!("image-{}.cpio", std::process::id()));
-        let contents = image::Contents { programs, modules: self.kernel.modules.as_deref(), command };
+        let contents = image::Contents {
+            programs,
+            modules: self.kernel.modules.as_deref(),
+            command,
+        };
         image::write(&image, &contents)?;
         let size = fs::metadata(&image)?.len() >> 20;
         println!(
@@ -163,7 +183,13 @@ mod tests {
 
     #[test]
     fn only_a_hash_is_cut_off_a_program_s_name() {
-        assert_eq!(name_in_guest(Path::new("/t/debug/deps/kernel-0123456789abcdef")).unwrap(), "kernel");
-        assert_eq!(name_in_guest(Path::new("/usr/bin/busybox-static")).unwrap(), "busybox-static");
+        assert_eq!(
+            name_in_guest(Path::new("/t/debug/deps/kernel-0123456789abcdef")).unwrap(),
+            "kernel"
+        );
+        assert_eq!(
+            name_in_guest(Path::new("/usr/bin/busybox-static")).unwrap(),
+            "busybox-static"
+        );
     }
 }

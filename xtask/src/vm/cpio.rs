@@ -28,14 +28,23 @@ struct Entry<'a> {
 impl<W: Write> Archive<W> {
     /// An empty archive.
     pub(crate) fn new(out: W) -> Self {
-        Self { out, inode: 0, folders: BTreeSet::new() }
+        Self {
+            out,
+            inode: 0,
+            folders: BTreeSet::new(),
+        }
     }
 
     /// Adds an executable file; `path` may begin with a slash.
     pub(crate) fn file(&mut self, path: &str, data: &[u8]) -> io::Result<()> {
         let name = path.trim_start_matches('/');
         self.parents(name)?;
-        self.entry(&Entry { name, mode: FILE, data, device: (0, 0) })
+        self.entry(&Entry {
+            name,
+            mode: FILE,
+            data,
+            device: (0, 0),
+        })
     }
 
     /// Adds an empty folder.
@@ -43,7 +52,12 @@ impl<W: Write> Archive<W> {
         let name = path.trim_matches('/');
         self.parents(name)?;
         if self.folders.insert(name.to_owned()) {
-            self.entry(&Entry { name, mode: DIRECTORY, data: &[], device: (0, 0) })?;
+            self.entry(&Entry {
+                name,
+                mode: DIRECTORY,
+                data: &[],
+                device: (0, 0),
+            })?;
         }
         Ok(())
     }
@@ -52,12 +66,22 @@ impl<W: Write> Archive<W> {
     pub(crate) fn device(&mut self, path: &str, major: u32, minor: u32) -> io::Result<()> {
         let name = path.trim_start_matches('/');
         self.parents(name)?;
-        self.entry(&Entry { name, mode: CHARACTER_DEVICE, data: &[], device: (major, minor) })
+        self.entry(&Entry {
+            name,
+            mode: CHARACTER_DEVICE,
+            data: &[],
+            device: (major, minor),
+        })
     }
 
     /// Ends the archive.
     pub(crate) fn finish(mut self) -> io::Result<W> {
-        self.entry(&Entry { name: "TRAILER!!!", mode: 0, data: &[], device: (0, 0) })?;
+        self.entry(&Entry {
+            name: "TRAILER!!!",
+            mode: 0,
+            data: &[],
+            device: (0, 0),
+        })?;
         self.out.flush()?;
         Ok(self.out)
     }
@@ -66,7 +90,12 @@ impl<W: Write> Archive<W> {
         for (at, _) in name.match_indices('/') {
             let folder = &name[..at];
             if self.folders.insert(folder.to_owned()) {
-                self.entry(&Entry { name: folder, mode: DIRECTORY, data: &[], device: (0, 0) })?;
+                self.entry(&Entry {
+                    name: folder,
+                    mode: DIRECTORY,
+                    data: &[],
+                    device: (0, 0),
+                })?;
             }
         }
         Ok(())
@@ -74,14 +103,23 @@ impl<W: Write> Archive<W> {
 
     fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
         self.inode += 1;
-        let too_big = |_| io::Error::new(io::ErrorKind::FileTooLarge, format!("{} exceeds 4 GiB", entry.name));
+        let too_big = |_| {
+            io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("{} exceeds 4 GiB", entry.name),
+            )
+        };
         let size = u32::try_from(entry.data.len()).map_err(too_big)?;
         let name_size = u32::try_from(entry.name.len() + 1).map_err(too_big)?;
         let (major, minor) = entry.device;
         // Magic, inode, mode, uid, gid, links, mtime, size, device of the file system, device, name size, checksum.
         write!(self.out, "070701{:08X}{:08X}", self.inode, entry.mode)?;
         write!(self.out, "{:08X}{:08X}{:08X}{:08X}{size:08X}", 0, 0, 1, 0)?;
-        write!(self.out, "{:08X}{:08X}{major:08X}{minor:08X}{name_size:08X}{:08X}", 0, 0, 0)?;
+        write!(
+            self.out,
+            "{:08X}{:08X}{major:08X}{minor:08X}{name_size:08X}{:08X}",
+            0, 0, 0
+        )?;
         self.out.write_all(entry.name.as_bytes())?;
         self.out.write_all(&[0])?;
         self.pad(HEADER + entry.name.len() + 1)?;
@@ -136,13 +174,27 @@ mod tests {
         }
         assert_eq!(
             names,
-            ["proc", "usr", "usr/bin", "usr/bin/one", "usr/bin/two", "dev", "dev/console", "TRAILER!!!"]
+            [
+                "proc",
+                "usr",
+                "usr/bin",
+                "usr/bin/one",
+                "usr/bin/two",
+                "dev",
+                "dev/console",
+                "TRAILER!!!"
+            ]
         );
     }
 
     #[test]
     fn cpio_itself_reads_it() {
-        let Ok(mut cpio) = Command::new("cpio").arg("-t").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
+        let Ok(mut cpio) = Command::new("cpio")
+            .arg("-t")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+        else {
             // The layout is checked above; this second opinion needs the program.
             return;
         };

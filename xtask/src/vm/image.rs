@@ -45,18 +45,28 @@ pub(crate) fn write(path: &Path, contents: &Contents<'_>) -> Result<()> {
     }
     if let Some(folder) = contents.modules {
         for (order, module) in modules::collect(folder)?.iter().enumerate() {
-            archive.file(&format!("{MODULES_FOLDER}/{order:02}-{}.ko", module.name), &module.bytes)?;
+            archive.file(
+                &format!("{MODULES_FOLDER}/{order:02}-{}.ko", module.name),
+                &module.bytes,
+            )?;
         }
     }
     archive.file(COMMAND_FILE, contents.command.join("\0").as_bytes())?;
-    archive.finish()?.into_inner().map_err(|error| anyhow!("cannot write {}: {error}", path.display()))?.flush()?;
+    archive
+        .finish()?
+        .into_inner()
+        .map_err(|error| anyhow!("cannot write {}: {error}", path.display()))?
+        .flush()?;
     Ok(())
 }
 
 /// The libraries that a program loads, the loader among them, as absolute paths.
 fn libraries_of(program: &Path) -> Result<Vec<String>> {
-    let output =
-        Command::new("ldd").arg(program).stderr(Stdio::null()).output().context("cannot start ldd")?;
+    let output = Command::new("ldd")
+        .arg(program)
+        .stderr(Stdio::null())
+        .output()
+        .context("cannot start ldd")?;
     // It fails for a program that loads none, which needs none.
     Ok(parse_ldd(&String::from_utf8_lossy(&output.stdout)))
 }
@@ -94,7 +104,10 @@ mod tests {
         let listing = "\tlinux-vdso.so.1 (0x00007ffd)\n\
                        \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f1e)\n\
                        \t/lib64/ld-linux-x86-64.so.2 (0x00007f1f)\n";
-        assert_eq!(parse_ldd(listing), ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
+        assert_eq!(
+            parse_ldd(listing),
+            ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]
+        );
         assert!(parse_ldd("\tstatically linked\n").is_empty());
     }
 }

@@ -32,13 +32,23 @@ pub(crate) fn named(name: &str) -> Result<Kernel> {
     }
     let path = Path::new(name);
     if !path.is_file() {
-        bail!("--kernel {name}: neither one of {} nor a file", RELEASES.join(", "));
+        bail!(
+            "--kernel {name}: neither one of {} nor a file",
+            RELEASES.join(", ")
+        );
     }
     // An image beside its own lib/modules, as in an unpacked package, brings them along.
     let version = file_name(path).trim_start_matches("vmlinuz-").to_owned();
-    let modules = path.ancestors().nth(2).map(|root| root.join("lib/modules").join(&version));
+    let modules = path
+        .ancestors()
+        .nth(2)
+        .map(|root| root.join("lib/modules").join(&version));
     let modules = modules.filter(|folder| folder.is_dir());
-    Ok(Kernel { version, image: path.to_owned(), modules })
+    Ok(Kernel {
+        version,
+        image: path.to_owned(),
+        modules,
+    })
 }
 
 /// The cached kernel of a release, or else the newest that Debian has. The flag says whether it was fetched.
@@ -63,10 +73,16 @@ pub(crate) fn find_or_fetch(release: &str) -> Result<(Kernel, bool)> {
 fn cached(cache: &Path) -> Option<Kernel> {
     let boot = cache.join("boot");
     let images = fs::read_dir(boot).ok()?.flatten().map(|entry| entry.path());
-    let image = images.into_iter().find(|path| file_name(path).starts_with("vmlinuz-"))?;
+    let image = images
+        .into_iter()
+        .find(|path| file_name(path).starts_with("vmlinuz-"))?;
     let version = file_name(&image).trim_start_matches("vmlinuz-").to_owned();
     let modules = ["lib/modules", "usr/lib/modules"].map(|folder| cache.join(folder).join(&version));
-    Some(Kernel { version, image, modules: modules.into_iter().find(|folder| folder.is_dir()) })
+    Some(Kernel {
+        version,
+        image,
+        modules: modules.into_iter().find(|folder| folder.is_dir()),
+    })
 }
 
 fn newest(release: &str) -> Result<String> {
@@ -78,7 +94,8 @@ fn newest(release: &str) -> Result<String> {
     // Nothing known yet: a machine that never fetched its lists. This step alone needs root.
     apt::update()?;
     let names = apt::search(&pattern)?;
-    let name = best(release, &names).with_context(|| format!("no Debian package holds a kernel {release}"))?;
+    let name =
+        best(release, &names).with_context(|| format!("no Debian package holds a kernel {release}"))?;
     Ok(name.to_owned())
 }
 
@@ -98,12 +115,14 @@ fn best<'a>(release: &str, names: &'a [String]) -> Option<&'a str> {
 }
 
 fn numbers(text: &str) -> Vec<u64> {
-    text.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+    text.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|part| part.parse().ok())
+        .collect()
 }
 
 /// Unpacks into a neighbour first, so that an interrupted run leaves no half kernel in the cache.
 fn fetch(package: &str, cache: &Path) -> Result<()> {
-    let unfinished = cache.with_extension("unfinished");
+    let unfinished = cache.with_file_name(format!("{}-unfinished", file_name(cache)));
     let _ = fs::remove_dir_all(&unfinished);
     let _ = fs::remove_dir_all(cache);
     let root = unfinished.join("root");
@@ -121,7 +140,9 @@ fn fetch(package: &str, cache: &Path) -> Result<()> {
 }
 
 fn file_name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -147,7 +168,10 @@ mod tests {
             "6.12.111+deb12-rt-amd64",
             "6.12-cloud-amd64",
         ]);
-        assert_eq!(best("6.12", &known), Some("linux-image-6.12.107+deb12-cloud-amd64"));
+        assert_eq!(
+            best("6.12", &known),
+            Some("linux-image-6.12.107+deb12-cloud-amd64")
+        );
         assert_eq!(best("6.1", &known), None);
     }
 

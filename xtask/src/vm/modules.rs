@@ -11,7 +11,15 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// What the tests use and Debian builds as modules. What a kernel has built in or lacks is passed over.
-const WANTED: [&str; 7] = ["veth", "dummy", "8021q", "sch_ingress", "tun", "ipip", "ip6_tunnel"];
+const WANTED: [&str; 7] = [
+    "veth",
+    "dummy",
+    "8021q",
+    "sch_ingress",
+    "tun",
+    "ipip",
+    "ip6_tunnel",
+];
 /// Folders that are searched: all that network modules and what they need live in.
 const FOLDERS: [&str; 4] = ["drivers/net", "net", "lib", "crypto"];
 /// A chain of dependencies longer than this is a broken package.
@@ -46,8 +54,10 @@ fn index(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
         let path = entry?.path();
         if path.is_dir() {
             index(&path, files)?;
-        } else if let Some((stem, _)) =
-            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once(".ko"))
+        } else if let Some((stem, _)) = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.split_once(".ko"))
         {
             // The kernel takes '-' and '_' in a module's name for the same.
             files.insert(stem.replace('-', "_"), path);
@@ -64,12 +74,17 @@ fn add(name: &str, files: &BTreeMap<String, PathBuf>, modules: &mut Vec<Module>,
         bail!("module {name}: its dependencies never end");
     }
     // One that is not in the package is built into the kernel.
-    let Some(path) = files.get(name) else { return Ok(()) };
+    let Some(path) = files.get(name) else {
+        return Ok(());
+    };
     let bytes = read(path)?;
     for dependency in dependencies(&bytes) {
         add(&dependency.replace('-', "_"), files, modules, depth - 1)?;
     }
-    modules.push(Module { name: name.to_owned(), bytes });
+    modules.push(Module {
+        name: name.to_owned(),
+        bytes,
+    });
     Ok(())
 }
 
@@ -97,10 +112,16 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// The names behind `depends=` in a module's `.modinfo` section, where strings end with a zero byte.
 fn dependencies(module: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
-    let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else { return Vec::new() };
+    let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else {
+        return Vec::new();
+    };
     let value = module.get(at + KEY.len()..).unwrap_or_default();
     let value = value.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(value).split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    String::from_utf8_lossy(value)
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -109,7 +130,10 @@ mod tests {
 
     #[test]
     fn dependencies_are_read_from_modinfo() {
-        assert_eq!(dependencies(b"\x7fELF\0license=GPL\0depends=garp,mrp\0name=x\0"), ["garp", "mrp"]);
+        assert_eq!(
+            dependencies(b"\x7fELF\0license=GPL\0depends=garp,mrp\0name=x\0"),
+            ["garp", "mrp"]
+        );
         assert!(dependencies(b"\x7fELF\0depends=\0name=x\0").is_empty());
         assert!(dependencies(b"\x7fELF").is_empty());
     }

@@ -60,7 +60,12 @@ pub(crate) struct Machine<'a> {
 
 /// KVM if a guest really runs with it, else TCG. The answer is kept in `folder` until the host reboots.
 pub(crate) fn accelerator(folder: &Path) -> Result<Accelerator> {
-    if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
+    if fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_err()
+    {
         return Ok(Accelerator::Tcg);
     }
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -71,7 +76,11 @@ pub(crate) fn accelerator(folder: &Path) -> Result<Accelerator> {
             return Ok(answer);
         }
     }
-    let answer = if kvm_works(folder)? { Accelerator::Kvm } else { Accelerator::Tcg };
+    let answer = if kvm_works(folder)? {
+        Accelerator::Kvm
+    } else {
+        Accelerator::Tcg
+    };
     fs::write(&note, format!("{} {boot}", answer.name())).context("cannot keep the answer about KVM")?;
     Ok(answer)
 }
@@ -107,11 +116,26 @@ fn probe_sector() -> [u8; 512] {
 /// # Errors
 /// When the emulator does not start, the limit is reached, or the guest died without a status.
 pub(crate) fn boot(machine: &Machine<'_>, mut seen: impl FnMut(&str) + Send) -> Result<u8> {
-    let cpus = thread::available_parallelism().map_or(1, usize::from).min(MAX_CPUS);
+    let cpus = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_CPUS);
     let mut qemu = Command::new(PROGRAM);
     devices(&mut qemu)
-        .args(["-accel", machine.accelerator.name(), "-cpu", machine.accelerator.processor()])
-        .args(["-smp", &cpus.to_string(), "-m", &MEMORY_MIB.to_string(), "-serial", "stdio", "-kernel"])
+        .args([
+            "-accel",
+            machine.accelerator.name(),
+            "-cpu",
+            machine.accelerator.processor(),
+        ])
+        .args([
+            "-smp",
+            &cpus.to_string(),
+            "-m",
+            &MEMORY_MIB.to_string(),
+            "-serial",
+            "stdio",
+            "-kernel",
+        ])
         .arg(machine.kernel)
         .arg("-initrd")
         .arg(machine.image)
@@ -135,7 +159,10 @@ pub(crate) fn boot(machine: &Machine<'_>, mut seen: impl FnMut(&str) + Send) -> 
         let ended = process::wait_limited(&mut child, machine.limit);
         (ended, reader.join())
     });
-    let marked = marked.ok().context("the console's reader failed")?.context("cannot read the console")?;
+    let marked = marked
+        .ok()
+        .context("the console's reader failed")?
+        .context("cannot read the console")?;
     match ended.context("cannot wait for the emulator")? {
         Ended::TimedOut => bail!("the guest did not finish within {} s", machine.limit.as_secs()),
         Ended::Exited(status) => match outcome(status.code(), marked) {
@@ -148,7 +175,9 @@ pub(crate) fn boot(machine: &Machine<'_>, mut seen: impl FnMut(&str) + Send) -> 
 
 /// The guest's status, from QEMU's exit code or else from the console; `None` if they contradict each other.
 fn outcome(code: Option<i32>, marked: Option<u8>) -> Option<u8> {
-    let reported = code.filter(|code| code % 2 == 1).and_then(|code| u8::try_from(code / 2).ok());
+    let reported = code
+        .filter(|code| code % 2 == 1)
+        .and_then(|code| u8::try_from(code / 2).ok());
     match (reported, marked) {
         // QEMU itself fails with 1, which would read as success: only the console tells them apart.
         (Some(0), None) => None,
@@ -163,8 +192,15 @@ fn exit_code(status: u8) -> i32 {
 }
 
 fn devices(qemu: &mut Command) -> &mut Command {
-    qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-device"])
-        .arg(format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=0x04"))
+    qemu.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-device",
+    ])
+    .arg(format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=0x04"))
 }
 
 /// `no_timer_check`: an emulated timer on a busy host fails the kernel's check. `panic=-1`: a panic ends the VM.
@@ -182,7 +218,11 @@ mod tests {
         assert_eq!(outcome(Some(exit_code(0)), Some(0)), Some(0));
         assert_eq!(outcome(Some(exit_code(101)), Some(101)), Some(101));
         assert_eq!(outcome(Some(exit_code(101)), None), Some(101));
-        assert_eq!(outcome(Some(0), Some(3)), Some(3), "powered off after the line was printed");
+        assert_eq!(
+            outcome(Some(0), Some(3)),
+            Some(3),
+            "powered off after the line was printed"
+        );
         assert_eq!(outcome(Some(1), None), None, "QEMU's own failure is no success");
         assert_eq!(outcome(Some(0), None), None, "a reboot after a panic");
         assert_eq!(outcome(Some(exit_code(1)), Some(0)), None);
@@ -193,8 +233,10 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("breakwater-sector-{}", std::process::id()));
         fs::write(&folder, probe_sector()).unwrap();
         let mut qemu = Command::new(PROGRAM);
-        devices(&mut qemu).args(["-accel", "tcg", "-drive"]).arg(format!("file={},format=raw", folder.display()));
-        let ended = process::run_limited(&mut qemu, Duration::from_secs(60));
+        devices(&mut qemu)
+            .args(["-accel", "tcg", "-drive"])
+            .arg(format!("file={},format=raw", folder.display()));
+        let ended = process::run_limited(&mut qemu, Duration::from_mins(1));
         fs::remove_file(&folder).unwrap();
         match ended {
             Ok(Ended::Exited(status)) => assert_eq!(status.code(), Some(exit_code(PROBE_STATUS))),
