@@ -13,7 +13,8 @@ use serde_spanned::Spanned;
 use toml::de::DeValue;
 
 use super::{
-    AttachMode, FragmentPolicy, Protocol,
+    AttachMode, ClaimEncoding, ClaimValue, FragmentPolicy, Protocol,
+    claim::ClaimPath,
     problem::Findings,
     section::{KeyPath, section},
     value::{FromToml, Item, choice, from_text},
@@ -87,7 +88,22 @@ section! {
         auth: AuthMode,
         providers: Vec<Item<String>>,
         scopes: Vec<Item<String>>,
+        claims: Vec<Item<RawClaim>>,
+        login: RawLogin,
         timeout: Duration,
+    }
+
+    RawClaim as "route.claims" {
+        claim: ClaimPath,
+        equals: ClaimValue,
+        contains: ClaimValue,
+        one_of: Vec<Item<ClaimValue>>,
+    }
+
+    RawLogin as "route.login" {
+        url: String,
+        return_parameter: String,
+        return_origin: String,
     }
 
     RawProvider as "provider" {
@@ -97,11 +113,35 @@ section! {
         secret_env: String,
         pem_file: String,
         jwks_file: String,
+        jwks_url: String,
+        oidc_issuer: String,
         key: String,
+        fetch: RawFetch,
         issuer: String,
         audiences: Vec<Item<String>>,
+        types: Vec<Item<String>>,
         leeway: Duration,
+        require_exp: bool,
+        max_lifetime: Duration,
         sources: Vec<Item<String>>,
+        remove_token: bool,
+        claim_headers: Vec<Item<RawClaimHeader>>,
+    }
+
+    RawFetch as "provider.fetch" {
+        ca_file: String,
+        refresh: Duration,
+        refresh_min: Duration,
+        refresh_max: Duration,
+        cooldown: Duration,
+        timeout: Duration,
+        max_stale: Duration,
+    }
+
+    RawClaimHeader as "provider.claim_headers" {
+        header: String,
+        claim: ClaimPath,
+        encoding: ClaimEncoding,
     }
 
     RawOffences as "offences" {
@@ -116,6 +156,7 @@ section! {
     RawGateway as "gateway" {
         workers: u64,
         shutdown_grace: Duration,
+        revocation_file: String,
     }
 }
 
@@ -182,6 +223,10 @@ from_text! {
         ("none", AuthMode::None),
         ("optional", AuthMode::Optional),
         ("required", AuthMode::Required),
+    ]);
+    ClaimEncoding, "an encoding", |text| choice("encoding", text, &[
+        ("plain", ClaimEncoding::Plain),
+        ("base64_json", ClaimEncoding::Base64Json),
     ]);
     Algorithm, "a signature algorithm", |text| choice("algorithm", text, &ALGORITHMS);
 }

@@ -5,11 +5,18 @@
 //! reported an error.
 
 mod auth;
+mod claims;
+mod fetch;
+mod forward;
 mod gateway;
+mod key;
+mod login;
 mod offences;
 mod paths;
 mod provider;
 mod shield;
+mod sources;
+mod url;
 
 use std::{collections::HashMap, num::NonZeroU32, path::Path, time::Duration};
 
@@ -22,7 +29,7 @@ use super::{
     value::Item,
 };
 
-pub(crate) use self::{provider::least_secret_bytes, shield::is_interface_name};
+pub(crate) use self::{key::least_secret_bytes, shield::is_interface_name};
 
 /// What the checks share.
 pub(super) struct Checks<'c> {
@@ -203,15 +210,16 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
 
     let mut upstream_names = Names::new(items(&raw.upstream).iter().map(|item| item.value.name.value()));
     let mut provider_names = Names::new(items(&raw.provider).iter().map(|item| item.value.name.value()));
-    let routes = gateway::routes(
-        items(&raw.route),
-        &mut upstream_names,
-        &mut provider_names,
-        checks,
-    );
+    let mut targets = gateway::Targets {
+        upstreams: &mut upstream_names,
+        providers: &mut provider_names,
+        issuers: &provider::issuers(items(&raw.provider)),
+    };
+    let routes = gateway::routes(items(&raw.route), &mut targets, checks);
     gateway::unused(raw, &upstream_names, &provider_names, checks);
 
     let (workers, shutdown_grace) = gateway::process(raw.gateway.value(), checks);
+    let revocation_file = gateway::revocation_file(raw, checks);
     let offences = offences::offences(raw.offences.value(), checks);
     Config {
         shield,
@@ -220,7 +228,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         upstreams,
         routes,
         providers,
-        revocation_file: None,
+        revocation_file,
         offences,
         workers,
         shutdown_grace,

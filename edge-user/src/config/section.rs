@@ -85,6 +85,14 @@ impl<T> Key<T> {
         }
     }
 
+    /// The value, or its type's default if there is none.
+    pub(super) fn or_default(self) -> T
+    where
+        T: Default,
+    {
+        self.or(T::default())
+    }
+
     /// The field; its absence from the section at `section` is an error.
     pub(super) fn required(&self, section: &Place, findings: &mut Findings) -> Option<&Field<T>> {
         if let Self::Absent(name) = self {

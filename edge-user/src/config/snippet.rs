@@ -1,7 +1,8 @@
 //! The source line under a problem, made safe to print.
 //!
 //! Long lines are cut around the place, tabs become spaces, control characters are dropped, and whatever stands
-//! after a key that sounds like a secret is blanked: somebody may have put one where it does not belong.
+//! after a key that sounds like a secret, or holds a URL with a user name, is blanked: somebody may have put a secret
+//! where it does not belong.
 
 use std::ops::Range;
 
@@ -84,7 +85,7 @@ fn blank_secret(line: &str) -> String {
         .split(['{', ','])
         .filter_map(|part| part.split_once('='))
         .map(|(name, _)| name);
-    if !names.chain([name]).any(is_secret_name) {
+    if !names.chain([name]).any(is_secret_name) && !has_password(line) {
         return line.to_owned();
     }
     // The name of a variable helps; a secret written in its place must not be shown.
@@ -93,6 +94,14 @@ fn blank_secret(line: &str) -> String {
     }
     let blank = |c: char| if c.is_whitespace() { c } else { '*' };
     format!("{name}={}", value.chars().map(blank).collect::<String>())
+}
+
+/// Whether a URL of the line has a user name in it, and then perhaps a password.
+fn has_password(line: &str) -> bool {
+    line.split("://").skip(1).any(|rest| {
+        let authority = rest.split(['/', '"', '\'']).next().unwrap_or_default();
+        authority.contains('@')
+    })
 }
 
 fn is_secret_name(name: &str) -> bool {
@@ -125,6 +134,8 @@ mod tests {
             ("secret_env = \"JWT_KEY\"", "secret_env = \"JWT_KEY\""),
             ("secret_env = \"hunter2\"", "secret_env = *********"),
             ("name = \"a\"", "name = \"a\""),
+            ("jwks_url = \"https://a/b@c\"", "jwks_url = \"https://a/b@c\""),
+            ("url = \"https://u:p@a/b\"", "url = *****************"),
             ("-----BEGIN PRIVATE KEY-----", "***************************"),
         ];
         for (line, expected) in rows {

@@ -9,6 +9,7 @@ use super::*;
 mod documentation;
 mod examples;
 mod mistakes;
+mod tokens;
 
 /// A directory with key files of every kind, which the rows refer to by name.
 pub(super) fn key_dir() -> tempfile::TempDir {
@@ -96,9 +97,22 @@ name = "api"
 path = "/api"
 upstream = "app"
 auth = "required"
-providers = ["sso"]
+providers = ["sso", "login"]
 scopes = ["read", "write"]
 timeout = "1m 30s"
+login = { url = "/login?app=1", return_parameter = "next", return_origin = "https://app.example" }
+
+[[route.claims]]
+claim = "email_verified"
+equals = true
+
+[[route.claims]]
+claim = ["realm_access", "roles"]
+contains = "editor"
+
+[[route.claims]]
+claim = "https://app.example/level"
+one_of = [2, "two"]
 
 [[provider]]
 name = "sso"
@@ -108,6 +122,28 @@ issuer = "https://sso.example"
 audiences = ["api"]
 leeway = "0s"
 sources = ["cookie:session", "bearer", "header:X-Token", "query:access_token"]
+types = ["at+jwt"]
+require_exp = true
+max_lifetime = "1h"
+remove_token = true
+claim_headers = [
+    { header = "X-User", claim = "sub" },
+    { header = "x-access", claim = ["realm_access"], encoding = "base64_json" },
+]
+
+[[provider]]
+name = "login"
+algorithms = ["ES256"]
+oidc_issuer = "https://login.example/realm"
+
+[provider.fetch]
+ca_file = "public.pem"
+refresh = "2m"
+refresh_min = "1m"
+refresh_max = "3m"
+cooldown = "4s"
+timeout = "2s"
+max_stale = "1h"
 
 [offences]
 threshold = 5
@@ -120,6 +156,7 @@ exempt = ["10.0.0.0/8"]
 [gateway]
 workers = 4
 shutdown_grace = "5s"
+revocation_file = "empty.key"
 "#;
 
 #[test]
@@ -190,9 +227,27 @@ fn every_key_arrives() {
             connect_timeout: Duration::from_millis(250),
         }]
     );
+    let claim = |path: &[&str], test| ClaimRule {
+        path: path.iter().map(|name| (*name).into()).collect(),
+        test,
+    };
+    let level = vec![ClaimValue::Integer(2), ClaimValue::Text("two".into())];
     let rule = AuthRule {
-        providers: vec![0],
+        providers: vec![0, 1],
         scopes: vec!["read".into(), "write".into()],
+        claims: vec![
+            claim(&["email_verified"], ClaimTest::Equals(ClaimValue::Bool(true))),
+            claim(
+                &["realm_access", "roles"],
+                ClaimTest::Contains(ClaimValue::Text("editor".into())),
+            ),
+            claim(&["https://app.example/level"], ClaimTest::OneOf(level)),
+        ],
+        login: Some(Login {
+            url: "/login?app=1".into(),
+            return_parameter: Some("next".into()),
+            return_origin: Some("https://app.example".into()),
+        }),
     };
     let route = |name: &str, path: &str, auth, seconds| Route {
         name: name.into(),
@@ -208,9 +263,14 @@ fn every_key_arrives() {
             route("api", "/api", AuthPolicy::Required(rule), 90)
         ]
     );
+    let header = |name: &str, path: &str, encoding| ClaimHeader {
+        header: name.into(),
+        path: vec![path.into()],
+        encoding,
+    };
     assert_eq!(
-        config.providers,
-        [Provider {
+        config.providers[0],
+        Provider {
             name: "sso".into(),
             algorithms: vec![jsonwebtoken::Algorithm::RS256, jsonwebtoken::Algorithm::PS384],
             key: KeySource::PemFile(dir.path().join("public.pem")),
@@ -223,8 +283,44 @@ fn every_key_arrives() {
                 TokenSource::Header("x-token".into()),
                 TokenSource::Query("access_token".into()),
             ],
+            checks: TokenChecks {
+                require_exp: true,
+                max_lifetime: Some(Duration::from_hours(1)),
+                types: vec!["at+jwt".into()],
+            },
+            forward: TokenForwarding {
+                remove_token: true,
+                headers: vec![
+                    header("x-user", "sub", ClaimEncoding::Plain),
+                    header("x-access", "realm_access", ClaimEncoding::Base64Json),
+                ],
+            },
+        }
+    );
+    assert_eq!(
+        config.providers[1..],
+        [Provider {
+            name: "login".into(),
+            algorithms: vec![jsonwebtoken::Algorithm::ES256],
+            key: KeySource::Oidc(RemoteKeys {
+                url: "https://login.example/realm".into(),
+                ca_file: Some(dir.path().join("public.pem")),
+                refresh: Duration::from_mins(2),
+                refresh_min: Duration::from_mins(1),
+                refresh_max: Duration::from_mins(3),
+                cooldown: Duration::from_secs(4),
+                timeout: Duration::from_secs(2),
+                max_stale: Duration::from_hours(1),
+            }),
+            issuer: Some("https://login.example/realm".into()),
+            audiences: Vec::new(),
+            leeway: bounds::DEFAULT_LEEWAY,
+            sources: vec![TokenSource::Bearer],
+            checks: TokenChecks::default(),
+            forward: TokenForwarding::default(),
         }]
     );
+    assert_eq!(config.revocation_file, Some(dir.path().join("empty.key")));
     assert_eq!(
         config.offences,
         Offences {
@@ -311,6 +407,7 @@ fn no_message_repeats_a_secret() {
         "[[provider]]\nname = 'p'\nalgorithms = ['HS256']\nsecret_env = 'SHORT_SECRET'\n",
         "[[provider]]\nname = 'p'\nalgorithms = ['HS256']\nsecret_env = 'hunter2'\n",
         "provider = [{ name = 'p', algorithms = ['HS256'], secret = 'hunter2' }]\n",
+        "[[provider]]\nname = 'p'\nalgorithms = ['RS256']\njwks_url = 'https://u:hunter2@id.example/'\n",
         "key = hunter2\n",
         "password = 'hunter2\n",
     ];

@@ -31,7 +31,7 @@ fn check(rows: &[(&str, &[&str])], problems: impl Fn(&str) -> Vec<Problem>) {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-fn errors(rows: &[(&str, &[&str])]) {
+pub(super) fn errors(rows: &[(&str, &[&str])]) {
     let dir = key_dir();
     check(rows, |text| {
         match load::parse(text, "t.toml", dir.path(), &options()) {
@@ -41,7 +41,7 @@ fn errors(rows: &[(&str, &[&str])]) {
     });
 }
 
-fn warnings(rows: &[(&str, &[&str])]) {
+pub(super) fn warnings(rows: &[(&str, &[&str])]) {
     let dir = key_dir();
     check(rows, |text| {
         match load::parse(text, "t.toml", dir.path(), &options()) {
