@@ -32,6 +32,7 @@ use std::{
     time::Duration,
 };
 
+use edge_common::abi::{Outcome, Reason};
 use ipnet::IpNet;
 
 use self::quickstart::DEMO_PREFIX;
@@ -114,8 +115,8 @@ pub struct Shield {
     pub mode: AttachMode,
     /// Whether [`AttachMode::Auto`] may fall back to generic.
     pub allow_generic: bool,
-    /// Count what would be dropped, drop nothing.
-    pub observe: bool,
+    /// What is only counted, for every service.
+    pub observe: Observe,
     /// What becomes of non-first fragments to a protected address, whose ports nobody can see.
     pub fragments: FragmentPolicy,
     /// Limits of every service that does not set its own.
@@ -144,6 +145,29 @@ pub enum AttachMode {
     Native,
     /// In the stack, after the packet has its buffer: works everywhere, protects less.
     Generic,
+}
+
+/// What is counted and sampled as if it were dropped, and passes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Observe {
+    /// What is to be dropped is dropped.
+    #[default]
+    Nothing,
+    /// Nothing is dropped.
+    Everything,
+    /// Nothing is dropped for these reasons, each one that drops; at least one.
+    Rules(Vec<Reason>),
+}
+
+impl Observe {
+    /// Whether packets that `reason` drops pass.
+    pub fn observes(&self, reason: Reason) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Everything => reason.outcome() == Outcome::Drop,
+            Self::Rules(reasons) => reasons.contains(&reason),
+        }
+    }
 }
 
 /// What becomes of a packet to a protected address that carries nothing to judge it by.
@@ -195,6 +219,8 @@ pub struct Service {
     pub port: u16,
     /// Limits in force: the service's own over `[shield.limits]`.
     pub limits: Limits,
+    /// Nothing of this service's is dropped, only counted, whatever [`Shield::observe`] says.
+    pub observe: bool,
 }
 
 /// Transport protocol of a service.

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use edge_common::abi::{Outcome, Reason};
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use serde_spanned::Spanned;
@@ -17,7 +18,7 @@ use super::{
     claim::ClaimPath,
     problem::Findings,
     section::{KeyPath, section},
-    value::{FromToml, Item, choice, from_text},
+    value::{BadText, FromToml, Item, choice, from_text},
 };
 
 section! {
@@ -37,7 +38,7 @@ section! {
         interfaces: Vec<Item<String>>,
         mode: AttachMode,
         allow_generic: bool,
-        observe: bool,
+        observe: ObserveSetting,
         fragments: FragmentPolicy,
         malformed: FragmentPolicy,
         drop_martians: bool,
@@ -68,6 +69,7 @@ section! {
         protocol: Protocol,
         port: u64,
         limits: RawLimits,
+        observe: bool,
     }
 
     RawListener as "listener" {
@@ -190,6 +192,41 @@ impl FromToml for RateSetting {
     }
 }
 
+/// All or nothing, or single rules.
+#[derive(Debug, Clone)]
+pub(super) enum ObserveSetting {
+    All(bool),
+    Rules(Vec<Item<Reason>>),
+}
+
+impl FromToml for ObserveSetting {
+    const EXPECTED: &'static str = "true, false or a list of reasons such as [\"source_packets\"]";
+
+    fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Boolean(all) => Some(Self::All(*all)),
+            DeValue::Array(_) => FromToml::from_toml(value, path, findings).map(Self::Rules),
+            other => {
+                findings.push(super::value::wrong_type::<Self>(other, path.place(value.span())));
+                None
+            }
+        }
+    }
+}
+
+/// A reason for which packets are dropped.
+fn drop_reason(text: &str) -> Result<Reason, BadText> {
+    let (drops, passes): (Vec<Reason>, Vec<Reason>) = Reason::ALL
+        .iter()
+        .partition(|reason| reason.outcome() == Outcome::Drop);
+    if passes.iter().any(|reason| reason.name() == text) {
+        let message = format!("`{text}` drops nothing: there is nothing to observe");
+        return Err(BadText::new(message, "a reason for which packets are dropped"));
+    }
+    let drops: Vec<_> = drops.into_iter().map(|reason| (reason.name(), reason)).collect();
+    choice("reason", text, &drops)
+}
+
 const ALGORITHMS: [(&str, Algorithm); 12] = [
     ("HS256", Algorithm::HS256),
     ("HS384", Algorithm::HS384),
@@ -228,5 +265,6 @@ from_text! {
         ("plain", ClaimEncoding::Plain),
         ("base64_json", ClaimEncoding::Base64Json),
     ]);
+    Reason, "a reason for which packets are dropped", drop_reason;
     Algorithm, "a signature algorithm", |text| choice("algorithm", text, &ALGORITHMS);
 }

@@ -203,7 +203,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
     checks.bounded(&raw.provider, bounds::MAX_ITEMS);
 
     let shield = shield::shield(raw.shield.value(), checks);
-    let services = shield::services(items(&raw.service), shield.limits, checks);
+    let services = shield::services(items(&raw.service), &shield, checks);
     let listeners = gateway::listeners(items(&raw.listener), checks);
     let upstreams = gateway::upstreams(items(&raw.upstream), items(&raw.listener), checks);
     let providers = provider::providers(items(&raw.provider), checks);

@@ -55,7 +55,7 @@ pub(super) const WHOLE: &str = r#"
 [shield]
 interfaces = ["eth0", "eth1"]
 mode = "native"
-observe = true
+observe = ["source_packets", "martian"]
 fragments = "pass"
 allow = ["192.0.2.1", "2001:db8::/48"]
 deny = ["198.51.100.0/24"]
@@ -76,6 +76,7 @@ address = "2001:db8::53"
 protocol = "udp"
 port = 53
 limits = { source_packets = "off", source_syns = { per_second = 10, burst = 20 } }
+observe = true
 
 [[listener]]
 name = "web"
@@ -179,7 +180,7 @@ fn every_key_arrives() {
             interfaces: vec!["eth0".into(), "eth1".into()],
             mode: AttachMode::Native,
             allow_generic: false,
-            observe: true,
+            observe: Observe::Rules(vec![Reason::SourcePackets, Reason::Martian]),
             fragments: FragmentPolicy::Pass,
             malformed: FragmentPolicy::Drop,
             drop_martians: true,
@@ -196,6 +197,7 @@ fn every_key_arrives() {
         protocol: Protocol::Tcp,
         port: 443,
         limits,
+        observe: false,
     };
     let dns = Service {
         name: "dns".into(),
@@ -207,6 +209,7 @@ fn every_key_arrives() {
             network_bytes,
             ..Limits::default()
         },
+        observe: true,
     };
     assert_eq!(config.services, [web, dns]);
     assert_eq!(
@@ -346,6 +349,40 @@ fn an_empty_file_is_all_defaults() {
         (config.workers, config.shutdown_grace),
         (None, Duration::from_secs(30))
     );
+}
+
+#[test]
+fn what_is_observed_is_what_was_asked_for() {
+    let observe = |text: &str| {
+        let text = format!("[shield]\nobserve = {text}\n");
+        Config::parse(&text, "t.toml", Path::new(""))
+            .unwrap()
+            .config
+            .shield
+            .observe
+    };
+    let rows = [
+        ("false", Observe::Nothing, 0),
+        ("[]", Observe::Nothing, 0),
+        ("['banned']", Observe::Rules(vec![Reason::Banned]), 1),
+        (
+            "true",
+            Observe::Everything,
+            Reason::ALL
+                .iter()
+                .filter(|reason| reason.outcome() == Outcome::Drop)
+                .count(),
+        ),
+    ];
+    for (text, expected, observed) in rows {
+        let found = observe(text);
+        assert_eq!(found, expected, "{text}");
+        let count = Reason::ALL
+            .iter()
+            .filter(|reason| found.observes(**reason))
+            .count();
+        assert_eq!(count, observed, "{text}");
+    }
 }
 
 #[test]

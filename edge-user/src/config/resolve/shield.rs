@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use super::{Checks, items};
 use crate::config::{
-    AttachMode, FragmentPolicy, Limits, Protocol, Rate, Service, Shield, bounds,
+    AttachMode, FragmentPolicy, Limits, Observe, Protocol, Rate, Service, Shield, bounds,
     problem::Place,
-    raw::{RateSetting, RawLimits, RawRate, RawService, RawShield},
+    raw::{ObserveSetting, RateSetting, RawLimits, RawRate, RawService, RawShield},
     section::{Field, Key, Section},
     value::Item,
 };
@@ -25,7 +25,7 @@ impl Default for Shield {
             interfaces: Vec::new(),
             mode: AttachMode::default(),
             allow_generic: false,
-            observe: false,
+            observe: Observe::default(),
             fragments: FragmentPolicy::default(),
             malformed: FragmentPolicy::default(),
             drop_martians: true,
@@ -58,7 +58,7 @@ pub(super) fn shield(raw: Option<&RawShield>, checks: &mut Checks<'_>) -> Shield
         interfaces: interfaces(&raw.interfaces, checks),
         mode,
         allow_generic: raw.allow_generic.clone().or(default.allow_generic),
-        observe: raw.observe.clone().or(default.observe),
+        observe: observe(&raw.observe, checks),
         fragments: raw.fragments.clone().or(default.fragments),
         malformed: raw.malformed.clone().or(default.malformed),
         drop_martians: raw.drop_martians.clone().or(default.drop_martians),
@@ -71,6 +71,28 @@ pub(super) fn shield(raw: Option<&RawShield>, checks: &mut Checks<'_>) -> Shield
             .field()
             .and_then(|field| checks.count(field, bounds::MAX_BANS))
             .unwrap_or(default.max_bans),
+    }
+}
+
+fn observe(key: &Key<ObserveSetting>, checks: &mut Checks<'_>) -> Observe {
+    let Some(Field { value, at }) = key.field() else {
+        return Observe::default();
+    };
+    match value {
+        ObserveSetting::All(true) => Observe::Everything,
+        ObserveSetting::All(false) => Observe::Nothing,
+        ObserveSetting::Rules(list) => {
+            let places: Vec<_> = list.iter().map(|item| item.at(at)).collect();
+            let given = list.iter().zip(&places);
+            checks.unique(
+                "reason",
+                given.map(|(item, at)| (item.value, item.value.name().to_owned(), at)),
+            );
+            match list.as_slice() {
+                [] => Observe::Nothing,
+                list => Observe::Rules(list.iter().map(|item| item.value).collect()),
+            }
+        }
     }
 }
 
@@ -220,7 +242,7 @@ fn burst_in_range(per_second: u64, burst: &Field<u64>, checks: &mut Checks<'_>) 
     }
 }
 
-pub(super) fn services(raw: &[Item<RawService>], inherited: Limits, checks: &mut Checks<'_>) -> Vec<Service> {
+pub(super) fn services(raw: &[Item<RawService>], shield: &Shield, checks: &mut Checks<'_>) -> Vec<Service> {
     let names = raw.iter().filter_map(|item| item.value.name.field());
     checks.unique(
         "service name",
@@ -228,7 +250,7 @@ pub(super) fn services(raw: &[Item<RawService>], inherited: Limits, checks: &mut
     );
     checks.unique("service", raw.iter().filter_map(|item| identity(&item.value)));
     raw.iter()
-        .filter_map(|item| service(&item.value, inherited, checks))
+        .filter_map(|item| service(&item.value, shield, checks))
         .collect()
 }
 
@@ -252,7 +274,7 @@ fn identity(raw: &RawService) -> Option<(Identity, String, &Place)> {
     Some(((address, number, *port), shown, raw.at()))
 }
 
-fn service(raw: &RawService, inherited: Limits, checks: &mut Checks<'_>) -> Option<Service> {
+fn service(raw: &RawService, shield: &Shield, checks: &mut Checks<'_>) -> Option<Service> {
     let name = checks.name(&raw.name, raw.at());
     let protocol = raw
         .protocol
@@ -269,7 +291,14 @@ fn service(raw: &RawService, inherited: Limits, checks: &mut Checks<'_>) -> Opti
             "leave `address` out to protect every local address",
         );
     }
-    let limits = limits(raw.limits.value(), inherited, checks);
+    let limits = limits(raw.limits.value(), shield.limits, checks);
+    if let (Observe::Everything, Some(Field { value: false, at })) = (&shield.observe, raw.observe.field()) {
+        checks.warn(
+            at,
+            "`observe` has no effect: `shield.observe` holds for every service",
+            "set `shield.observe` to false and `observe` in the services that are to be watched",
+        );
+    }
     let port = u16::try_from(port?.get()).ok()?;
     Some(Service {
         name,
@@ -277,5 +306,6 @@ fn service(raw: &RawService, inherited: Limits, checks: &mut Checks<'_>) -> Opti
         protocol: protocol?,
         port,
         limits,
+        observe: raw.observe.clone().or_default(),
     })
 }

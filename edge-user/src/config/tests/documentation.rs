@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use edge_common::abi::{Outcome, Reason};
+
 use super::examples_dir;
 use crate::config::{MAX_FILE_BYTES, MAX_PROBLEMS, bounds, raw::SECTIONS};
 
@@ -61,6 +63,17 @@ fn number(number: u64) -> String {
         .map(|group| group.iter().rev().collect())
         .collect();
     groups.into_iter().rev().collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn it_names_every_reason_that_can_be_observed() {
+    let reference = reference();
+    let row = rows(part(&reference, "shield")).find(|(key, _)| *key == "observe");
+    let (_, row) = row.unwrap();
+    for reason in Reason::ALL {
+        let is_named = row.contains(&format!("`{}`", reason.name()));
+        assert_eq!(is_named, reason.outcome() == Outcome::Drop, "{}", reason.name());
+    }
 }
 
 #[test]

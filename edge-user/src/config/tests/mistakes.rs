@@ -99,7 +99,9 @@ fn syntax_and_shape() {
         ),
         (
             "[shield]\nobserve = 'yes'\n",
-            &["2 shield.observe: expected true or false, found a string"],
+            &[
+                "2 shield.observe: expected true, false or a list of reasons such as [\"source_packets\"], found a string",
+            ],
         ),
         (
             "[shield]\ninterfaces = 'eth0'\n",
@@ -196,6 +198,19 @@ fn shield() {
             &["2 shield.interfaces[0]: cannot be the name"],
         ),
         (
+            "[shield]\nobserve = ['source_packet', 'admitted', 'banned', 'banned', 1]\n",
+            &[
+                "2 shield.observe[0]: unknown reason `source_packet`; did you mean `source_packets`?",
+                "2 shield.observe[1]: `admitted` drops nothing",
+                "2 shield.observe[3]: reason `banned` is given twice",
+                "2 shield.observe[4]: expected a reason for which packets are dropped, found an integer",
+            ],
+        ),
+        (
+            "[[service]]\nname = 'a'\nprotocol = 'tcp'\nport = 1\nobserve = ['banned']\n",
+            &["5 service[0].observe: expected true or false, found a list"],
+        ),
+        (
             "[shield]\nmax_bans = 0\n",
             &["2 shield.max_bans: must be between 1 and"],
         ),
@@ -234,6 +249,10 @@ fn shield() {
             &["2 shield.interfaces: judges nothing"],
         ),
         ("[shield]\ninterfaces = []\n", &[]),
+        (
+            "[shield]\nobserve = true\n[[service]]\nname = 'a'\nprotocol = 'tcp'\nport = 1\nobserve = false\n",
+            &["7 service[0].observe: `shield.observe` holds for every service"],
+        ),
     ]);
 }
 
