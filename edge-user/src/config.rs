@@ -3,8 +3,8 @@
 //! The types here are what the rest of the program sees: every name resolved, every unit typed, every default
 //! filled in. How they are read from TOML, and how a mistake is reported, is in the submodules:
 //! `source -> (toml) -> section/value -> raw -> resolve -> Config`, with every problem collected on the way.
-//! Nothing here performs I/O beyond reading the configuration, looking at the files it names and looking up
-//! the environment variables it names. No message, and no `Debug` form, contains a secret.
+//! Nothing here performs I/O beyond reading the configuration and its lists, looking at the other files it names and
+//! looking up the environment variables it names. No message, and no `Debug` form, contains a secret.
 
 pub mod bounds;
 mod claim;
@@ -121,9 +121,9 @@ pub struct Shield {
     pub fragments: FragmentPolicy,
     /// Limits of every service that does not set its own.
     pub limits: Limits,
-    /// Sources that are never dropped.
+    /// Sources that are never dropped; in order, each once.
     pub allow: Vec<IpNet>,
-    /// Sources that are always dropped.
+    /// Sources that are always dropped; in order, each once.
     pub deny: Vec<IpNet>,
     /// ICMP packets of one source host to any protected address.
     pub icmp: Option<Rate>,

@@ -45,6 +45,8 @@ section! {
         icmp: RateSetting,
         allow: Vec<Item<IpNet>>,
         deny: Vec<Item<IpNet>>,
+        allow_file: String,
+        deny_file: String,
         max_bans: u64,
         limits: RawLimits,
     }

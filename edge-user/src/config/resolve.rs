@@ -10,6 +10,7 @@ mod fetch;
 mod forward;
 mod gateway;
 mod key;
+mod lists;
 mod login;
 mod offences;
 mod paths;

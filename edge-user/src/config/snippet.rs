@@ -66,6 +66,12 @@ impl Snippet {
         }
     }
 
+    /// The same with nothing to read: somebody may have named the wrong file, and that may be a secret one.
+    pub(super) fn blanked(mut self) -> Self {
+        self.text = self.text.chars().map(blank).collect();
+        self
+    }
+
     /// The mark, at least one character wide.
     pub(super) fn carets(&self) -> String {
         "^".repeat(self.width.max(1))
@@ -92,8 +98,11 @@ fn blank_secret(line: &str) -> String {
     if name.trim().ends_with("_env") && is_variable_name(value.trim().trim_matches(['"', '\''])) {
         return line.to_owned();
     }
-    let blank = |c: char| if c.is_whitespace() { c } else { '*' };
     format!("{name}={}", value.chars().map(blank).collect::<String>())
+}
+
+fn blank(c: char) -> char {
+    if c.is_whitespace() { c } else { '*' }
 }
 
 /// Whether a URL of the line has a user name in it, and then perhaps a password.

@@ -8,13 +8,15 @@ use super::*;
 
 mod documentation;
 mod examples;
+mod lists;
 mod mistakes;
 mod tokens;
 
 /// A directory with key files of every kind, which the rows refer to by name.
 pub(super) fn key_dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let files: [(&str, &[u8], u32); 8] = [
+    let files: [(&str, &[u8], u32); 9] = [
+        ("allow.list", b"192.0.2.128/25\n", 0o644),
         ("good.key", &[b'k'; 64], 0o600),
         ("newline.key", b"0123456789abcdef0123456789abcde\n", 0o600),
         ("short.key", b"too short\n", 0o600),
@@ -59,6 +61,8 @@ observe = ["source_packets", "martian"]
 fragments = "pass"
 allow = ["192.0.2.1", "2001:db8::/48"]
 deny = ["198.51.100.0/24"]
+allow_file = "allow.list"
+deny_file = "empty.key"
 max_bans = 1000
 
 [shield.limits]
@@ -186,7 +190,7 @@ fn every_key_arrives() {
             drop_martians: true,
             icmp: None,
             limits,
-            allow: vec![net("192.0.2.1/32"), net("2001:db8::/48")],
+            allow: vec![net("192.0.2.1/32"), net("192.0.2.128/25"), net("2001:db8::/48")],
             deny: vec![net("198.51.100.0/24")],
             max_bans: NonZeroU32::new(1000).unwrap(),
         }

@@ -228,12 +228,12 @@ from_text! {
 /// IPv4-mapped IPv6 networks, since the kernel's tables keep IPv4 in that form and would match real IPv4 hosts.
 pub(super) fn network(text: &str) -> Result<IpNet, BadText> {
     let help = "as in \"192.0.2.0/24\", \"2001:db8::/48\" or a single address";
-    let net = match text.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address),
-        Err(_) => text
-            .parse::<IpNet>()
-            .map_err(|_| BadText::new(format!("`{text}` is not a network in CIDR form"), help))?,
+    let net = if text.contains('/') {
+        text.parse().ok()
+    } else {
+        text.parse::<IpAddr>().ok().map(IpNet::from)
     };
+    let net = net.ok_or_else(|| BadText::new(format!("`{text}` is not a network in CIDR form"), help))?;
     if net.trunc() != net {
         let (network, host) = (net.trunc(), IpNet::from(net.addr()));
         return Err(BadText::new(

@@ -1,10 +1,10 @@
 //! `[shield]` and `[[service]]`: what the kernel is to judge and by which limits.
 
-use std::{collections::HashSet, num::NonZeroU32};
+use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
-use super::{Checks, items};
+use super::{Checks, items, lists};
 use crate::config::{
     AttachMode, FragmentPolicy, Limits, Observe, Protocol, Rate, Service, Shield, bounds,
     problem::Place,
@@ -51,9 +51,7 @@ pub(super) fn shield(raw: Option<&RawShield>, checks: &mut Checks<'_>) -> Shield
             "remove one of the two",
         );
     }
-    checks.bounded(&raw.allow, checks.options.max_list);
-    checks.bounded(&raw.deny, checks.options.max_list);
-    contradictions(raw, checks);
+    let (allow, deny) = lists::lists(raw, checks);
     Shield {
         interfaces: interfaces(&raw.interfaces, checks),
         mode,
@@ -64,8 +62,8 @@ pub(super) fn shield(raw: Option<&RawShield>, checks: &mut Checks<'_>) -> Shield
         drop_martians: raw.drop_martians.clone().or(default.drop_martians),
         icmp: limit(&raw.icmp, default.icmp, checks),
         limits: limits(raw.limits.value(), default.limits, checks),
-        allow: networks(&raw.allow),
-        deny: networks(&raw.deny),
+        allow,
+        deny,
         max_bans: raw
             .max_bans
             .field()
@@ -98,21 +96,6 @@ fn observe(key: &Key<ObserveSetting>, checks: &mut Checks<'_>) -> Observe {
 
 pub(super) fn networks(key: &Key<Vec<Item<IpNet>>>) -> Vec<IpNet> {
     items(key).iter().map(|item| item.value).collect()
-}
-
-fn contradictions(raw: &RawShield, checks: &mut Checks<'_>) {
-    let (Some(allow), Some(deny)) = (raw.allow.value(), raw.deny.field()) else {
-        return;
-    };
-    let allowed: HashSet<_> = allow.iter().map(|item| item.value).collect();
-    for item in deny.value.iter().filter(|item| allowed.contains(&item.value)) {
-        let message = format!("`{}` is both allowed and denied", item.value);
-        checks.error_help(
-            &item.at(&deny.at),
-            message,
-            "remove it from `shield.allow` or from `shield.deny`",
-        );
-    }
 }
 
 fn interfaces(key: &Key<Vec<Item<String>>>, checks: &mut Checks<'_>) -> Vec<String> {

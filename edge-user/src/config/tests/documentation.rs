@@ -85,6 +85,11 @@ fn its_defaults_and_bounds_are_those_in_force() {
         ("shield", "deny", number(bounds::MAX_LIST as u64)),
         (
             "shield",
+            "allow_file",
+            format!("At most {} MiB", MAX_FILE_BYTES >> 20),
+        ),
+        (
+            "shield",
             "interfaces",
             format!("1 to {} bytes", bounds::MAX_INTERFACE_BYTES),
         ),

@@ -12,6 +12,8 @@ fn with_keys(text: &str, dir: &std::path::Path) -> String {
         ("sso.pem", "-----BEGIN PUBLIC KEY-----\n".to_owned()),
         ("partner-ca.pem", "-----BEGIN CERTIFICATE-----\n".to_owned()),
         ("revoked", String::new()),
+        ("allow.list", String::new()),
+        ("deny.list", "# from somewhere\n192.0.2.0/24\n".to_owned()),
     ] {
         let path = dir.join(name);
         fs::write(&path, content).unwrap();

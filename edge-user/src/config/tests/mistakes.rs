@@ -198,6 +198,17 @@ fn shield() {
             &["2 shield.interfaces[0]: cannot be the name"],
         ),
         (
+            "[shield]\nallow_file = 'none.list'\ndeny_file = 'directory.key'\n",
+            &[
+                "2 shield.allow_file: No such file",
+                "3 shield.deny_file: is not a regular file",
+            ],
+        ),
+        (
+            "[shield]\nallow_file = 'written.pem'\n",
+            &["2 shield.allow_file: can be written by everybody"],
+        ),
+        (
             "[shield]\nobserve = ['source_packet', 'admitted', 'banned', 'banned', 1]\n",
             &[
                 "2 shield.observe[0]: unknown reason `source_packet`; did you mean `source_packets`?",
