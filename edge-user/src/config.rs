@@ -133,6 +133,19 @@ pub struct Shield {
     pub drop_martians: bool,
     /// Most bans kept at once; preallocated.
     pub max_bans: NonZeroU32,
+    /// Bans for sources that stay over their limits; none if absent.
+    pub escalation: Option<Escalation>,
+}
+
+/// `[shield.escalation]`: when dropping what is over a limit becomes dropping everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Escalation {
+    /// How long a source has to be over its limit.
+    pub after: Duration,
+    /// How long it is banned the first time.
+    pub ban: Duration,
+    /// The longest that repeats can make it; at least `ban`.
+    pub max_ban: Duration,
 }
 
 /// How the XDP program is attached.
@@ -280,6 +293,10 @@ pub struct Offences {
     pub max_ban: Duration,
     /// Tell, ban nobody.
     pub observe: bool,
-    /// Peers that are never banned (trusted proxies, monitors), beside every local address.
+    /// Peers that are never banned: trusted proxies, monitors.
     pub exempt: Vec<IpNet>,
+    /// Addresses of this machine are never banned either.
+    pub exempt_local: bool,
+    /// Bans a minute beyond which an alert is raised instead: who can provoke bans must not ban the world.
+    pub max_bans_per_minute: NonZeroU32,
 }

@@ -49,6 +49,13 @@ section! {
         deny_file: String,
         max_bans: u64,
         limits: RawLimits,
+        escalation: RawEscalation,
+    }
+
+    RawEscalation as "shield.escalation" {
+        after: Duration,
+        ban: Duration,
+        max_ban: Duration,
     }
 
     RawLimits as "shield.limits" {
@@ -155,6 +162,8 @@ section! {
         max_ban: Duration,
         observe: bool,
         exempt: Vec<Item<IpNet>>,
+        exempt_local: bool,
+        max_bans_per_minute: u64,
     }
 
     RawGateway as "gateway" {

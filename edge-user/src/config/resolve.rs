@@ -5,6 +5,7 @@
 //! reported an error.
 
 mod auth;
+mod bans;
 mod claims;
 mod fetch;
 mod forward;
@@ -27,7 +28,7 @@ use super::{
     raw::RawConfig,
     section::{Field, Key},
     suggest,
-    value::Item,
+    value::{Item, shown},
 };
 
 pub(crate) use self::{key::least_secret_bytes, shield::is_interface_name};
@@ -62,14 +63,7 @@ impl Checks<'_> {
         if value.is_zero() {
             self.error(at, format!("{} must be longer than zero", at.subject()));
         } else if *value > longest {
-            self.error(
-                at,
-                format!(
-                    "{} must be at most {}",
-                    at.subject(),
-                    humantime::format_duration(longest)
-                ),
-            );
+            self.error(at, format!("{} must be at most {}", at.subject(), shown(longest)));
         }
         *value
     }
@@ -205,6 +199,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
 
     let shield = shield::shield(raw.shield.value(), checks);
     let services = shield::services(items(&raw.service), &shield, checks);
+    shield::never_escalating(raw.shield.value(), &shield, &services, checks);
     let listeners = gateway::listeners(items(&raw.listener), checks);
     let upstreams = gateway::upstreams(items(&raw.upstream), items(&raw.listener), checks);
     let providers = provider::providers(items(&raw.provider), checks);

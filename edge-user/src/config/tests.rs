@@ -64,6 +64,7 @@ deny = ["198.51.100.0/24"]
 allow_file = "allow.list"
 deny_file = "empty.key"
 max_bans = 1000
+escalation = { after = "5s", ban = "30s", max_ban = "10m" }
 
 [shield.limits]
 source_packets = { per_second = 1000, burst = 2000 }
@@ -157,6 +158,8 @@ ban = "2m"
 max_ban = "1h"
 observe = true
 exempt = ["10.0.0.0/8"]
+exempt_local = false
+max_bans_per_minute = 60
 
 [gateway]
 workers = 4
@@ -193,6 +196,11 @@ fn every_key_arrives() {
             allow: vec![net("192.0.2.1/32"), net("192.0.2.128/25"), net("2001:db8::/48")],
             deny: vec![net("198.51.100.0/24")],
             max_bans: NonZeroU32::new(1000).unwrap(),
+            escalation: Some(Escalation {
+                after: Duration::from_secs(5),
+                ban: Duration::from_secs(30),
+                max_ban: Duration::from_mins(10),
+            }),
         }
     );
     let web = Service {
@@ -337,6 +345,8 @@ fn every_key_arrives() {
             max_ban: Duration::from_hours(1),
             observe: true,
             exempt: vec![net("10.0.0.0/8")],
+            exempt_local: false,
+            max_bans_per_minute: NonZeroU32::new(60).unwrap(),
         }
     );
     assert_eq!(config.workers, NonZeroU32::new(4));
@@ -353,6 +363,21 @@ fn an_empty_file_is_all_defaults() {
         (config.workers, config.shutdown_grace),
         (None, Duration::from_secs(30))
     );
+}
+
+#[test]
+fn escalation_is_off_until_its_table_stands_there() {
+    let escalation = |text: &str| {
+        let loaded = Config::parse(text, "t.toml", Path::new("")).unwrap();
+        loaded.config.shield.escalation
+    };
+    assert_eq!(escalation("[shield]\n"), None);
+    let defaults = Escalation {
+        after: Duration::from_secs(10),
+        ban: Duration::from_mins(1),
+        max_ban: Duration::from_hours(1),
+    };
+    assert_eq!(escalation("[shield.escalation]\n"), Some(defaults));
 }
 
 #[test]

@@ -222,6 +222,17 @@ from_text! {
     IpNet, "a network such as \"192.0.2.0/24\"", network;
 }
 
+/// A duration as it can be written: whole days as such, since nobody reckons in months of 30.44 days.
+pub(super) fn shown(duration: Duration) -> String {
+    const DAY: u64 = 24 * 3600;
+    match duration.as_secs() {
+        seconds if duration.subsec_nanos() == 0 && seconds > DAY && seconds % DAY == 0 => {
+            format!("{}days", seconds / DAY)
+        }
+        _ => humantime::format_duration(duration).to_string(),
+    }
+}
+
 /// A network in CIDR form, or a single address.
 ///
 /// Bits beyond the prefix are refused: `10.0.0.1/8` is as likely to mean one host as sixteen million. So are

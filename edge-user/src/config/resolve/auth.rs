@@ -118,15 +118,15 @@ fn told_apart(providers: &[usize], at: &Place, issuers: &[Issuer<'_>], checks: &
     let Some(last) = issuers.next_back() else { return };
     for earlier in issuers {
         for algorithm in &earlier.algorithms {
-            known.entry((earlier.issuer, *algorithm)).or_insert(earlier.name);
+            known.entry((earlier.iss, *algorithm)).or_insert(earlier.name);
         }
     }
     let clash = last
         .algorithms
         .iter()
-        .find_map(|algorithm| Some((algorithm, known.get(&(last.issuer, *algorithm))?)));
+        .find_map(|algorithm| Some((algorithm, known.get(&(last.iss, *algorithm))?)));
     if let Some((algorithm, earlier)) = clash {
-        let issuer = match last.issuer {
+        let issuer = match last.iss {
             Some(_) => "the same issuer",
             None => "no issuer",
         };

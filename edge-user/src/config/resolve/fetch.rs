@@ -9,6 +9,7 @@ use crate::config::{
     raw::RawFetch,
     section::{Field, Key, Section},
     trusted::{Exposure, Fault},
+    value::shown,
 };
 
 /// The settings for the URL in `url`.
@@ -52,8 +53,8 @@ fn ascending(shorter: Time<'_>, longer: Time<'_>, section: &Place, checks: &mut 
         given.map_or(section, |field| &field.at),
         format!(
             "`{shorter}` ({}) is longer than `{longer}` ({})",
-            humantime::format_duration(least),
-            humantime::format_duration(most)
+            shown(least),
+            shown(most)
         ),
         "refresh_min <= refresh <= refresh_max <= max_stale",
     );

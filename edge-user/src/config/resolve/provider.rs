@@ -25,7 +25,7 @@ pub(super) fn providers(raw: &[Item<RawProvider>], checks: &mut Checks<'_>) -> V
 /// By what a token can be told to be a provider's.
 pub(super) struct Issuer<'r> {
     pub(super) name: &'r str,
-    pub(super) issuer: Option<&'r str>,
+    pub(super) iss: Option<&'r str>,
     pub(super) algorithms: Vec<Algorithm>,
 }
 
@@ -34,7 +34,7 @@ pub(super) fn issuers(raw: &[Item<RawProvider>]) -> Vec<Issuer<'_>> {
     raw.iter()
         .map(|Item { value: raw, .. }| Issuer {
             name: raw.name.value().map_or("", String::as_str),
-            issuer: issuer(raw),
+            iss: issuer(raw),
             algorithms: items(&raw.algorithms).iter().map(|item| item.value).collect(),
         })
         .collect()

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
-use super::{Checks, items, lists};
+use super::{Checks, bans, items, lists};
 use crate::config::{
     AttachMode, FragmentPolicy, Limits, Observe, Protocol, Rate, Service, Shield, bounds,
     problem::Place,
@@ -34,6 +34,7 @@ impl Default for Shield {
             allow: Vec::new(),
             deny: Vec::new(),
             max_bans: DEFAULT_MAX_BANS,
+            escalation: None,
         }
     }
 }
@@ -69,6 +70,7 @@ pub(super) fn shield(raw: Option<&RawShield>, checks: &mut Checks<'_>) -> Shield
             .field()
             .and_then(|field| checks.count(field, bounds::MAX_BANS))
             .unwrap_or(default.max_bans),
+        escalation: bans::escalation(raw.escalation.value(), checks),
     }
 }
 
@@ -235,6 +237,29 @@ pub(super) fn services(raw: &[Item<RawService>], shield: &Shield, checks: &mut C
     raw.iter()
         .filter_map(|item| service(&item.value, shield, checks))
         .collect()
+}
+
+/// Warns of an escalation that nothing can lead to.
+pub(super) fn never_escalating(
+    raw: Option<&RawShield>,
+    shield: &Shield,
+    services: &[Service],
+    checks: &mut Checks<'_>,
+) {
+    let Some(Field { at, .. }) = raw.and_then(|raw| raw.escalation.field()) else {
+        return;
+    };
+    let limits = services
+        .iter()
+        .map(|service| service.limits)
+        .chain([shield.limits]);
+    if shield.icmp.is_none() && limits.into_iter().all(|limits| limits == Limits::default()) {
+        checks.warn(
+            at,
+            "nobody can be over a limit: none is set",
+            "set one in `[shield.limits]`, or remove `[shield.escalation]`",
+        );
+    }
 }
 
 type Identity = (Option<std::net::IpAddr>, u8, u64);

@@ -197,6 +197,45 @@ fn its_defaults_and_bounds_are_those_in_force() {
             "max_ban",
             format!("{} days", bounds::LONGEST_BAN.as_secs() / 86400),
         ),
+        (
+            "offences",
+            "max_bans_per_minute",
+            format!("`{}`", bounds::DEFAULT_MAX_BANS_PER_MINUTE),
+        ),
+        (
+            "offences",
+            "max_bans_per_minute",
+            number(bounds::MAX_BANS_PER_MINUTE.into()),
+        ),
+        (
+            "shield.escalation",
+            "after",
+            duration(bounds::DEFAULT_ESCALATION_AFTER),
+        ),
+        (
+            "shield.escalation",
+            "after",
+            format!(
+                "{} second to {} hour",
+                bounds::MIN_ESCALATION_AFTER.as_secs(),
+                bounds::MAX_ESCALATION_AFTER.as_secs() / 3600
+            ),
+        ),
+        (
+            "shield.escalation",
+            "ban",
+            duration(bounds::DEFAULT_ESCALATION_BAN),
+        ),
+        (
+            "shield.escalation",
+            "max_ban",
+            duration(bounds::DEFAULT_ESCALATION_MAX_BAN),
+        ),
+        (
+            "shield.escalation",
+            "max_ban",
+            format!("{} days", bounds::LONGEST_BAN.as_secs() / 86400),
+        ),
         ("gateway", "workers", format!("1 to {}", bounds::MAX_WORKERS)),
         (
             "gateway",

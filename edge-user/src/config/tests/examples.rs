@@ -90,6 +90,8 @@ fn the_quick_start_takes_what_the_process_has() {
         (config.offences.threshold.get(), config.offences.ban.as_secs()),
         (20, 60)
     );
+    // All its clients are local; one that attacks is to be banned.
+    assert!(!config.offences.exempt_local);
 }
 
 /// Every key of every section stands in the annotated example, given or as a default.

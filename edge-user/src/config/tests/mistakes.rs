@@ -686,9 +686,69 @@ fn offences() {
             "[offences]\nmax_ban = '2years'\n",
             &["2 offences.max_ban: must be at most"],
         ),
+        // Nothing is compared with what is no duration.
+        (
+            "[offences]\nmax_ban = 'long'\nban = '2d'\n",
+            &["2 offences.max_ban: `long` is not a duration"],
+        ),
+        (
+            "[offences]\nmax_bans_per_minute = 0\nexempt_local = 'no'\n",
+            &[
+                "2 offences.max_bans_per_minute: must be between 1 and 1000000",
+                "3 offences.exempt_local: expected true or false",
+            ],
+        ),
         (
             "[offences]\nexempt = ['10.0.0.0/8', '10.0.0.1/8']\n",
             &["2 offences.exempt[1]: bits set beyond its prefix"],
+        ),
+    ]);
+}
+
+#[test]
+fn escalation() {
+    errors(&[
+        (
+            "[shield.escalation]\nafter = '0s'\n",
+            &["2 shield.escalation.after: must be longer than zero"],
+        ),
+        (
+            "[shield.escalation]\nafter = '500ms'\n",
+            &["2 shield.escalation.after: must be at least 1s"],
+        ),
+        (
+            "[shield.escalation]\nafter = '2h'\n",
+            &["2 shield.escalation.after: must be at most 1h"],
+        ),
+        (
+            "[shield.escalation]\nban = '2h'\n",
+            &["2 shield.escalation.ban: the first ban (2h) is longer than the longest one (1h)"],
+        ),
+        (
+            "[shield.escalation]\nmax_ban = '2years'\n",
+            &["2 shield.escalation.max_ban: must be at most 365days"],
+        ),
+        (
+            "[shield]\nescalation = true\n",
+            &["2 shield.escalation: expected a table, found a boolean"],
+        ),
+        (
+            "[shield.escalation]\nbans = '2h'\n",
+            &["2 shield.escalation.bans: did you mean `ban`?"],
+        ),
+    ]);
+    let limited = "[shield.limits]\nsource_syns = { per_second = 10, burst = 20 }\n";
+    let service = "[[service]]\nname = 'a'\nprotocol = 'tcp'\nport = 1\nlimits.source_syns = { per_second = 10, burst = 20 }\n";
+    warnings(&[
+        (
+            "[shield.escalation]\n",
+            &["1 shield.escalation: nobody can be over a limit: none is set"],
+        ),
+        (&format!("[shield.escalation]\n{limited}"), &[]),
+        (&format!("[shield.escalation]\n{service}"), &[]),
+        (
+            "[shield]\nicmp = { per_second = 10, burst = 20 }\n[shield.escalation]\n",
+            &[],
         ),
     ]);
 }
