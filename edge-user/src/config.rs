@@ -12,6 +12,7 @@ mod error;
 mod identity;
 pub mod keyfile;
 mod load;
+mod places;
 mod problem;
 mod quickstart;
 mod raw;
@@ -44,6 +45,7 @@ pub use self::{
         Provider, RemoteKeys, TokenChecks, TokenForwarding, TokenSource,
     },
     load::LoadOptions,
+    places::{Places, Subject},
     problem::{MAX_PROBLEMS, Problem, Severity},
     quickstart::{QUICKSTART, QUICKSTART_ISSUER, QUICKSTART_ORIGIN, Quickstart},
     source::MAX_FILE_BYTES,
@@ -81,6 +83,8 @@ pub struct Loaded {
     pub config: Config,
     /// What somebody should look at, in the file's order.
     pub warnings: Vec<Problem>,
+    /// Where things stand in it, for what shows later.
+    pub places: Places,
 }
 
 impl Config {

@@ -181,7 +181,7 @@ impl Finding {
         self.place.span.start
     }
 
-    fn locate(self, file: &str, source: &Source<'_>) -> Problem {
+    pub(super) fn locate(self, file: &str, source: &Source<'_>) -> Problem {
         let (file, position, snippet) = match self.elsewhere {
             Some(elsewhere) => (elsewhere.file, elsewhere.position, elsewhere.snippet),
             None => (
@@ -213,7 +213,7 @@ impl Finding {
 }
 
 /// Names and paths come from the file: nothing in them may move a terminal's cursor or start a log line.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     if !text.chars().any(char::is_control) {
         return text.to_owned();
     }

@@ -185,7 +185,7 @@ impl<'r> Names<'r> {
     }
 }
 
-fn items<T>(key: &Key<Vec<Item<T>>>) -> &[Item<T>] {
+pub(super) fn items<T>(key: &Key<Vec<Item<T>>>) -> &[Item<T>] {
     key.value().map_or(&[], Vec::as_slice)
 }
 

@@ -172,6 +172,9 @@ pub(super) trait Section: Sized {
 
     /// Where the table stands.
     fn at(&self) -> &Place;
+
+    /// The keys that have a value, and where it stands.
+    fn given(&self) -> impl Iterator<Item = (&'static str, &Place)>;
 }
 
 impl<T: Section> FromToml for T {
@@ -216,6 +219,11 @@ macro_rules! section {
 
             fn at(&self) -> &$crate::config::problem::Place {
                 &self.place
+            }
+
+            fn given(&self) -> impl Iterator<Item = (&'static str, &$crate::config::problem::Place)> {
+                let keys = [$((stringify!($key), self.$key.field().map(|field| &field.at))),+];
+                keys.into_iter().filter_map(|(key, at)| Some((key, at?)))
             }
         }
     )+

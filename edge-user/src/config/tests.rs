@@ -171,7 +171,7 @@ revocation_file = "empty.key"
 #[expect(clippy::too_many_lines, reason = "one assertion for each key of the file")]
 fn every_key_arrives() {
     let dir = key_dir();
-    let Loaded { config, warnings } = load::parse(WHOLE, "whole.toml", dir.path(), &options()).unwrap();
+    let Loaded { config, warnings, .. } = load::parse(WHOLE, "whole.toml", dir.path(), &options()).unwrap();
     assert_eq!(warnings, []);
     let rate = |per_second, burst| Some(Rate { per_second, burst });
     let network_bytes = rate(1_000_000, 2_000_000);
@@ -355,7 +355,7 @@ fn every_key_arrives() {
 
 #[test]
 fn an_empty_file_is_all_defaults() {
-    let Loaded { config, warnings } = Config::parse("", "empty.toml", Path::new("")).unwrap();
+    let Loaded { config, warnings, .. } = Config::parse("", "empty.toml", Path::new("")).unwrap();
     assert_eq!(warnings, []);
     assert_eq!(config.shield, Shield::default());
     assert_eq!(config.offences, Offences::default());
@@ -537,13 +537,47 @@ fn paths_are_relative_to_the_file() {
         "[[provider]]\nname = 'p'\nalgorithms = ['HS512']\nsecret_file = 'good.key'\n",
     )
     .unwrap();
-    let Loaded { config, warnings } = Config::load(&path).unwrap();
+    let Loaded { config, warnings, .. } = Config::load(&path).unwrap();
     assert_eq!(
         config.providers[0].key,
         KeySource::SecretFile(dir.path().join("good.key"))
     );
     assert_eq!(warnings[0].file, path.display().to_string());
     assert_eq!((warnings.len(), warnings[0].severity), (1, Severity::Warning));
+}
+
+#[test]
+fn what_shows_later_is_told_like_the_rest() {
+    let text =
+        "[gateway]\n\n[[provider]]\nname = 'p'\nalgorithms = ['RS256']\njwks_url = 'https://id.example/'\n";
+    let Loaded { places, .. } = Config::parse(text, "edge.toml", Path::new("")).unwrap();
+    let rows = [
+        (
+            Subject::Provider(0),
+            &["pem_file", "jwks_url"][..],
+            (6, 12, "provider[0].jwks_url"),
+        ),
+        (Subject::Provider(0), &["leeway"], (3, 1, "provider[0]")),
+        (Subject::Gateway, &[], (1, 1, "gateway")),
+        (Subject::Provider(1), &["name"], (1, 1, "")),
+        (Subject::Route(0), &["name"], (1, 1, "")),
+    ];
+    for (subject, keys, expected) in rows {
+        let problem = places.problem(subject, keys, "bad\nnews");
+        assert_eq!(
+            (problem.line, problem.column, problem.key.as_str()),
+            expected,
+            "{subject:?}"
+        );
+        assert_eq!(
+            (problem.file.as_str(), problem.message.as_str()),
+            ("edge.toml", "bad\\nnews")
+        );
+    }
+    let shown = places
+        .problem(Subject::Provider(0), &["jwks_url"], "bad news")
+        .to_string();
+    assert!(shown.contains("6 | jwks_url = 'https://id.example/'"), "{shown}");
 }
 
 /// Cuts, doubles and swaps pieces of a good configuration: mistakes as people make them.
