@@ -178,6 +178,7 @@ fn prepare(tables: &mut ShieldTables, lock: &Lock) -> Result<()> {
             network_packets: Some(Rate { per_second, burst }),
             ..Limits::default()
         },
+        observe: false,
     };
     let services = [
         // Refuses nearly all of the repeats.

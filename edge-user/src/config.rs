@@ -3,13 +3,16 @@
 //! The types here are what the rest of the program sees: every name resolved, every unit typed, every default
 //! filled in. How they are read from TOML, and how a mistake is reported, is in the submodules:
 //! `source -> (toml) -> section/value -> raw -> resolve -> Config`, with every problem collected on the way.
-//! Nothing here performs I/O beyond reading the configuration, looking at the files it names and looking up
-//! the environment variables it names. No message, and no `Debug` form, contains a secret.
+//! Nothing here performs I/O beyond reading the configuration and its lists, looking at the other files it names and
+//! looking up the environment variables it names. No message, and no `Debug` form, contains a secret.
 
 pub mod bounds;
+mod claim;
 mod error;
+mod identity;
 pub mod keyfile;
 mod load;
+mod places;
 mod problem;
 mod quickstart;
 mod raw;
@@ -20,23 +23,29 @@ mod source;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod trusted;
 mod value;
 
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use edge_common::abi::{Outcome, Reason};
 use ipnet::IpNet;
 
 use self::quickstart::DEMO_PREFIX;
 pub(crate) use self::resolve::{is_interface_name, least_secret_bytes};
 pub use self::{
     error::{ConfigError, Report},
+    identity::{
+        AuthPolicy, AuthRule, ClaimEncoding, ClaimHeader, ClaimRule, ClaimTest, ClaimValue, KeySource, Login,
+        Provider, RemoteKeys, TokenChecks, TokenForwarding, TokenSource,
+    },
     load::LoadOptions,
+    places::{Places, Subject},
     problem::{MAX_PROBLEMS, Problem, Severity},
     quickstart::{QUICKSTART, QUICKSTART_ISSUER, QUICKSTART_ORIGIN, Quickstart},
     source::MAX_FILE_BYTES,
@@ -74,6 +83,8 @@ pub struct Loaded {
     pub config: Config,
     /// What somebody should look at, in the file's order.
     pub warnings: Vec<Problem>,
+    /// Where things stand in it, for what shows later.
+    pub places: Places,
 }
 
 impl Config {
@@ -108,15 +119,15 @@ pub struct Shield {
     pub mode: AttachMode,
     /// Whether [`AttachMode::Auto`] may fall back to generic.
     pub allow_generic: bool,
-    /// Count what would be dropped, drop nothing.
-    pub observe: bool,
+    /// What is only counted, for every service.
+    pub observe: Observe,
     /// What becomes of non-first fragments to a protected address, whose ports nobody can see.
     pub fragments: FragmentPolicy,
     /// Limits of every service that does not set its own.
     pub limits: Limits,
-    /// Sources that are never dropped.
+    /// Sources that are never dropped; in order, each once.
     pub allow: Vec<IpNet>,
-    /// Sources that are always dropped.
+    /// Sources that are always dropped; in order, each once.
     pub deny: Vec<IpNet>,
     /// ICMP packets of one source host to any protected address.
     pub icmp: Option<Rate>,
@@ -126,6 +137,19 @@ pub struct Shield {
     pub drop_martians: bool,
     /// Most bans kept at once; preallocated.
     pub max_bans: NonZeroU32,
+    /// Bans for sources that stay over their limits; none if absent.
+    pub escalation: Option<Escalation>,
+}
+
+/// `[shield.escalation]`: when dropping what is over a limit becomes dropping everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Escalation {
+    /// How long a source has to be over its limit.
+    pub after: Duration,
+    /// How long it is banned the first time.
+    pub ban: Duration,
+    /// The longest that repeats can make it; at least `ban`.
+    pub max_ban: Duration,
 }
 
 /// How the XDP program is attached.
@@ -138,6 +162,29 @@ pub enum AttachMode {
     Native,
     /// In the stack, after the packet has its buffer: works everywhere, protects less.
     Generic,
+}
+
+/// What is counted and sampled as if it were dropped, and passes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Observe {
+    /// What is to be dropped is dropped.
+    #[default]
+    Nothing,
+    /// Nothing is dropped.
+    Everything,
+    /// Nothing is dropped for these reasons, each one that drops; at least one.
+    Rules(Vec<Reason>),
+}
+
+impl Observe {
+    /// Whether packets that `reason` drops pass.
+    pub fn observes(&self, reason: Reason) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Everything => reason.outcome() == Outcome::Drop,
+            Self::Rules(reasons) => reasons.contains(&reason),
+        }
+    }
 }
 
 /// What becomes of a packet to a protected address that carries nothing to judge it by.
@@ -189,6 +236,8 @@ pub struct Service {
     pub port: u16,
     /// Limits in force: the service's own over `[shield.limits]`.
     pub limits: Limits,
+    /// Nothing of this service's is dropped, only counted, whatever [`Shield::observe`] says.
+    pub observe: bool,
 }
 
 /// Transport protocol of a service.
@@ -235,230 +284,6 @@ pub struct Route {
     pub timeout: Duration,
 }
 
-/// What a route asks of a request's token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AuthPolicy {
-    /// Open.
-    None,
-    /// A token may be absent; a bad one is refused.
-    Optional(AuthRule),
-    /// A valid token or 401.
-    Required(AuthRule),
-}
-
-/// Which tokens satisfy a route.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuthRule {
-    /// Indices into [`Config::providers`]; at least one.
-    pub providers: Vec<usize>,
-    /// Scopes that must all be present, else 403.
-    pub scopes: Vec<String>,
-    /// Claim requirements that must all hold, else 403.
-    pub claims: Vec<ClaimRule>,
-    /// Where a browser without a good token is sent instead of a 401.
-    pub login: Option<Login>,
-}
-
-/// One requirement on a claim.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimRule {
-    /// Names from the outermost object inwards; at least one.
-    pub path: Vec<String>,
-    /// What the claim's value must satisfy; an absent claim satisfies nothing.
-    pub test: ClaimTest,
-}
-
-/// What a claim's value must satisfy. Types never convert: the string `"1"` is not the number 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClaimTest {
-    /// The claim is this value.
-    Equals(ClaimValue),
-    /// The claim is an array with this value in it, or the value itself.
-    Contains(ClaimValue),
-    /// The claim is one of these values.
-    OneOf(Vec<ClaimValue>),
-}
-
-/// A value that a claim is compared with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClaimValue {
-    /// A string, compared byte for byte.
-    Text(String),
-    /// An integer.
-    Integer(i64),
-    /// A boolean.
-    Bool(bool),
-}
-
-/// Where a browser is sent to log in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Login {
-    /// Absolute `https` URL, or a path on the same host.
-    pub url: String,
-    /// Query parameter that takes the place to return to; none is added if absent.
-    pub return_parameter: Option<String>,
-    /// Origin (`https://app.example`) put before the return path; the path alone if absent.
-    pub return_origin: Option<String>,
-}
-
-/// `[[provider]]`: one issuer of tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Provider {
-    /// Unique name.
-    pub name: String,
-    /// Accepted algorithms, all of one key family.
-    pub algorithms: Vec<jsonwebtoken::Algorithm>,
-    /// Where its key comes from.
-    pub key: KeySource,
-    /// Required `iss`.
-    pub issuer: Option<String>,
-    /// Required `aud`: one of these.
-    pub audiences: Vec<String>,
-    /// Tolerated clock difference.
-    pub leeway: Duration,
-    /// Where tokens are looked for, in order.
-    pub sources: Vec<TokenSource>,
-    /// What a token must be like beyond signature, issuer and audience.
-    pub checks: TokenChecks,
-    /// What the upstream gets to see of it.
-    pub forward: TokenForwarding,
-}
-
-/// What a token must be like beyond signature, issuer and audience.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenChecks {
-    /// Refuse tokens without `exp`.
-    pub require_exp: bool,
-    /// Longest time from `iat` to `exp`.
-    pub max_lifetime: Option<Duration>,
-    /// Accepted `typ` values, in any case and with or without `application/`; if empty, `JWT`, `at+jwt` and
-    /// none at all.
-    pub types: Vec<String>,
-}
-
-impl Default for TokenChecks {
-    fn default() -> Self {
-        Self {
-            require_exp: true,
-            max_lifetime: None,
-            types: Vec::new(),
-        }
-    }
-}
-
-/// What the upstream gets to see of a verified token.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TokenForwarding {
-    /// Take the token out of the forwarded request.
-    pub remove_token: bool,
-    /// Claims that become request headers.
-    pub headers: Vec<ClaimHeader>,
-}
-
-/// One claim that becomes a request header.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimHeader {
-    /// Header name, lower case.
-    pub header: String,
-    /// Names from the outermost object inwards; at least one.
-    pub path: Vec<String>,
-    /// How the value is written.
-    pub encoding: ClaimEncoding,
-}
-
-/// How a claim is written into a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ClaimEncoding {
-    /// Strings as they are, numbers and booleans in decimal and words, arrays of those with commas.
-    #[default]
-    Plain,
-    /// The claim's JSON in base64url without padding.
-    Base64Json,
-}
-
-/// Where a provider's key comes from. `Debug` never shows a secret.
-#[derive(Clone, PartialEq, Eq)]
-pub enum KeySource {
-    /// HMAC secret, the file's bytes without a final newline.
-    SecretFile(PathBuf),
-    /// HMAC secret in an environment variable.
-    SecretEnv(String),
-    /// HMAC secret made at start (built-in quick start only; never in a file).
-    Generated(Vec<u8>),
-    /// PEM public key or certificate.
-    PemFile(PathBuf),
-    /// JWKS document.
-    JwksFile(PathBuf),
-    /// JWKS document at a URL.
-    JwksUrl(RemoteKeys),
-    /// The URL is an issuer; its OIDC discovery document names the JWKS.
-    Oidc(RemoteKeys),
-}
-
-/// Keys fetched from a URL, and how often.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RemoteKeys {
-    /// `https` URL; `http` only for a loopback address.
-    pub url: String,
-    /// Certificates that vouch for the server, PEM; the system's if absent.
-    pub ca_file: Option<PathBuf>,
-    /// Time between fetches if the answer says nothing.
-    pub refresh: Duration,
-    /// Least time between scheduled fetches, whatever Cache-Control says.
-    pub refresh_min: Duration,
-    /// Most time between fetches, whatever Cache-Control says: how long a removed key may live on.
-    pub refresh_max: Duration,
-    /// Least time between two fetches for the sake of unknown key ids.
-    pub cooldown: Duration,
-    /// Limit for one whole fetch.
-    pub timeout: Duration,
-    /// How long the last good set is used while the endpoint is down.
-    pub max_stale: Duration,
-}
-
-impl RemoteKeys {
-    /// The defaults for this URL.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            ca_file: None,
-            refresh: Duration::from_mins(5),
-            refresh_min: Duration::from_mins(1),
-            refresh_max: Duration::from_mins(15),
-            cooldown: Duration::from_secs(5),
-            timeout: Duration::from_secs(5),
-            max_stale: Duration::from_hours(24),
-        }
-    }
-}
-
-impl fmt::Debug for KeySource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SecretFile(path) => f.debug_tuple("SecretFile").field(path).finish(),
-            Self::SecretEnv(name) => f.debug_tuple("SecretEnv").field(name).finish(),
-            Self::Generated(_) => f.write_str("Generated(..)"),
-            Self::PemFile(path) => f.debug_tuple("PemFile").field(path).finish(),
-            Self::JwksFile(path) => f.debug_tuple("JwksFile").field(path).finish(),
-            Self::JwksUrl(remote) => f.debug_tuple("JwksUrl").field(remote).finish(),
-            Self::Oidc(remote) => f.debug_tuple("Oidc").field(remote).finish(),
-        }
-    }
-}
-
-/// Where a token is looked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TokenSource {
-    /// `Authorization: Bearer`.
-    Bearer,
-    /// A cookie of this name.
-    Cookie(String),
-    /// A header of this name, the token alone.
-    Header(String),
-    /// A query parameter of this name.
-    Query(String),
-}
-
 /// `[offences]`: what refusals cost a client, and when the kernel takes over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offences {
@@ -472,8 +297,10 @@ pub struct Offences {
     pub max_ban: Duration,
     /// Tell, ban nobody.
     pub observe: bool,
-    /// This machine's own addresses are never banned.
-    pub exempt_local: bool,
-    /// Peers that are never banned (trusted proxies, monitors), beside every local address.
+    /// Peers that are never banned: trusted proxies, monitors.
     pub exempt: Vec<IpNet>,
+    /// Addresses of this machine are never banned either.
+    pub exempt_local: bool,
+    /// Bans a minute beyond which an alert is raised instead: who can provoke bans must not ban the world.
+    pub max_bans_per_minute: NonZeroU32,
 }

@@ -57,9 +57,9 @@ impl ShieldArgs {
     }
 }
 
-/// Loads a configuration, logs its warnings and puts the overrides over it.
-pub(super) fn load(path: &Path, overrides: &Overrides) -> Result<Config, CliError> {
-    let Loaded { mut config, warnings } = Config::load(path)?;
+/// Loads a configuration and logs its warnings.
+pub(super) fn load(path: &Path) -> Result<Loaded, CliError> {
+    let loaded = Config::load(path)?;
     for Problem {
         file,
         line,
@@ -67,12 +67,11 @@ pub(super) fn load(path: &Path, overrides: &Overrides) -> Result<Config, CliErro
         message,
         help,
         ..
-    } in &warnings
+    } in &loaded.warnings
     {
         tracing::warn!(file, line, key, help, "{message}");
     }
-    overrides.apply(&mut config);
-    Ok(config)
+    Ok(loaded)
 }
 
 /// The name of an interface.

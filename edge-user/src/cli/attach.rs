@@ -34,7 +34,8 @@ pub(super) struct AttachArgs {
 impl AttachArgs {
     pub(super) fn request(self) -> Result<AttachRequest, CliError> {
         let overrides = self.shield.overrides()?;
-        let config = args::load(&self.config, &overrides)?;
+        let mut config = args::load(&self.config)?.config;
+        overrides.apply(&mut config);
         if config.shield.interfaces.is_empty() {
             return Err(CliError::usage(
                 format!("no interface to attach to: {} names none", self.config.display()),

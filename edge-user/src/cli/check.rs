@@ -5,13 +5,16 @@ use std::{io::Write, path::PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::{CliError, Exit, Output};
-use crate::config::{Config, ConfigError, Loaded, Problem};
+use crate::{
+    auth,
+    config::{Config, ConfigError, Loaded, Problem},
+};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 The answer goes to standard output. The exit code is 0 if the configuration can be used and 3 if not; --strict makes
-it 3 for warnings too. Key files and environment variables are looked at, nothing is changed.
+it 3 for warnings too. Lists, keys and environment variables are read, nothing is fetched, nothing is changed.
 
 Examples:
   breakwater check edge.toml
@@ -41,8 +44,9 @@ enum Format {
 }
 
 pub(super) fn check(args: &CheckArgs, out: &mut Output<impl Write>) -> Result<Exit, CliError> {
-    let (report, summary) = match Config::load(&args.file) {
-        Ok(Loaded { config, warnings }) => (
+    let checked = Config::load(&args.file).and_then(|loaded| auth::load(&loaded).map(|_| loaded));
+    let (report, summary) = match checked {
+        Ok(Loaded { config, warnings, .. }) => (
             Findings {
                 warnings,
                 ..Findings::default()

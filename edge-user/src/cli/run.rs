@@ -8,6 +8,7 @@ use super::{
     CliError, ConfigSource, RunRequest,
     args::{self, ShieldArgs},
 };
+use crate::auth;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -37,7 +38,11 @@ impl RunArgs {
         let source = match self.config {
             None => ConfigSource::Quickstart,
             Some(path) => {
-                let config = Box::new(args::load(&path, &overrides)?);
+                let loaded = args::load(&path)?;
+                // Keys are parsed again when the daemon starts; here a bad one still has its line.
+                auth::load(&loaded)?;
+                let mut config = Box::new(loaded.config);
+                overrides.apply(&mut config);
                 ConfigSource::File { path, config }
             }
         };

@@ -313,6 +313,105 @@ fn check_answers_in_three_formats() {
     );
 }
 
+/// Of 1024 bits.
+const WEAK_RSA: &str = "-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDC7OyMn2ka8DAYMWS2KN+HXKz3
+pL2UbWlKSIpWiHRYHQz1rLIEduOOCMVxfbFcoA46dvaNTDFeTROXX5Y7wHp+wH5h
+5ZUjwm+Ya3CpHBjNxTskcr+jHwHcU3nTfC8dhSbkm4iZfM2FCt8RapM0J7aiR6+4
+3hCpX6TCCBbjmzr6kQIDAQAB
+-----END PUBLIC KEY-----
+";
+
+#[test]
+fn keys_that_cannot_be_used_are_told_by_line_and_key() {
+    let rows = [
+        (
+            "RS256",
+            "pem_file",
+            "nonsense",
+            "holds no PEM public key or certificate",
+        ),
+        (
+            "RS256",
+            "pem_file",
+            WEAK_RSA,
+            "RSA key of 1024 bits; from 2048 to 8192 are accepted",
+        ),
+        (
+            "RS256",
+            "pem_file",
+            "-----BEGIN PRIVATE KEY-----\naHVudGVyMg==\n-----END PRIVATE KEY-----\n",
+            "holds a private key; give the public key alone",
+        ),
+        ("ES256", "jwks_file", "hunter2", "not a JSON object"),
+        (
+            "ES256",
+            "jwks_file",
+            "{\"keys\": 1}",
+            "no array \"keys\" of objects",
+        ),
+        (
+            "HS256",
+            "jwks_file",
+            "{\"keys\": [{\"kty\": \"oct\", \"k\": \"aHVudGVyMg\"}]}",
+            "the secret has 7 bytes; HS256 needs at least 32",
+        ),
+    ];
+    for (algorithm, key, content, expected) in rows {
+        let dir = tempfile::tempdir().unwrap();
+        file(&dir, "good.secret", &"s".repeat(32));
+        file(&dir, "bad.key", content);
+        let text = format!(
+            "[[provider]]\nname = 'a'\nalgorithms = ['HS256']\nsecret_file = 'good.secret'\n\n\
+             [[provider]]\nname = 'b'\n{key} = 'bad.key'\nalgorithms = ['{algorithm}']\n"
+        );
+        let path = file(&dir, "edge.toml", &text);
+        let (exit, out, errors) = run(&["check", &path, "--format", "line"]);
+        assert_eq!((exit, errors.as_str()), (Exit::InvalidConfig, ""));
+        let column = key.len() + 4;
+        let place = format!("edge.toml:8:{column}: error: provider[1].{key}: ");
+        let told: Vec<_> = out.lines().filter(|line| line.contains(": error: ")).collect();
+        let [line] = told.as_slice() else { panic!("{out}") };
+        assert!(line.contains(&place) && line.contains(expected), "{line}");
+        assert!(!out.contains("hunter2") && !out.contains("aHVudGVyMg"), "{out}");
+        assert!(
+            out.contains(": warning: provider[1].name: no route uses"),
+            "{out}"
+        );
+
+        let (exit, _, errors) = run(&["run", "--config", &path]);
+        assert_eq!(exit, Exit::InvalidConfig);
+        assert!(
+            errors.contains(&format!("edge.toml:8:{column} (provider[1].{key})")),
+            "{errors}"
+        );
+        assert!(errors.contains(&format!("8 | {key} = 'bad.key'")), "{errors}");
+    }
+}
+
+#[test]
+fn every_bad_key_is_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    file(&dir, "bad.pem", "nonsense");
+    let provider =
+        |name: &str| format!("[[provider]]\nname = '{name}'\nalgorithms = ['RS256']\npem_file = 'bad.pem'\n");
+    let path = file(&dir, "edge.toml", &(provider("a") + &provider("b")));
+    let (_, out, _) = run(&["check", &path, "--format", "json"]);
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let problems = answer["problems"].as_array().unwrap();
+    let lines: Vec<_> = problems
+        .iter()
+        .filter(|problem| problem["severity"] == "error")
+        .map(|problem| {
+            (
+                problem["key"].as_str().unwrap(),
+                problem["line"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(lines, [("provider[0].pem_file", 4), ("provider[1].pem_file", 8)]);
+}
+
 fn decode(token: &str, secret: &[u8], algorithm: Algorithm) -> serde_json::Map<String, serde_json::Value> {
     let mut validation = Validation::new(algorithm);
     validation.validate_aud = false;

@@ -34,6 +34,17 @@ pub const DEFAULT_MAX_BANS: u32 = 65_536;
 /// Largest `shield.max_bans`: the map is allocated at once.
 pub const MAX_BANS: u32 = 16_777_216;
 
+/// `shield.escalation.after`.
+pub const DEFAULT_ESCALATION_AFTER: Duration = Duration::from_secs(10);
+/// Shortest `shield.escalation.after`: a burst is no offence yet.
+pub const MIN_ESCALATION_AFTER: Duration = Duration::from_secs(1);
+/// Longest `shield.escalation.after`.
+pub const MAX_ESCALATION_AFTER: Duration = Duration::from_hours(1);
+/// `shield.escalation.ban`.
+pub const DEFAULT_ESCALATION_BAN: Duration = Duration::from_mins(1);
+/// `shield.escalation.max_ban`.
+pub const DEFAULT_ESCALATION_MAX_BAN: Duration = Duration::from_hours(1);
+
 /// Largest `gateway.workers`.
 pub const MAX_WORKERS: u32 = 1024;
 /// `gateway.shutdown_grace`.
@@ -56,6 +67,49 @@ pub const DEFAULT_LEEWAY: Duration = Duration::from_mins(1);
 /// Longest `provider.leeway`: beyond it an expiry means little.
 pub const MAX_LEEWAY: Duration = Duration::from_mins(10);
 
+/// Most providers of one route.
+pub const MAX_ROUTE_PROVIDERS: usize = 8;
+
+/// Most `provider.sources`.
+pub const MAX_SOURCES: usize = 16;
+
+/// Most `route.claims`, and most `provider.claim_headers`.
+pub const MAX_CLAIMS: usize = 64;
+
+/// Most names of one claim path: tokens nest deeper only in attacks.
+pub const MAX_CLAIM_DEPTH: usize = 16;
+
+/// Longest name in a claim path and longest text it is compared with, in bytes.
+pub const MAX_CLAIM_BYTES: usize = 1024;
+
+/// Longest URL, in bytes.
+pub const MAX_URL_BYTES: usize = 2048;
+
+/// Longest `provider.max_lifetime`.
+pub const MAX_TOKEN_LIFETIME: Duration = Duration::from_hours(365 * 24);
+
+/// `provider.fetch.refresh`.
+pub const DEFAULT_REFRESH: Duration = Duration::from_mins(5);
+/// `provider.fetch.refresh_min`.
+pub const DEFAULT_REFRESH_MIN: Duration = Duration::from_mins(1);
+/// `provider.fetch.refresh_max`.
+pub const DEFAULT_REFRESH_MAX: Duration = Duration::from_mins(15);
+/// `provider.fetch.cooldown`.
+pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(5);
+/// Longest `provider.fetch.cooldown`: requests may wait for its end.
+pub const MAX_COOLDOWN: Duration = Duration::from_hours(1);
+/// `provider.fetch.timeout`.
+pub const DEFAULT_FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest `provider.fetch.timeout`: requests may wait for it.
+pub const MAX_FETCH_TIMEOUT: Duration = Duration::from_mins(1);
+/// `provider.fetch.max_stale`.
+pub const DEFAULT_MAX_STALE: Duration = Duration::from_hours(24);
+/// Longest `provider.fetch.max_stale`.
+pub const MAX_STALE: Duration = Duration::from_hours(30 * 24);
+
+/// Largest revocation file, in bytes.
+pub const MAX_REVOCATION_FILE_BYTES: u64 = 8 * 1024 * 1024;
+
 /// Largest key file, in bytes.
 pub const MAX_KEY_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -73,3 +127,7 @@ pub const DEFAULT_BAN: Duration = Duration::from_mins(1);
 pub const DEFAULT_MAX_BAN: Duration = Duration::from_hours(24);
 /// Longest `offences.max_ban`: a ban always ends.
 pub const LONGEST_BAN: Duration = Duration::from_hours(365 * 24);
+/// `offences.max_bans_per_minute`.
+pub const DEFAULT_MAX_BANS_PER_MINUTE: u32 = 600;
+/// Largest `offences.max_bans_per_minute`.
+pub const MAX_BANS_PER_MINUTE: u32 = 1_000_000;

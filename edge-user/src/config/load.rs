@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     ConfigError, Loaded, Report, bounds,
+    places::Places,
     problem::{Finding, Findings, Place},
     quickstart::Quickstart,
     raw::RawConfig,
@@ -113,7 +114,11 @@ pub(super) fn parse(
         return Err(invalid(findings, origin, &source));
     }
     let (_, warnings, _) = findings.locate(origin, &source);
-    Ok(Loaded { config, warnings })
+    Ok(Loaded {
+        config,
+        warnings,
+        places: Places::new(&raw, origin, &source),
+    })
 }
 
 fn invalid(findings: Findings, origin: &str, source: &Source<'_>) -> ConfigError {

@@ -8,7 +8,10 @@ use std::{fmt, ops::Range};
 
 use serde::Serialize;
 
-use super::{snippet::Snippet, source::Source};
+use super::{
+    snippet::Snippet,
+    source::{Position, Source},
+};
 
 /// Most problems told in one go; the rest is counted.
 pub const MAX_PROBLEMS: usize = 100;
@@ -114,6 +117,26 @@ impl Place {
     }
 }
 
+/// A place in a file that the configuration names.
+#[derive(Debug)]
+pub(super) struct Elsewhere {
+    file: String,
+    position: Position,
+    snippet: Snippet,
+}
+
+impl Elsewhere {
+    /// Where `span` lies in `source`, the text of `file`. The line is only shown if `is_fit`.
+    pub(super) fn new(file: &str, source: &Source<'_>, span: &Range<usize>, is_fit: bool) -> Self {
+        let snippet = Snippet::cut(source, span);
+        Self {
+            file: escape(file),
+            position: source.position(span.start),
+            snippet: if is_fit { snippet } else { snippet.blanked() },
+        }
+    }
+}
+
 /// A problem before it is located.
 #[derive(Debug)]
 #[must_use]
@@ -122,6 +145,7 @@ pub(super) struct Finding {
     place: Place,
     message: String,
     help: Option<String>,
+    elsewhere: Option<Box<Elsewhere>>,
 }
 
 impl Finding {
@@ -131,6 +155,7 @@ impl Finding {
             place,
             message: message.into(),
             help: None,
+            elsewhere: None,
         }
     }
 
@@ -146,27 +171,49 @@ impl Finding {
         self
     }
 
+    /// Shows it in the file that the key names instead of at the key.
+    pub(super) fn within(mut self, elsewhere: Elsewhere) -> Self {
+        self.elsewhere = Some(Box::new(elsewhere));
+        self
+    }
+
     pub(super) fn offset(&self) -> usize {
         self.place.span.start
     }
 
-    fn locate(self, file: &str, source: &Source<'_>) -> Problem {
-        let position = source.position(self.place.span.start);
+    pub(super) fn locate(self, file: &str, source: &Source<'_>) -> Problem {
+        let (file, position, snippet) = match self.elsewhere {
+            Some(elsewhere) => (elsewhere.file, elsewhere.position, elsewhere.snippet),
+            None => (
+                file.to_owned(),
+                source.position(self.place.span.start),
+                Snippet::cut(source, &self.place.span),
+            ),
+        };
         Problem {
             severity: self.severity,
-            file: file.to_owned(),
+            file,
             line: position.line,
             column: position.column,
             key: escape(&self.place.key),
             message: escape(&self.message),
             help: self.help.as_deref().map(escape),
-            snippet: Snippet::cut(source, &self.place.span),
+            snippet,
         }
+    }
+
+    /// Problems stand in the configuration's order, those of a file it names in that file's.
+    fn order(&self) -> (usize, usize, usize) {
+        let line = self
+            .elsewhere
+            .as_ref()
+            .map_or(0, |elsewhere| elsewhere.position.line);
+        (self.place.span.start, self.place.span.end, line)
     }
 }
 
 /// Names and paths come from the file: nothing in them may move a terminal's cursor or start a log line.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     if !text.chars().any(char::is_control) {
         return text.to_owned();
     }
@@ -202,6 +249,11 @@ impl Findings {
         }
     }
 
+    /// Counts errors that were not even built.
+    pub(super) fn omit(&mut self, errors: usize) {
+        self.omitted += errors;
+    }
+
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Finding) -> bool) {
         self.errors.retain(&mut keep);
         self.warnings.retain(keep);
@@ -220,7 +272,7 @@ impl Findings {
     /// Errors, warnings (each in the file's order) and the number of errors left out.
     pub(super) fn locate(self, file: &str, source: &Source<'_>) -> (Vec<Problem>, Vec<Problem>, usize) {
         let locate = |mut list: Vec<Finding>| {
-            list.sort_by_key(|finding| (finding.place.span.start, finding.place.span.end));
+            list.sort_by_key(Finding::order);
             list.into_iter()
                 .map(|finding| finding.locate(file, source))
                 .collect::<Vec<_>>()

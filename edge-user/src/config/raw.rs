@@ -7,16 +7,18 @@ use std::{
     time::Duration,
 };
 
+use edge_common::abi::{Outcome, Reason};
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use serde_spanned::Spanned;
 use toml::de::DeValue;
 
 use super::{
-    AttachMode, FragmentPolicy, Protocol,
+    AttachMode, ClaimEncoding, ClaimValue, FragmentPolicy, Protocol,
+    claim::ClaimPath,
     problem::Findings,
     section::{KeyPath, section},
-    value::{FromToml, Item, choice, from_text},
+    value::{BadText, FromToml, Item, choice, from_text},
 };
 
 section! {
@@ -36,15 +38,24 @@ section! {
         interfaces: Vec<Item<String>>,
         mode: AttachMode,
         allow_generic: bool,
-        observe: bool,
+        observe: ObserveSetting,
         fragments: FragmentPolicy,
         malformed: FragmentPolicy,
         drop_martians: bool,
         icmp: RateSetting,
         allow: Vec<Item<IpNet>>,
         deny: Vec<Item<IpNet>>,
+        allow_file: String,
+        deny_file: String,
         max_bans: u64,
         limits: RawLimits,
+        escalation: RawEscalation,
+    }
+
+    RawEscalation as "shield.escalation" {
+        after: Duration,
+        ban: Duration,
+        max_ban: Duration,
     }
 
     RawLimits as "shield.limits" {
@@ -67,6 +78,7 @@ section! {
         protocol: Protocol,
         port: u64,
         limits: RawLimits,
+        observe: bool,
     }
 
     RawListener as "listener" {
@@ -87,7 +99,22 @@ section! {
         auth: AuthMode,
         providers: Vec<Item<String>>,
         scopes: Vec<Item<String>>,
+        claims: Vec<Item<RawClaim>>,
+        login: RawLogin,
         timeout: Duration,
+    }
+
+    RawClaim as "route.claims" {
+        claim: ClaimPath,
+        equals: ClaimValue,
+        contains: ClaimValue,
+        one_of: Vec<Item<ClaimValue>>,
+    }
+
+    RawLogin as "route.login" {
+        url: String,
+        return_parameter: String,
+        return_origin: String,
     }
 
     RawProvider as "provider" {
@@ -97,11 +124,35 @@ section! {
         secret_env: String,
         pem_file: String,
         jwks_file: String,
+        jwks_url: String,
+        oidc_issuer: String,
         key: String,
+        fetch: RawFetch,
         issuer: String,
         audiences: Vec<Item<String>>,
+        types: Vec<Item<String>>,
         leeway: Duration,
+        require_exp: bool,
+        max_lifetime: Duration,
         sources: Vec<Item<String>>,
+        remove_token: bool,
+        claim_headers: Vec<Item<RawClaimHeader>>,
+    }
+
+    RawFetch as "provider.fetch" {
+        ca_file: String,
+        refresh: Duration,
+        refresh_min: Duration,
+        refresh_max: Duration,
+        cooldown: Duration,
+        timeout: Duration,
+        max_stale: Duration,
+    }
+
+    RawClaimHeader as "provider.claim_headers" {
+        header: String,
+        claim: ClaimPath,
+        encoding: ClaimEncoding,
     }
 
     RawOffences as "offences" {
@@ -111,11 +162,14 @@ section! {
         max_ban: Duration,
         observe: bool,
         exempt: Vec<Item<IpNet>>,
+        exempt_local: bool,
+        max_bans_per_minute: u64,
     }
 
     RawGateway as "gateway" {
         workers: u64,
         shutdown_grace: Duration,
+        revocation_file: String,
     }
 }
 
@@ -147,6 +201,41 @@ impl FromToml for RateSetting {
             }
         }
     }
+}
+
+/// All or nothing, or single rules.
+#[derive(Debug, Clone)]
+pub(super) enum ObserveSetting {
+    All(bool),
+    Rules(Vec<Item<Reason>>),
+}
+
+impl FromToml for ObserveSetting {
+    const EXPECTED: &'static str = "true, false or a list of reasons such as [\"source_packets\"]";
+
+    fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Boolean(all) => Some(Self::All(*all)),
+            DeValue::Array(_) => FromToml::from_toml(value, path, findings).map(Self::Rules),
+            other => {
+                findings.push(super::value::wrong_type::<Self>(other, path.place(value.span())));
+                None
+            }
+        }
+    }
+}
+
+/// A reason for which packets are dropped.
+fn drop_reason(text: &str) -> Result<Reason, BadText> {
+    let (drops, passes): (Vec<Reason>, Vec<Reason>) = Reason::ALL
+        .iter()
+        .partition(|reason| reason.outcome() == Outcome::Drop);
+    if passes.iter().any(|reason| reason.name() == text) {
+        let message = format!("`{text}` drops nothing: there is nothing to observe");
+        return Err(BadText::new(message, "a reason for which packets are dropped"));
+    }
+    let drops: Vec<_> = drops.into_iter().map(|reason| (reason.name(), reason)).collect();
+    choice("reason", text, &drops)
 }
 
 const ALGORITHMS: [(&str, Algorithm); 12] = [
@@ -183,5 +272,10 @@ from_text! {
         ("optional", AuthMode::Optional),
         ("required", AuthMode::Required),
     ]);
+    ClaimEncoding, "an encoding", |text| choice("encoding", text, &[
+        ("plain", ClaimEncoding::Plain),
+        ("base64_json", ClaimEncoding::Base64Json),
+    ]);
+    Reason, "a reason for which packets are dropped", drop_reason;
     Algorithm, "a signature algorithm", |text| choice("algorithm", text, &ALGORITHMS);
 }

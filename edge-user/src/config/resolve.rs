@@ -5,11 +5,20 @@
 //! reported an error.
 
 mod auth;
+mod bans;
+mod claims;
+mod fetch;
+mod forward;
 mod gateway;
+mod key;
+mod lists;
+mod login;
 mod offences;
 mod paths;
 mod provider;
 mod shield;
+mod sources;
+mod url;
 
 use std::{collections::HashMap, num::NonZeroU32, path::Path, time::Duration};
 
@@ -19,10 +28,10 @@ use super::{
     raw::RawConfig,
     section::{Field, Key},
     suggest,
-    value::Item,
+    value::{Item, shown},
 };
 
-pub(crate) use self::{provider::least_secret_bytes, shield::is_interface_name};
+pub(crate) use self::{key::least_secret_bytes, shield::is_interface_name};
 
 /// What the checks share.
 pub(super) struct Checks<'c> {
@@ -54,14 +63,7 @@ impl Checks<'_> {
         if value.is_zero() {
             self.error(at, format!("{} must be longer than zero", at.subject()));
         } else if *value > longest {
-            self.error(
-                at,
-                format!(
-                    "{} must be at most {}",
-                    at.subject(),
-                    humantime::format_duration(longest)
-                ),
-            );
+            self.error(at, format!("{} must be at most {}", at.subject(), shown(longest)));
         }
         *value
     }
@@ -183,7 +185,7 @@ impl<'r> Names<'r> {
     }
 }
 
-fn items<T>(key: &Key<Vec<Item<T>>>) -> &[Item<T>] {
+pub(super) fn items<T>(key: &Key<Vec<Item<T>>>) -> &[Item<T>] {
     key.value().map_or(&[], Vec::as_slice)
 }
 
@@ -196,22 +198,24 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
     checks.bounded(&raw.provider, bounds::MAX_ITEMS);
 
     let shield = shield::shield(raw.shield.value(), checks);
-    let services = shield::services(items(&raw.service), shield.limits, checks);
+    let services = shield::services(items(&raw.service), &shield, checks);
+    shield::never_escalating(raw.shield.value(), &shield, &services, checks);
     let listeners = gateway::listeners(items(&raw.listener), checks);
     let upstreams = gateway::upstreams(items(&raw.upstream), items(&raw.listener), checks);
     let providers = provider::providers(items(&raw.provider), checks);
 
     let mut upstream_names = Names::new(items(&raw.upstream).iter().map(|item| item.value.name.value()));
     let mut provider_names = Names::new(items(&raw.provider).iter().map(|item| item.value.name.value()));
-    let routes = gateway::routes(
-        items(&raw.route),
-        &mut upstream_names,
-        &mut provider_names,
-        checks,
-    );
+    let mut targets = gateway::Targets {
+        upstreams: &mut upstream_names,
+        providers: &mut provider_names,
+        issuers: &provider::issuers(items(&raw.provider)),
+    };
+    let routes = gateway::routes(items(&raw.route), &mut targets, checks);
     gateway::unused(raw, &upstream_names, &provider_names, checks);
 
     let (workers, shutdown_grace) = gateway::process(raw.gateway.value(), checks);
+    let revocation_file = gateway::revocation_file(raw, checks);
     let offences = offences::offences(raw.offences.value(), checks);
     Config {
         shield,
@@ -220,7 +224,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         upstreams,
         routes,
         providers,
-        revocation_file: None,
+        revocation_file,
         offences,
         workers,
         shutdown_grace,

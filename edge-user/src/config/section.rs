@@ -85,6 +85,14 @@ impl<T> Key<T> {
         }
     }
 
+    /// The value, or its type's default if there is none.
+    pub(super) fn or_default(self) -> T
+    where
+        T: Default,
+    {
+        self.or(T::default())
+    }
+
     /// The field; its absence from the section at `section` is an error.
     pub(super) fn required(&self, section: &Place, findings: &mut Findings) -> Option<&Field<T>> {
         if let Self::Absent(name) = self {
@@ -164,6 +172,9 @@ pub(super) trait Section: Sized {
 
     /// Where the table stands.
     fn at(&self) -> &Place;
+
+    /// The keys that have a value, and where it stands.
+    fn given(&self) -> impl Iterator<Item = (&'static str, &Place)>;
 }
 
 impl<T: Section> FromToml for T {
@@ -208,6 +219,11 @@ macro_rules! section {
 
             fn at(&self) -> &$crate::config::problem::Place {
                 &self.place
+            }
+
+            fn given(&self) -> impl Iterator<Item = (&'static str, &$crate::config::problem::Place)> {
+                let keys = [$((stringify!($key), self.$key.field().map(|field| &field.at))),+];
+                keys.into_iter().filter_map(|(key, at)| Some((key, at?)))
             }
         }
     )+

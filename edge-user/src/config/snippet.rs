@@ -1,7 +1,8 @@
 //! The source line under a problem, made safe to print.
 //!
 //! Long lines are cut around the place, tabs become spaces, control characters are dropped, and whatever stands
-//! after a key that sounds like a secret is blanked: somebody may have put one where it does not belong.
+//! after a key that sounds like a secret, or holds a URL with a user name, is blanked: somebody may have put a secret
+//! where it does not belong.
 
 use std::ops::Range;
 
@@ -65,6 +66,12 @@ impl Snippet {
         }
     }
 
+    /// The same with nothing to read: somebody may have named the wrong file, and that may be a secret one.
+    pub(super) fn blanked(mut self) -> Self {
+        self.text = self.text.chars().map(blank).collect();
+        self
+    }
+
     /// The mark, at least one character wide.
     pub(super) fn carets(&self) -> String {
         "^".repeat(self.width.max(1))
@@ -84,15 +91,26 @@ fn blank_secret(line: &str) -> String {
         .split(['{', ','])
         .filter_map(|part| part.split_once('='))
         .map(|(name, _)| name);
-    if !names.chain([name]).any(is_secret_name) {
+    if !names.chain([name]).any(is_secret_name) && !has_password(line) {
         return line.to_owned();
     }
     // The name of a variable helps; a secret written in its place must not be shown.
     if name.trim().ends_with("_env") && is_variable_name(value.trim().trim_matches(['"', '\''])) {
         return line.to_owned();
     }
-    let blank = |c: char| if c.is_whitespace() { c } else { '*' };
     format!("{name}={}", value.chars().map(blank).collect::<String>())
+}
+
+fn blank(c: char) -> char {
+    if c.is_whitespace() { c } else { '*' }
+}
+
+/// Whether a URL of the line has a user name in it, and then perhaps a password.
+fn has_password(line: &str) -> bool {
+    line.split("://").skip(1).any(|rest| {
+        let authority = rest.split(['/', '"', '\'']).next().unwrap_or_default();
+        authority.contains('@')
+    })
 }
 
 fn is_secret_name(name: &str) -> bool {
@@ -125,6 +143,8 @@ mod tests {
             ("secret_env = \"JWT_KEY\"", "secret_env = \"JWT_KEY\""),
             ("secret_env = \"hunter2\"", "secret_env = *********"),
             ("name = \"a\"", "name = \"a\""),
+            ("jwks_url = \"https://a/b@c\"", "jwks_url = \"https://a/b@c\""),
+            ("url = \"https://u:p@a/b\"", "url = *****************"),
             ("-----BEGIN PRIVATE KEY-----", "***************************"),
         ];
         for (line, expected) in rows {

@@ -25,10 +25,15 @@ pub(super) enum ReadError {
 
 /// Reads `path` whole.
 pub(super) fn read(path: &Path) -> Result<String, ReadError> {
+    text(File::open(path).map_err(ReadError::Io)?)
+}
+
+/// Reads an open file whole.
+pub(super) fn text(file: impl Read) -> Result<String, ReadError> {
     let mut bytes = Vec::new();
     // A pipe or a device has no length to ask for, so the bound is on what is read.
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
         .map_err(ReadError::Io)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(ReadError::TooLarge);

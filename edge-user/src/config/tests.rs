@@ -8,12 +8,15 @@ use super::*;
 
 mod documentation;
 mod examples;
+mod lists;
 mod mistakes;
+mod tokens;
 
 /// A directory with key files of every kind, which the rows refer to by name.
 pub(super) fn key_dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let files: [(&str, &[u8], u32); 8] = [
+    let files: [(&str, &[u8], u32); 9] = [
+        ("allow.list", b"192.0.2.128/25\n", 0o644),
         ("good.key", &[b'k'; 64], 0o600),
         ("newline.key", b"0123456789abcdef0123456789abcde\n", 0o600),
         ("short.key", b"too short\n", 0o600),
@@ -54,11 +57,14 @@ pub(super) const WHOLE: &str = r#"
 [shield]
 interfaces = ["eth0", "eth1"]
 mode = "native"
-observe = true
+observe = ["source_packets", "martian"]
 fragments = "pass"
 allow = ["192.0.2.1", "2001:db8::/48"]
 deny = ["198.51.100.0/24"]
+allow_file = "allow.list"
+deny_file = "empty.key"
 max_bans = 1000
+escalation = { after = "5s", ban = "30s", max_ban = "10m" }
 
 [shield.limits]
 source_packets = { per_second = 1000, burst = 2000 }
@@ -75,6 +81,7 @@ address = "2001:db8::53"
 protocol = "udp"
 port = 53
 limits = { source_packets = "off", source_syns = { per_second = 10, burst = 20 } }
+observe = true
 
 [[listener]]
 name = "web"
@@ -96,9 +103,22 @@ name = "api"
 path = "/api"
 upstream = "app"
 auth = "required"
-providers = ["sso"]
+providers = ["sso", "login"]
 scopes = ["read", "write"]
 timeout = "1m 30s"
+login = { url = "/login?app=1", return_parameter = "next", return_origin = "https://app.example" }
+
+[[route.claims]]
+claim = "email_verified"
+equals = true
+
+[[route.claims]]
+claim = ["realm_access", "roles"]
+contains = "editor"
+
+[[route.claims]]
+claim = "https://app.example/level"
+one_of = [2, "two"]
 
 [[provider]]
 name = "sso"
@@ -108,6 +128,28 @@ issuer = "https://sso.example"
 audiences = ["api"]
 leeway = "0s"
 sources = ["cookie:session", "bearer", "header:X-Token", "query:access_token"]
+types = ["at+jwt"]
+require_exp = true
+max_lifetime = "1h"
+remove_token = true
+claim_headers = [
+    { header = "X-User", claim = "sub" },
+    { header = "x-access", claim = ["realm_access"], encoding = "base64_json" },
+]
+
+[[provider]]
+name = "login"
+algorithms = ["ES256"]
+oidc_issuer = "https://login.example/realm"
+
+[provider.fetch]
+ca_file = "public.pem"
+refresh = "2m"
+refresh_min = "1m"
+refresh_max = "3m"
+cooldown = "4s"
+timeout = "2s"
+max_stale = "1h"
 
 [offences]
 threshold = 5
@@ -116,17 +158,20 @@ ban = "2m"
 max_ban = "1h"
 observe = true
 exempt = ["10.0.0.0/8"]
+exempt_local = false
+max_bans_per_minute = 60
 
 [gateway]
 workers = 4
 shutdown_grace = "5s"
+revocation_file = "empty.key"
 "#;
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one assertion for each key of the file")]
 fn every_key_arrives() {
     let dir = key_dir();
-    let Loaded { config, warnings } = load::parse(WHOLE, "whole.toml", dir.path(), &options()).unwrap();
+    let Loaded { config, warnings, .. } = load::parse(WHOLE, "whole.toml", dir.path(), &options()).unwrap();
     assert_eq!(warnings, []);
     let rate = |per_second, burst| Some(Rate { per_second, burst });
     let network_bytes = rate(1_000_000, 2_000_000);
@@ -142,15 +187,20 @@ fn every_key_arrives() {
             interfaces: vec!["eth0".into(), "eth1".into()],
             mode: AttachMode::Native,
             allow_generic: false,
-            observe: true,
+            observe: Observe::Rules(vec![Reason::SourcePackets, Reason::Martian]),
             fragments: FragmentPolicy::Pass,
             malformed: FragmentPolicy::Drop,
             drop_martians: true,
             icmp: None,
             limits,
-            allow: vec![net("192.0.2.1/32"), net("2001:db8::/48")],
+            allow: vec![net("192.0.2.1/32"), net("192.0.2.128/25"), net("2001:db8::/48")],
             deny: vec![net("198.51.100.0/24")],
             max_bans: NonZeroU32::new(1000).unwrap(),
+            escalation: Some(Escalation {
+                after: Duration::from_secs(5),
+                ban: Duration::from_secs(30),
+                max_ban: Duration::from_mins(10),
+            }),
         }
     );
     let web = Service {
@@ -159,6 +209,7 @@ fn every_key_arrives() {
         protocol: Protocol::Tcp,
         port: 443,
         limits,
+        observe: false,
     };
     let dns = Service {
         name: "dns".into(),
@@ -170,6 +221,7 @@ fn every_key_arrives() {
             network_bytes,
             ..Limits::default()
         },
+        observe: true,
     };
     assert_eq!(config.services, [web, dns]);
     assert_eq!(
@@ -190,9 +242,27 @@ fn every_key_arrives() {
             connect_timeout: Duration::from_millis(250),
         }]
     );
+    let claim = |path: &[&str], test| ClaimRule {
+        path: path.iter().map(|name| (*name).into()).collect(),
+        test,
+    };
+    let level = vec![ClaimValue::Integer(2), ClaimValue::Text("two".into())];
     let rule = AuthRule {
-        providers: vec![0],
+        providers: vec![0, 1],
         scopes: vec!["read".into(), "write".into()],
+        claims: vec![
+            claim(&["email_verified"], ClaimTest::Equals(ClaimValue::Bool(true))),
+            claim(
+                &["realm_access", "roles"],
+                ClaimTest::Contains(ClaimValue::Text("editor".into())),
+            ),
+            claim(&["https://app.example/level"], ClaimTest::OneOf(level)),
+        ],
+        login: Some(Login {
+            url: "/login?app=1".into(),
+            return_parameter: Some("next".into()),
+            return_origin: Some("https://app.example".into()),
+        }),
     };
     let route = |name: &str, path: &str, auth, seconds| Route {
         name: name.into(),
@@ -208,9 +278,14 @@ fn every_key_arrives() {
             route("api", "/api", AuthPolicy::Required(rule), 90)
         ]
     );
+    let header = |name: &str, path: &str, encoding| ClaimHeader {
+        header: name.into(),
+        path: vec![path.into()],
+        encoding,
+    };
     assert_eq!(
-        config.providers,
-        [Provider {
+        config.providers[0],
+        Provider {
             name: "sso".into(),
             algorithms: vec![jsonwebtoken::Algorithm::RS256, jsonwebtoken::Algorithm::PS384],
             key: KeySource::PemFile(dir.path().join("public.pem")),
@@ -223,8 +298,44 @@ fn every_key_arrives() {
                 TokenSource::Header("x-token".into()),
                 TokenSource::Query("access_token".into()),
             ],
+            checks: TokenChecks {
+                require_exp: true,
+                max_lifetime: Some(Duration::from_hours(1)),
+                types: vec!["at+jwt".into()],
+            },
+            forward: TokenForwarding {
+                remove_token: true,
+                headers: vec![
+                    header("x-user", "sub", ClaimEncoding::Plain),
+                    header("x-access", "realm_access", ClaimEncoding::Base64Json),
+                ],
+            },
+        }
+    );
+    assert_eq!(
+        config.providers[1..],
+        [Provider {
+            name: "login".into(),
+            algorithms: vec![jsonwebtoken::Algorithm::ES256],
+            key: KeySource::Oidc(RemoteKeys {
+                url: "https://login.example/realm".into(),
+                ca_file: Some(dir.path().join("public.pem")),
+                refresh: Duration::from_mins(2),
+                refresh_min: Duration::from_mins(1),
+                refresh_max: Duration::from_mins(3),
+                cooldown: Duration::from_secs(4),
+                timeout: Duration::from_secs(2),
+                max_stale: Duration::from_hours(1),
+            }),
+            issuer: Some("https://login.example/realm".into()),
+            audiences: Vec::new(),
+            leeway: bounds::DEFAULT_LEEWAY,
+            sources: vec![TokenSource::Bearer],
+            checks: TokenChecks::default(),
+            forward: TokenForwarding::default(),
         }]
     );
+    assert_eq!(config.revocation_file, Some(dir.path().join("empty.key")));
     assert_eq!(
         config.offences,
         Offences {
@@ -234,7 +345,8 @@ fn every_key_arrives() {
             max_ban: Duration::from_hours(1),
             observe: true,
             exempt: vec![net("10.0.0.0/8")],
-            exempt_local: true,
+            exempt_local: false,
+            max_bans_per_minute: NonZeroU32::new(60).unwrap(),
         }
     );
     assert_eq!(config.workers, NonZeroU32::new(4));
@@ -243,7 +355,7 @@ fn every_key_arrives() {
 
 #[test]
 fn an_empty_file_is_all_defaults() {
-    let Loaded { config, warnings } = Config::parse("", "empty.toml", Path::new("")).unwrap();
+    let Loaded { config, warnings, .. } = Config::parse("", "empty.toml", Path::new("")).unwrap();
     assert_eq!(warnings, []);
     assert_eq!(config.shield, Shield::default());
     assert_eq!(config.offences, Offences::default());
@@ -251,6 +363,55 @@ fn an_empty_file_is_all_defaults() {
         (config.workers, config.shutdown_grace),
         (None, Duration::from_secs(30))
     );
+}
+
+#[test]
+fn escalation_is_off_until_its_table_stands_there() {
+    let escalation = |text: &str| {
+        let loaded = Config::parse(text, "t.toml", Path::new("")).unwrap();
+        loaded.config.shield.escalation
+    };
+    assert_eq!(escalation("[shield]\n"), None);
+    let defaults = Escalation {
+        after: Duration::from_secs(10),
+        ban: Duration::from_mins(1),
+        max_ban: Duration::from_hours(1),
+    };
+    assert_eq!(escalation("[shield.escalation]\n"), Some(defaults));
+}
+
+#[test]
+fn what_is_observed_is_what_was_asked_for() {
+    let observe = |text: &str| {
+        let text = format!("[shield]\nobserve = {text}\n");
+        Config::parse(&text, "t.toml", Path::new(""))
+            .unwrap()
+            .config
+            .shield
+            .observe
+    };
+    let rows = [
+        ("false", Observe::Nothing, 0),
+        ("[]", Observe::Nothing, 0),
+        ("['banned']", Observe::Rules(vec![Reason::Banned]), 1),
+        (
+            "true",
+            Observe::Everything,
+            Reason::ALL
+                .iter()
+                .filter(|reason| reason.outcome() == Outcome::Drop)
+                .count(),
+        ),
+    ];
+    for (text, expected, observed) in rows {
+        let found = observe(text);
+        assert_eq!(found, expected, "{text}");
+        let count = Reason::ALL
+            .iter()
+            .filter(|reason| found.observes(**reason))
+            .count();
+        assert_eq!(count, observed, "{text}");
+    }
 }
 
 #[test]
@@ -312,6 +473,7 @@ fn no_message_repeats_a_secret() {
         "[[provider]]\nname = 'p'\nalgorithms = ['HS256']\nsecret_env = 'SHORT_SECRET'\n",
         "[[provider]]\nname = 'p'\nalgorithms = ['HS256']\nsecret_env = 'hunter2'\n",
         "provider = [{ name = 'p', algorithms = ['HS256'], secret = 'hunter2' }]\n",
+        "[[provider]]\nname = 'p'\nalgorithms = ['RS256']\njwks_url = 'https://u:hunter2@id.example/'\n",
         "key = hunter2\n",
         "password = 'hunter2\n",
     ];
@@ -375,13 +537,47 @@ fn paths_are_relative_to_the_file() {
         "[[provider]]\nname = 'p'\nalgorithms = ['HS512']\nsecret_file = 'good.key'\n",
     )
     .unwrap();
-    let Loaded { config, warnings } = Config::load(&path).unwrap();
+    let Loaded { config, warnings, .. } = Config::load(&path).unwrap();
     assert_eq!(
         config.providers[0].key,
         KeySource::SecretFile(dir.path().join("good.key"))
     );
     assert_eq!(warnings[0].file, path.display().to_string());
     assert_eq!((warnings.len(), warnings[0].severity), (1, Severity::Warning));
+}
+
+#[test]
+fn what_shows_later_is_told_like_the_rest() {
+    let text =
+        "[gateway]\n\n[[provider]]\nname = 'p'\nalgorithms = ['RS256']\njwks_url = 'https://id.example/'\n";
+    let Loaded { places, .. } = Config::parse(text, "edge.toml", Path::new("")).unwrap();
+    let rows = [
+        (
+            Subject::Provider(0),
+            &["pem_file", "jwks_url"][..],
+            (6, 12, "provider[0].jwks_url"),
+        ),
+        (Subject::Provider(0), &["leeway"], (3, 1, "provider[0]")),
+        (Subject::Gateway, &[], (1, 1, "gateway")),
+        (Subject::Provider(1), &["name"], (1, 1, "")),
+        (Subject::Route(0), &["name"], (1, 1, "")),
+    ];
+    for (subject, keys, expected) in rows {
+        let problem = places.problem(subject, keys, "bad\nnews");
+        assert_eq!(
+            (problem.line, problem.column, problem.key.as_str()),
+            expected,
+            "{subject:?}"
+        );
+        assert_eq!(
+            (problem.file.as_str(), problem.message.as_str()),
+            ("edge.toml", "bad\\nnews")
+        );
+    }
+    let shown = places
+        .problem(Subject::Provider(0), &["jwks_url"], "bad news")
+        .to_string();
+    assert!(shown.contains("6 | jwks_url = 'https://id.example/'"), "{shown}");
 }
 
 /// Cuts, doubles and swaps pieces of a good configuration: mistakes as people make them.

@@ -222,18 +222,29 @@ from_text! {
     IpNet, "a network such as \"192.0.2.0/24\"", network;
 }
 
+/// A duration as it can be written: whole days as such, since nobody reckons in months of 30.44 days.
+pub(super) fn shown(duration: Duration) -> String {
+    const DAY: u64 = 24 * 3600;
+    match duration.as_secs() {
+        seconds if duration.subsec_nanos() == 0 && seconds > DAY && seconds % DAY == 0 => {
+            format!("{}days", seconds / DAY)
+        }
+        _ => humantime::format_duration(duration).to_string(),
+    }
+}
+
 /// A network in CIDR form, or a single address.
 ///
 /// Bits beyond the prefix are refused: `10.0.0.1/8` is as likely to mean one host as sixteen million. So are
 /// IPv4-mapped IPv6 networks, since the kernel's tables keep IPv4 in that form and would match real IPv4 hosts.
 pub(super) fn network(text: &str) -> Result<IpNet, BadText> {
     let help = "as in \"192.0.2.0/24\", \"2001:db8::/48\" or a single address";
-    let net = match text.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address),
-        Err(_) => text
-            .parse::<IpNet>()
-            .map_err(|_| BadText::new(format!("`{text}` is not a network in CIDR form"), help))?,
+    let net = if text.contains('/') {
+        text.parse().ok()
+    } else {
+        text.parse::<IpAddr>().ok().map(IpNet::from)
     };
+    let net = net.ok_or_else(|| BadText::new(format!("`{text}` is not a network in CIDR form"), help))?;
     if net.trunc() != net {
         let (network, host) = (net.trunc(), IpNet::from(net.addr()));
         return Err(BadText::new(

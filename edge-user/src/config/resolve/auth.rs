@@ -1,6 +1,10 @@
-//! What a `[[route]]` asks of a request's token: its mode, whose tokens, which scopes.
+//! What a `[[route]]` asks of a request's token: its mode, whose tokens, which scopes and claims, where to log in.
 
-use super::{Checks, Names};
+use std::collections::HashMap;
+
+use jsonwebtoken::Algorithm;
+
+use super::{Checks, Names, claims, login, provider::Issuer};
 use crate::config::{
     AuthPolicy, AuthRule, bounds,
     problem::Place,
@@ -8,7 +12,12 @@ use crate::config::{
     section::{Field, Section},
 };
 
-pub(super) fn policy(raw: &RawRoute, names: &mut Names<'_>, checks: &mut Checks<'_>) -> Option<AuthPolicy> {
+pub(super) fn policy(
+    raw: &RawRoute,
+    names: &mut Names<'_>,
+    issuers: &[Issuer<'_>],
+    checks: &mut Checks<'_>,
+) -> Option<AuthPolicy> {
     if raw.auth.is_absent() {
         let at = Place {
             key: format!("{}.auth", raw.at().key),
@@ -21,10 +30,10 @@ pub(super) fn policy(raw: &RawRoute, names: &mut Names<'_>, checks: &mut Checks<
         );
     }
     let rule = AuthRule {
-        providers: providers(raw, names, checks),
+        providers: providers(raw, names, issuers, checks),
         scopes: scopes(raw, checks),
-        claims: Vec::new(),
-        login: None,
+        claims: claims::rules(raw, checks),
+        login: raw.login.value().and_then(|login| login::login(login, checks)),
     };
     let Field { value: mode, at } = raw.auth.field()?;
     match mode {
@@ -44,9 +53,13 @@ pub(super) fn policy(raw: &RawRoute, names: &mut Names<'_>, checks: &mut Checks<
 }
 
 fn rule_is_absent(raw: &RawRoute, checks: &mut Checks<'_>) {
-    let providers = raw.providers.field().map(|field| &field.at);
-    let scopes = raw.scopes.field().map(|field| &field.at);
-    for at in providers.into_iter().chain(scopes) {
+    let given = [
+        raw.providers.field().map(|field| &field.at),
+        raw.scopes.field().map(|field| &field.at),
+        raw.claims.field().map(|field| &field.at),
+        raw.login.field().map(|field| &field.at),
+    ];
+    for at in given.into_iter().flatten() {
         checks.error_help(
             at,
             format!("{} has no meaning while `auth` is \"none\"", at.subject()),
@@ -65,11 +78,16 @@ fn names_somebody(raw: &RawRoute, at: &Place, checks: &mut Checks<'_>) {
     }
 }
 
-fn providers(raw: &RawRoute, names: &mut Names<'_>, checks: &mut Checks<'_>) -> Vec<usize> {
+fn providers(
+    raw: &RawRoute,
+    names: &mut Names<'_>,
+    issuers: &[Issuer<'_>],
+    checks: &mut Checks<'_>,
+) -> Vec<usize> {
     let Some(Field { value: list, at }) = raw.providers.field() else {
         return Vec::new();
     };
-    checks.bounded(&raw.providers, bounds::MAX_ITEMS);
+    checks.bounded(&raw.providers, bounds::MAX_ROUTE_PROVIDERS);
     let places: Vec<_> = list.iter().map(|item| item.at(at)).collect();
     let given = list.iter().zip(&places);
     checks.unique(
@@ -79,13 +97,48 @@ fn providers(raw: &RawRoute, names: &mut Names<'_>, checks: &mut Checks<'_>) -> 
             .map(|(item, at)| (item.value.as_str(), item.value.clone(), at)),
     );
     let mut providers = Vec::new();
-    for (item, at) in given {
+    for (item, at) in given.take(bounds::MAX_ROUTE_PROVIDERS) {
         match names.refer(&item.value) {
-            Some(index) => providers.push(index),
+            Some(index) if providers.contains(&index) => {}
+            Some(index) => {
+                providers.push(index);
+                told_apart(&providers, at, issuers, checks);
+            }
             None => checks.unknown("provider", &item.value, at, names),
         }
     }
     providers
+}
+
+/// A token must be able to belong to one provider only: the last of these differs from each before it in its issuer
+/// or in all of its algorithms.
+fn told_apart(providers: &[usize], at: &Place, issuers: &[Issuer<'_>], checks: &mut Checks<'_>) {
+    let mut known: HashMap<(Option<&str>, Algorithm), &str> = HashMap::new();
+    let mut issuers = providers.iter().filter_map(|index| issuers.get(*index));
+    let Some(last) = issuers.next_back() else { return };
+    for earlier in issuers {
+        for algorithm in &earlier.algorithms {
+            known.entry((earlier.iss, *algorithm)).or_insert(earlier.name);
+        }
+    }
+    let clash = last
+        .algorithms
+        .iter()
+        .find_map(|algorithm| Some((algorithm, known.get(&(last.iss, *algorithm))?)));
+    if let Some((algorithm, earlier)) = clash {
+        let issuer = match last.iss {
+            Some(_) => "the same issuer",
+            None => "no issuer",
+        };
+        checks.error_help(
+            at,
+            format!(
+                "a token could belong to either: `{earlier}` and `{}` accept {algorithm:?} and name {issuer}",
+                last.name
+            ),
+            "give each its `issuer`",
+        );
+    }
 }
 
 fn scopes(raw: &RawRoute, checks: &mut Checks<'_>) -> Vec<String> {
@@ -93,12 +146,20 @@ fn scopes(raw: &RawRoute, checks: &mut Checks<'_>) -> Vec<String> {
         return Vec::new();
     };
     checks.bounded(&raw.scopes, bounds::MAX_ITEMS);
-    for item in list {
+    let places: Vec<_> = list.iter().map(|item| item.at(at)).collect();
+    let given = list.iter().zip(&places);
+    checks.unique(
+        "scope",
+        given
+            .clone()
+            .map(|(item, at)| (item.value.as_str(), item.value.clone(), at)),
+    );
+    for (item, at) in given {
         // RFC 6749 section 3.3: scope-token.
         let valid = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
         if item.value.is_empty() || !item.value.bytes().all(valid) {
             checks.error_help(
-                &item.at(at),
+                at,
                 "this is not one scope",
                 "printable ASCII without blanks, `\"` and `\\`",
             );

@@ -1,12 +1,13 @@
 //! `[gateway]`, `[[listener]]`, `[[upstream]]` and `[[route]]`.
 
-use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
-use super::{Checks, Names, auth, items, paths};
+use super::{Checks, Names, auth, items, login, paths, provider::Issuer};
 use crate::config::{
     DEMO_PREFIX, Listener, Route, Upstream, bounds,
     raw::{RawConfig, RawGateway, RawListener, RawRoute, RawUpstream},
     section::{Field, Section},
+    trusted::{self, Exposure, Fault, Terms},
     value::Item,
 };
 
@@ -24,6 +25,27 @@ pub(super) fn process(raw: Option<&RawGateway>, checks: &mut Checks<'_>) -> (Opt
         bounds::MAX_SHUTDOWN_GRACE,
     );
     (workers, grace)
+}
+
+/// `gateway.revocation_file`; what is in it is read by authentication.
+pub(super) fn revocation_file(raw: &RawConfig, checks: &mut Checks<'_>) -> Option<PathBuf> {
+    let Field { value, at } = raw.gateway.value()?.revocation_file.field()?;
+    let path = checks.base_dir.join(value);
+    let terms = Terms {
+        exposure: Exposure::Public,
+        most_bytes: bounds::MAX_REVOCATION_FILE_BYTES,
+        may_be_empty: true,
+    };
+    if let Err(Fault { message, help }) = trusted::open(&path, terms) {
+        checks.error_help(at, message, help);
+    } else if items(&raw.provider).is_empty() {
+        checks.warn(
+            at,
+            "there is no provider, so no token to revoke",
+            "add a `[[provider]]` or remove it",
+        );
+    }
+    Some(path)
 }
 
 pub(super) fn listeners(raw: &[Item<RawListener>], checks: &mut Checks<'_>) -> Vec<Listener> {
@@ -137,10 +159,16 @@ fn endpoint(
     Some(address)
 }
 
+/// What routes refer to.
+pub(super) struct Targets<'t, 'r> {
+    pub(super) upstreams: &'t mut Names<'r>,
+    pub(super) providers: &'t mut Names<'r>,
+    pub(super) issuers: &'t [Issuer<'r>],
+}
+
 pub(super) fn routes(
     raw: &[Item<RawRoute>],
-    upstreams: &mut Names<'_>,
-    providers: &mut Names<'_>,
+    targets: &mut Targets<'_, '_>,
     checks: &mut Checks<'_>,
 ) -> Vec<Route> {
     let names = raw.iter().filter_map(|item| item.value.name.field());
@@ -149,8 +177,9 @@ pub(super) fn routes(
         names.map(|name| (&name.value, name.value.clone(), &name.at)),
     );
     never_matching(raw, checks);
+    login::reachable(raw, checks);
     raw.iter()
-        .filter_map(|item| route(&item.value, upstreams, providers, checks))
+        .filter_map(|item| route(&item.value, targets, checks))
         .collect()
 }
 
@@ -173,12 +202,7 @@ fn never_matching(raw: &[Item<RawRoute>], checks: &mut Checks<'_>) {
     }
 }
 
-fn route(
-    raw: &RawRoute,
-    upstreams: &mut Names<'_>,
-    providers: &mut Names<'_>,
-    checks: &mut Checks<'_>,
-) -> Option<Route> {
+fn route(raw: &RawRoute, targets: &mut Targets<'_, '_>, checks: &mut Checks<'_>) -> Option<Route> {
     let name = checks.name(&raw.name, raw.at());
     let path = raw.path.required(raw.at(), checks.findings);
     if let Some(Field { value, at }) = path {
@@ -195,13 +219,13 @@ fn route(
         .upstream
         .required(raw.at(), checks.findings)
         .and_then(|Field { value, at }| {
-            let index = upstreams.refer(value);
+            let index = targets.upstreams.refer(value);
             if index.is_none() {
-                checks.unknown("upstream", value, at, upstreams);
+                checks.unknown("upstream", value, at, targets.upstreams);
             }
             index
         });
-    let auth = auth::policy(raw, providers, checks);
+    let auth = auth::policy(raw, targets.providers, targets.issuers, checks);
     let timeout = checks.duration(
         &raw.timeout,
         bounds::DEFAULT_ROUTE_TIMEOUT,

@@ -2,12 +2,18 @@
 
 use std::num::NonZeroU32;
 
-use super::{Checks, shield::networks};
+use super::{Checks, bans, shield::networks};
 use crate::config::{Offences, bounds, raw::RawOffences, section::Section};
 
 /// `offences.threshold` as a checked constant.
 const DEFAULT_THRESHOLD: NonZeroU32 = match NonZeroU32::new(bounds::DEFAULT_THRESHOLD) {
     Some(threshold) => threshold,
+    None => NonZeroU32::MIN,
+};
+
+/// `offences.max_bans_per_minute` as a checked constant.
+const DEFAULT_MAX_BANS_PER_MINUTE: NonZeroU32 = match NonZeroU32::new(bounds::DEFAULT_MAX_BANS_PER_MINUTE) {
+    Some(bans) => bans,
     None => NonZeroU32::MIN,
 };
 
@@ -21,6 +27,7 @@ impl Default for Offences {
             observe: false,
             exempt: Vec::new(),
             exempt_local: true,
+            max_bans_per_minute: DEFAULT_MAX_BANS_PER_MINUTE,
         }
     }
 }
@@ -33,24 +40,16 @@ pub(super) fn offences(raw: Option<&RawOffences>, checks: &mut Checks<'_>) -> Of
         .threshold
         .field()
         .and_then(|field| checks.count(field, bounds::MAX_THRESHOLD));
-    let max_ban = checks.duration(&raw.max_ban, default.max_ban, bounds::LONGEST_BAN);
-    let ban = checks.duration(&raw.ban, default.ban, bounds::LONGEST_BAN);
-    if ban > max_ban {
-        let at = raw
-            .ban
-            .field()
-            .or(raw.max_ban.field())
-            .map_or(raw.at(), |field| &field.at);
-        checks.error_help(
-            at,
-            format!(
-                "the first ban ({}) is longer than the longest one ({})",
-                humantime::format_duration(ban),
-                humantime::format_duration(max_ban)
-            ),
-            "lower `offences.ban` or raise `offences.max_ban`",
-        );
-    }
+    let (ban, max_ban) = bans::lengths(
+        (&raw.ban, default.ban),
+        (&raw.max_ban, default.max_ban),
+        raw.at(),
+        checks,
+    );
+    let max_bans_per_minute = raw
+        .max_bans_per_minute
+        .field()
+        .and_then(|field| checks.count(field, bounds::MAX_BANS_PER_MINUTE));
     Offences {
         threshold: threshold.unwrap_or(default.threshold),
         window: checks.duration(&raw.window, default.window, bounds::MAX_OFFENCE_WINDOW),
@@ -58,6 +57,7 @@ pub(super) fn offences(raw: Option<&RawOffences>, checks: &mut Checks<'_>) -> Of
         max_ban,
         observe: raw.observe.clone().or(default.observe),
         exempt: networks(&raw.exempt),
-        exempt_local: true,
+        exempt_local: raw.exempt_local.clone().or(default.exempt_local),
+        max_bans_per_minute: max_bans_per_minute.unwrap_or(default.max_bans_per_minute),
     }
 }

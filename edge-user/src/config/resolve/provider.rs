@@ -1,24 +1,14 @@
-//! `[[provider]]`: who signs tokens, with what, and where the tokens are found.
-//!
-//! Checks where a key comes from, who may read it and how long a secret is; never parses or keeps one.
+//! `[[provider]]`: who signs tokens, with what, and what a token must be like.
 
-use jsonwebtoken::{Algorithm, AlgorithmFamily};
+use jsonwebtoken::Algorithm;
 
-use super::{Checks, items};
+use super::{Checks, forward, items, key, sources};
 use crate::config::{
-    KeySource, Provider, TokenChecks, TokenForwarding, TokenSource, bounds,
-    keyfile::{self, Exposure},
+    Provider, TokenChecks, bounds,
     raw::RawProvider,
-    section::{Field, Key, Section},
-    snippet::is_variable_name,
-    suggest,
+    section::{Field, Section},
     value::Item,
 };
-
-const SOURCES_HELP: &str = "\"bearer\", \"cookie:NAME\", \"header:NAME\" or \"query:NAME\"";
-
-/// `provider.key` of the built-in quick start.
-const GENERATED: &str = "generated";
 
 pub(super) fn providers(raw: &[Item<RawProvider>], checks: &mut Checks<'_>) -> Vec<Provider> {
     let names = raw.iter().filter_map(|item| item.value.name.field());
@@ -26,42 +16,142 @@ pub(super) fn providers(raw: &[Item<RawProvider>], checks: &mut Checks<'_>) -> V
         "provider name",
         names.map(|name| (&name.value, name.value.clone(), &name.at)),
     );
+    forward::clashes(raw, checks);
     raw.iter()
         .filter_map(|item| provider(&item.value, checks))
         .collect()
 }
 
+/// By what a token can be told to be a provider's.
+pub(super) struct Issuer<'r> {
+    pub(super) name: &'r str,
+    pub(super) iss: Option<&'r str>,
+    pub(super) algorithms: Vec<Algorithm>,
+}
+
+/// One for each provider, as written.
+pub(super) fn issuers(raw: &[Item<RawProvider>]) -> Vec<Issuer<'_>> {
+    raw.iter()
+        .map(|Item { value: raw, .. }| Issuer {
+            name: raw.name.value().map_or("", String::as_str),
+            iss: issuer(raw),
+            algorithms: items(&raw.algorithms).iter().map(|item| item.value).collect(),
+        })
+        .collect()
+}
+
+/// Required `iss`: an issuer's keys vouch for its own tokens only.
+fn issuer(raw: &RawProvider) -> Option<&str> {
+    let given = raw.issuer.value().or(raw.oidc_issuer.value());
+    given.map(String::as_str)
+}
+
 fn provider(raw: &RawProvider, checks: &mut Checks<'_>) -> Option<Provider> {
     let name = checks.name(&raw.name, raw.at());
     let algorithms = algorithms(raw, checks);
-    let key = key_source(raw, algorithms.as_deref(), checks);
-    for field in [raw.issuer.field()].into_iter().flatten() {
-        if field.value.is_empty() {
-            checks.error(&field.at, "`issuer` must not be empty");
-        }
-    }
-    if let Some(Field { value: list, at }) = raw.audiences.field() {
-        checks.bounded(&raw.audiences, bounds::MAX_ITEMS);
-        for item in list.iter().filter(|item| item.value.is_empty()) {
-            checks.error(&item.at(at), "an audience must not be empty");
-        }
-    }
+    let key = key::source(raw, algorithms.as_deref(), checks);
+    one_issuer(raw, checks);
+    let audiences = audiences(raw, checks);
     let leeway = leeway(raw, checks);
-    let sources = sources(raw, checks);
+    let sources = sources::sources(raw, checks);
+    let token = token_checks(raw, checks);
+    let forward = forward::forwarding(raw, checks);
     Some(Provider {
         name,
         algorithms: algorithms?,
         key: key?,
-        issuer: raw.issuer.value().cloned(),
-        audiences: items(&raw.audiences)
-            .iter()
-            .map(|item| item.value.clone())
-            .collect(),
+        issuer: issuer(raw).map(ToOwned::to_owned),
+        audiences,
         leeway,
         sources,
-        checks: TokenChecks::default(),
-        forward: TokenForwarding::default(),
+        checks: token,
+        forward,
     })
+}
+
+fn one_issuer(raw: &RawProvider, checks: &mut Checks<'_>) {
+    let Some(Field { value, at }) = raw.issuer.field() else {
+        return;
+    };
+    if value.is_empty() {
+        checks.error(at, "`issuer` must not be empty");
+    } else if raw.oidc_issuer.value().is_some_and(|oidc| oidc != value) {
+        checks.error_help(
+            at,
+            "`issuer` and `oidc_issuer` differ: no token could be both",
+            "leave `issuer` out, or name the keys by `jwks_url`",
+        );
+    }
+}
+
+fn audiences(raw: &RawProvider, checks: &mut Checks<'_>) -> Vec<String> {
+    let Some(Field { value: list, at }) = raw.audiences.field() else {
+        return Vec::new();
+    };
+    checks.bounded(&raw.audiences, bounds::MAX_ITEMS);
+    let places: Vec<_> = list.iter().map(|item| item.at(at)).collect();
+    let given = list.iter().zip(&places);
+    for (_, at) in given.clone().filter(|(item, _)| item.value.is_empty()) {
+        checks.error(at, "an audience must not be empty");
+    }
+    checks.unique(
+        "audience",
+        given.map(|(item, at)| (item.value.as_str(), item.value.clone(), at)),
+    );
+    list.iter().map(|item| item.value.clone()).collect()
+}
+
+fn token_checks(raw: &RawProvider, checks: &mut Checks<'_>) -> TokenChecks {
+    let default = TokenChecks::default();
+    let max_lifetime = raw.max_lifetime.field().map(|_| {
+        checks.duration(
+            &raw.max_lifetime,
+            bounds::MAX_TOKEN_LIFETIME,
+            bounds::MAX_TOKEN_LIFETIME,
+        )
+    });
+    if let (Some(Field { value: false, at }), Some(_)) = (raw.require_exp.field(), max_lifetime) {
+        checks.error_help(
+            at,
+            "`require_exp` cannot be false beside `max_lifetime`: a token without an end outlives it",
+            "remove one of the two",
+        );
+    }
+    TokenChecks {
+        require_exp: raw.require_exp.clone().or(default.require_exp),
+        max_lifetime,
+        types: types(raw, checks),
+    }
+}
+
+/// Media types, or their second half (RFC 7515 section 4.1.9).
+fn types(raw: &RawProvider, checks: &mut Checks<'_>) -> Vec<String> {
+    let Some(Field { value: list, at }) = raw.types.field() else {
+        return Vec::new();
+    };
+    checks.bounded(&raw.types, bounds::MAX_ITEMS);
+    let places: Vec<_> = list.iter().map(|item| item.at(at)).collect();
+    let given = list.iter().zip(&places);
+    for (item, at) in given.clone() {
+        let mut halves = item.value.splitn(2, '/');
+        // Both halves are made of what also makes the names of headers (RFC 6838 section 4.2).
+        if !halves.all(|half| http::HeaderName::from_bytes(half.as_bytes()).is_ok()) {
+            checks.error_help(
+                at,
+                "this is not a type",
+                "as in \"at+jwt\" or \"application/at+jwt\"",
+            );
+        }
+    }
+    checks.unique(
+        "type",
+        given.map(|(item, at)| {
+            let lower = item.value.to_ascii_lowercase();
+            let short = lower.strip_prefix("application/").unwrap_or(&lower).to_owned();
+            (short, item.value.clone(), at)
+        }),
+    );
+    list.iter().map(|item| item.value.clone()).collect()
 }
 
 /// Zero is a sensible leeway, unlike other durations.
@@ -101,211 +191,4 @@ fn algorithms(raw: &RawProvider, checks: &mut Checks<'_>) -> Option<Vec<Algorith
         }
     }
     Some(list.iter().map(|item| item.value).collect())
-}
-
-/// Exactly one of the keys that say where the verification key is.
-fn key_source(
-    raw: &RawProvider,
-    algorithms: Option<&[Algorithm]>,
-    checks: &mut Checks<'_>,
-) -> Option<KeySource> {
-    const KEYS: &str = "one of `secret_file`, `secret_env` (HMAC), `pem_file`, `jwks_file`";
-    let keys = [
-        ("secret_file", &raw.secret_file),
-        ("secret_env", &raw.secret_env),
-        ("pem_file", &raw.pem_file),
-        ("jwks_file", &raw.jwks_file),
-        ("key", &raw.key),
-    ];
-    if keys.iter().any(|(_, key)| matches!(key, Key::Bad)) {
-        return None;
-    }
-    let mut set = keys
-        .iter()
-        .filter_map(|(name, key)| key.field().map(|field| (*name, field)));
-    let Some((name, field)) = set.next() else {
-        checks.error_help(raw.at(), "a provider needs a key", KEYS);
-        return None;
-    };
-    if let Some((second, field)) = set.next() {
-        let message = format!("the key is given in two ways: `{name}` and `{second}`");
-        checks.error_help(&field.at, message, "keep one of them");
-        return None;
-    }
-    let family = algorithms
-        .and_then(|list| list.first())
-        .map(|algorithm| algorithm.family());
-    if let Some(fault) = family_fault(name, family) {
-        checks.error(&field.at, fault);
-    }
-    let least = algorithms
-        .unwrap_or_default()
-        .iter()
-        .copied()
-        .map(least_secret_bytes)
-        .max()
-        .unwrap_or(1);
-    let path = checks.base_dir.join(&field.value);
-    let result = match name {
-        "secret_file" => keyfile::check_secret(&path, least)
-            .map(|()| KeySource::SecretFile(path))
-            .map_err(Some),
-        "pem_file" => keyfile::check(&path, Exposure::Public)
-            .map(|()| KeySource::PemFile(path))
-            .map_err(Some),
-        "jwks_file" => {
-            // A set for HMAC holds secrets; others hold public keys.
-            let secret = family == Some(AlgorithmFamily::Hmac);
-            let exposure = if secret {
-                Exposure::Secret
-            } else {
-                Exposure::Public
-            };
-            keyfile::check(&path, exposure)
-                .map(|()| KeySource::JwksFile(path))
-                .map_err(Some)
-        }
-        "secret_env" => env_secret(&field.value, least, checks).map_err(Some),
-        _ => generated(field, checks).ok_or(None),
-    };
-    match result {
-        Ok(source) => Some(source),
-        Err(fault) => {
-            if let Some(keyfile::Fault { message, help }) = fault {
-                checks.error_help(&field.at, message, help);
-            }
-            None
-        }
-    }
-}
-
-/// RS256 verified with a PEM as an HMAC secret is the classic way in; it must not even be expressible.
-fn family_fault(key: &str, family: Option<AlgorithmFamily>) -> Option<String> {
-    let hmac = matches!(family?, AlgorithmFamily::Hmac);
-    match key {
-        "pem_file" if hmac => Some("a PEM key cannot serve an HMAC algorithm; use `secret_file`".to_owned()),
-        "secret_file" | "secret_env" | "key" if !hmac => Some(format!(
-            "`{key}` is for HMAC algorithms; use `pem_file` or `jwks_file`"
-        )),
-        _ => None,
-    }
-}
-
-/// RFC 7518 section 3.2: a key of at least the size of the hash.
-pub(crate) fn least_secret_bytes(algorithm: Algorithm) -> usize {
-    match algorithm {
-        Algorithm::HS256 => 32,
-        Algorithm::HS384 => 48,
-        Algorithm::HS512 => 64,
-        _ => 1,
-    }
-}
-
-fn env_secret(name: &str, least: usize, checks: &Checks<'_>) -> Result<KeySource, keyfile::Fault> {
-    if name.is_empty() || name.contains(['=', '\0']) {
-        return Err(keyfile::Fault::new(
-            "this is not the name of an environment variable",
-            "as in \"JWT_SECRET\"",
-        ));
-    }
-    // The secret itself is easily written where its variable's name belongs.
-    let shown = if is_variable_name(name) {
-        format!(" `{name}`")
-    } else {
-        String::new()
-    };
-    let Some(value) = (checks.options.env)(name) else {
-        return Err(keyfile::Fault::new(
-            format!("the environment variable{shown} is not set"),
-            "set it for the daemon, or use `secret_file`",
-        ));
-    };
-    let what = format!("the secret in the environment variable{shown}");
-    keyfile::long_enough(value.as_encoded_bytes().len(), least, &what)?;
-    Ok(KeySource::SecretEnv(name.to_owned()))
-}
-
-fn generated(field: &Field<String>, checks: &mut Checks<'_>) -> Option<KeySource> {
-    // The value is not repeated: it may well be a secret.
-    if field.value != GENERATED {
-        checks.error_help(
-            &field.at,
-            "a key does not stand in the configuration itself",
-            "put it in a file of mode 0600 and name that with `secret_file`",
-        );
-        return None;
-    }
-    let Some(quickstart) = checks.options.quickstart else {
-        checks.error_help(
-            &field.at,
-            "a generated key exists only in the built-in quick start",
-            "name a file with `secret_file`",
-        );
-        return None;
-    };
-    Some(KeySource::Generated(quickstart.secret.clone()))
-}
-
-fn sources(raw: &RawProvider, checks: &mut Checks<'_>) -> Vec<TokenSource> {
-    let Some(field) = raw.sources.field() else {
-        return vec![TokenSource::Bearer];
-    };
-    let Field { value: list, at } = field;
-    checks.not_empty(
-        field,
-        "a provider looks for tokens in at least one place",
-        SOURCES_HELP,
-    );
-    checks.bounded(&raw.sources, bounds::MAX_ITEMS);
-    let places: Vec<_> = list.iter().map(|item| item.at(at)).collect();
-    let given = list.iter().zip(&places);
-    checks.unique(
-        "source",
-        given
-            .clone()
-            .map(|(item, at)| (item.value.as_str(), item.value.clone(), at)),
-    );
-    given
-        .filter_map(|(item, at)| match source(&item.value) {
-            Ok(source) => Some(source),
-            Err((message, help)) => {
-                checks.error_help(at, message, help);
-                None
-            }
-        })
-        .collect()
-}
-
-fn source(text: &str) -> Result<TokenSource, (String, String)> {
-    let fail = |message: String| Err((message, SOURCES_HELP.to_owned()));
-    if text == "bearer" {
-        return Ok(TokenSource::Bearer);
-    }
-    let Some((kind, name)) = text.split_once(':') else {
-        return match suggest::nearest(text, ["bearer", "cookie:", "header:", "query:"]) {
-            Some(near) => fail(format!("unknown token source `{text}`; did you mean `{near}`?")),
-            None => fail(format!("unknown token source `{text}`")),
-        };
-    };
-    // Cookie names and field names are both tokens (RFC 6265 section 4.1.1, RFC 9110 section 5.1).
-    let token = http::HeaderName::from_bytes(name.as_bytes());
-    match kind {
-        "cookie" if token.is_ok() => Ok(TokenSource::Cookie(name.to_owned())),
-        "header" => match token {
-            Ok(header) if header == http::header::AUTHORIZATION || header == http::header::COOKIE => fail(
-                format!("`{name}` is not a header of its own kind; use \"bearer\" or \"cookie:NAME\""),
-            ),
-            Ok(header) => Ok(TokenSource::Header(header.as_str().to_owned())),
-            Err(_) => fail(format!("`{name}` is not the name of a header")),
-        },
-        "query" if !name.is_empty() && name.bytes().all(is_query_name) => {
-            Ok(TokenSource::Query(name.to_owned()))
-        }
-        "cookie" | "query" => fail(format!("`{name}` is not the name of a {kind} value")),
-        _ => fail(format!("unknown token source `{kind}`")),
-    }
-}
-
-fn is_query_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }

@@ -1,14 +1,14 @@
 //! `[shield]` and `[[service]]`: what the kernel is to judge and by which limits.
 
-use std::{collections::HashSet, num::NonZeroU32};
+use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
-use super::{Checks, items};
+use super::{Checks, bans, items, lists};
 use crate::config::{
-    AttachMode, FragmentPolicy, Limits, Protocol, Rate, Service, Shield, bounds,
+    AttachMode, FragmentPolicy, Limits, Observe, Protocol, Rate, Service, Shield, bounds,
     problem::Place,
-    raw::{RateSetting, RawLimits, RawRate, RawService, RawShield},
+    raw::{ObserveSetting, RateSetting, RawLimits, RawRate, RawService, RawShield},
     section::{Field, Key, Section},
     value::Item,
 };
@@ -25,7 +25,7 @@ impl Default for Shield {
             interfaces: Vec::new(),
             mode: AttachMode::default(),
             allow_generic: false,
-            observe: false,
+            observe: Observe::default(),
             fragments: FragmentPolicy::default(),
             malformed: FragmentPolicy::default(),
             drop_martians: true,
@@ -34,6 +34,7 @@ impl Default for Shield {
             allow: Vec::new(),
             deny: Vec::new(),
             max_bans: DEFAULT_MAX_BANS,
+            escalation: None,
         }
     }
 }
@@ -51,46 +52,52 @@ pub(super) fn shield(raw: Option<&RawShield>, checks: &mut Checks<'_>) -> Shield
             "remove one of the two",
         );
     }
-    checks.bounded(&raw.allow, checks.options.max_list);
-    checks.bounded(&raw.deny, checks.options.max_list);
-    contradictions(raw, checks);
+    let (allow, deny) = lists::lists(raw, checks);
     Shield {
         interfaces: interfaces(&raw.interfaces, checks),
         mode,
         allow_generic: raw.allow_generic.clone().or(default.allow_generic),
-        observe: raw.observe.clone().or(default.observe),
+        observe: observe(&raw.observe, checks),
         fragments: raw.fragments.clone().or(default.fragments),
         malformed: raw.malformed.clone().or(default.malformed),
         drop_martians: raw.drop_martians.clone().or(default.drop_martians),
         icmp: limit(&raw.icmp, default.icmp, checks),
         limits: limits(raw.limits.value(), default.limits, checks),
-        allow: networks(&raw.allow),
-        deny: networks(&raw.deny),
+        allow,
+        deny,
         max_bans: raw
             .max_bans
             .field()
             .and_then(|field| checks.count(field, bounds::MAX_BANS))
             .unwrap_or(default.max_bans),
+        escalation: bans::escalation(raw.escalation.value(), checks),
+    }
+}
+
+fn observe(key: &Key<ObserveSetting>, checks: &mut Checks<'_>) -> Observe {
+    let Some(Field { value, at }) = key.field() else {
+        return Observe::default();
+    };
+    match value {
+        ObserveSetting::All(true) => Observe::Everything,
+        ObserveSetting::All(false) => Observe::Nothing,
+        ObserveSetting::Rules(list) => {
+            let places: Vec<_> = list.iter().map(|item| item.at(at)).collect();
+            let given = list.iter().zip(&places);
+            checks.unique(
+                "reason",
+                given.map(|(item, at)| (item.value, item.value.name().to_owned(), at)),
+            );
+            match list.as_slice() {
+                [] => Observe::Nothing,
+                list => Observe::Rules(list.iter().map(|item| item.value).collect()),
+            }
+        }
     }
 }
 
 pub(super) fn networks(key: &Key<Vec<Item<IpNet>>>) -> Vec<IpNet> {
     items(key).iter().map(|item| item.value).collect()
-}
-
-fn contradictions(raw: &RawShield, checks: &mut Checks<'_>) {
-    let (Some(allow), Some(deny)) = (raw.allow.value(), raw.deny.field()) else {
-        return;
-    };
-    let allowed: HashSet<_> = allow.iter().map(|item| item.value).collect();
-    for item in deny.value.iter().filter(|item| allowed.contains(&item.value)) {
-        let message = format!("`{}` is both allowed and denied", item.value);
-        checks.error_help(
-            &item.at(&deny.at),
-            message,
-            "remove it from `shield.allow` or from `shield.deny`",
-        );
-    }
 }
 
 fn interfaces(key: &Key<Vec<Item<String>>>, checks: &mut Checks<'_>) -> Vec<String> {
@@ -220,7 +227,7 @@ fn burst_in_range(per_second: u64, burst: &Field<u64>, checks: &mut Checks<'_>) 
     }
 }
 
-pub(super) fn services(raw: &[Item<RawService>], inherited: Limits, checks: &mut Checks<'_>) -> Vec<Service> {
+pub(super) fn services(raw: &[Item<RawService>], shield: &Shield, checks: &mut Checks<'_>) -> Vec<Service> {
     let names = raw.iter().filter_map(|item| item.value.name.field());
     checks.unique(
         "service name",
@@ -228,8 +235,31 @@ pub(super) fn services(raw: &[Item<RawService>], inherited: Limits, checks: &mut
     );
     checks.unique("service", raw.iter().filter_map(|item| identity(&item.value)));
     raw.iter()
-        .filter_map(|item| service(&item.value, inherited, checks))
+        .filter_map(|item| service(&item.value, shield, checks))
         .collect()
+}
+
+/// Warns of an escalation that nothing can lead to.
+pub(super) fn never_escalating(
+    raw: Option<&RawShield>,
+    shield: &Shield,
+    services: &[Service],
+    checks: &mut Checks<'_>,
+) {
+    let Some(Field { at, .. }) = raw.and_then(|raw| raw.escalation.field()) else {
+        return;
+    };
+    let limits = services
+        .iter()
+        .map(|service| service.limits)
+        .chain([shield.limits]);
+    if shield.icmp.is_none() && limits.into_iter().all(|limits| limits == Limits::default()) {
+        checks.warn(
+            at,
+            "nobody can be over a limit: none is set",
+            "set one in `[shield.limits]`, or remove `[shield.escalation]`",
+        );
+    }
 }
 
 type Identity = (Option<std::net::IpAddr>, u8, u64);
@@ -252,7 +282,7 @@ fn identity(raw: &RawService) -> Option<(Identity, String, &Place)> {
     Some(((address, number, *port), shown, raw.at()))
 }
 
-fn service(raw: &RawService, inherited: Limits, checks: &mut Checks<'_>) -> Option<Service> {
+fn service(raw: &RawService, shield: &Shield, checks: &mut Checks<'_>) -> Option<Service> {
     let name = checks.name(&raw.name, raw.at());
     let protocol = raw
         .protocol
@@ -269,7 +299,14 @@ fn service(raw: &RawService, inherited: Limits, checks: &mut Checks<'_>) -> Opti
             "leave `address` out to protect every local address",
         );
     }
-    let limits = limits(raw.limits.value(), inherited, checks);
+    let limits = limits(raw.limits.value(), shield.limits, checks);
+    if let (Observe::Everything, Some(Field { value: false, at })) = (&shield.observe, raw.observe.field()) {
+        checks.warn(
+            at,
+            "`observe` has no effect: `shield.observe` holds for every service",
+            "set `shield.observe` to false and `observe` in the services that are to be watched",
+        );
+    }
     let port = u16::try_from(port?.get()).ok()?;
     Some(Service {
         name,
@@ -277,5 +314,6 @@ fn service(raw: &RawService, inherited: Limits, checks: &mut Checks<'_>) -> Opti
         protocol: protocol?,
         port,
         limits,
+        observe: raw.observe.clone().or_default(),
     })
 }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use edge_common::abi::{Outcome, Reason};
+
 use super::examples_dir;
 use crate::config::{MAX_FILE_BYTES, MAX_PROBLEMS, bounds, raw::SECTIONS};
 
@@ -64,11 +66,28 @@ fn number(number: u64) -> String {
 }
 
 #[test]
+fn it_names_every_reason_that_can_be_observed() {
+    let reference = reference();
+    let row = rows(part(&reference, "shield")).find(|(key, _)| *key == "observe");
+    let (_, row) = row.unwrap();
+    for reason in Reason::ALL {
+        let is_named = row.contains(&format!("`{}`", reason.name()));
+        assert_eq!(is_named, reason.outcome() == Outcome::Drop, "{}", reason.name());
+    }
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn its_defaults_and_bounds_are_those_in_force() {
     let reference = reference();
     let rows_of = [
         ("shield", "allow", number(bounds::MAX_LIST as u64)),
         ("shield", "deny", number(bounds::MAX_LIST as u64)),
+        (
+            "shield",
+            "allow_file",
+            format!("At most {} MiB", MAX_FILE_BYTES >> 20),
+        ),
         (
             "shield",
             "interfaces",
@@ -115,6 +134,55 @@ fn its_defaults_and_bounds_are_those_in_force() {
         ("provider", "leeway", duration(bounds::DEFAULT_LEEWAY)),
         ("provider", "leeway", minutes(bounds::MAX_LEEWAY)),
         (
+            "route",
+            "providers",
+            format!("at most {}", bounds::MAX_ROUTE_PROVIDERS),
+        ),
+        ("provider", "sources", format!("At most {}", bounds::MAX_SOURCES)),
+        (
+            "provider",
+            "max_lifetime",
+            format!("{} days", bounds::MAX_TOKEN_LIFETIME.as_secs() / 86400),
+        ),
+        ("provider.fetch", "refresh", duration(bounds::DEFAULT_REFRESH)),
+        (
+            "provider.fetch",
+            "refresh_min",
+            duration(bounds::DEFAULT_REFRESH_MIN),
+        ),
+        (
+            "provider.fetch",
+            "refresh_max",
+            duration(bounds::DEFAULT_REFRESH_MAX),
+        ),
+        ("provider.fetch", "cooldown", duration(bounds::DEFAULT_COOLDOWN)),
+        (
+            "provider.fetch",
+            "cooldown",
+            format!("at most {} hour", bounds::MAX_COOLDOWN.as_secs() / 3600),
+        ),
+        (
+            "provider.fetch",
+            "timeout",
+            duration(bounds::DEFAULT_FETCH_TIMEOUT),
+        ),
+        (
+            "provider.fetch",
+            "timeout",
+            format!("at most {} minute", bounds::MAX_FETCH_TIMEOUT.as_secs() / 60),
+        ),
+        ("provider.fetch", "max_stale", duration(bounds::DEFAULT_MAX_STALE)),
+        (
+            "provider.fetch",
+            "max_stale",
+            format!("at most {} days", bounds::MAX_STALE.as_secs() / 86400),
+        ),
+        (
+            "gateway",
+            "revocation_file",
+            format!("At most {} MiB", bounds::MAX_REVOCATION_FILE_BYTES >> 20),
+        ),
+        (
             "offences",
             "threshold",
             format!("`{}`", bounds::DEFAULT_THRESHOLD),
@@ -126,6 +194,45 @@ fn its_defaults_and_bounds_are_those_in_force() {
         ("offences", "max_ban", duration(bounds::DEFAULT_MAX_BAN)),
         (
             "offences",
+            "max_ban",
+            format!("{} days", bounds::LONGEST_BAN.as_secs() / 86400),
+        ),
+        (
+            "offences",
+            "max_bans_per_minute",
+            format!("`{}`", bounds::DEFAULT_MAX_BANS_PER_MINUTE),
+        ),
+        (
+            "offences",
+            "max_bans_per_minute",
+            number(bounds::MAX_BANS_PER_MINUTE.into()),
+        ),
+        (
+            "shield.escalation",
+            "after",
+            duration(bounds::DEFAULT_ESCALATION_AFTER),
+        ),
+        (
+            "shield.escalation",
+            "after",
+            format!(
+                "{} second to {} hour",
+                bounds::MIN_ESCALATION_AFTER.as_secs(),
+                bounds::MAX_ESCALATION_AFTER.as_secs() / 3600
+            ),
+        ),
+        (
+            "shield.escalation",
+            "ban",
+            duration(bounds::DEFAULT_ESCALATION_BAN),
+        ),
+        (
+            "shield.escalation",
+            "max_ban",
+            duration(bounds::DEFAULT_ESCALATION_MAX_BAN),
+        ),
+        (
+            "shield.escalation",
             "max_ban",
             format!("{} days", bounds::LONGEST_BAN.as_secs() / 86400),
         ),
@@ -151,6 +258,10 @@ fn its_defaults_and_bounds_are_those_in_force() {
         format!("up to {MAX_PROBLEMS} of them"),
         format!("1 to {} letters", bounds::MAX_NAME_BYTES),
         format!("at most {} entries", number(bounds::MAX_ITEMS as u64)),
+        format!("at most {} a route", bounds::MAX_CLAIMS),
+        format!("at most {} a provider", bounds::MAX_CLAIMS),
+        format!("up to {} names", bounds::MAX_CLAIM_DEPTH),
+        format!("at most {} bytes; `http`", bounds::MAX_URL_BYTES),
         format!("at most {} MiB that others", bounds::MAX_KEY_FILE_BYTES >> 20),
     ] {
         assert!(reference.contains(&expected), "lacks {expected}");
@@ -164,18 +275,15 @@ fn its_examples_have_no_mistake_of_their_own() {
     let mut seen = 0;
     for block in reference.split("```toml\n").skip(1) {
         let text = block.split("```").next().unwrap();
-        // What they refer to is elsewhere on the page, and their key files are not on this host.
-        let text = text.replace(
-            "auth = \"required\"\nproviders = [\"login\"]\nscopes = [\"read\"]",
-            "auth = \"none\"",
-        );
-        let problems = match crate::config::Config::parse(&text, "reference", std::path::Path::new("")) {
+        let problems = match crate::config::Config::parse(text, "reference", std::path::Path::new("")) {
             Ok(_) => Vec::new(),
             Err(error) => error.problems().to_vec(),
         };
         for problem in problems {
-            let elsewhere =
-                problem.message.starts_with("unknown upstream") || problem.key == "provider[0].secret_file";
+            // What they refer to is elsewhere on the page, and their key files are not on this host.
+            let elsewhere = problem.message.starts_with("unknown upstream")
+                || problem.message.starts_with("unknown provider")
+                || problem.key == "provider[0].secret_file";
             assert!(elsewhere, "{problem}");
         }
         seen += 1;

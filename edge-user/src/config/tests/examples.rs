@@ -3,13 +3,17 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::examples_dir;
-use crate::config::{Config, KeySource, Loaded, Quickstart};
+use crate::config::{Config, KeySource, Loaded, Quickstart, raw::SECTIONS};
 
 /// Files that the examples name under /etc/breakwater, which this host need not have.
 fn with_keys(text: &str, dir: &std::path::Path) -> String {
     for (name, content) in [
         ("jwt.secret", "k".repeat(64)),
         ("sso.pem", "-----BEGIN PUBLIC KEY-----\n".to_owned()),
+        ("partner-ca.pem", "-----BEGIN CERTIFICATE-----\n".to_owned()),
+        ("revoked", String::new()),
+        ("allow.list", String::new()),
+        ("deny.list", "# from somewhere\n192.0.2.0/24\n".to_owned()),
     ] {
         let path = dir.join(name);
         fs::write(&path, content).unwrap();
@@ -86,4 +90,22 @@ fn the_quick_start_takes_what_the_process_has() {
         (config.offences.threshold.get(), config.offences.ban.as_secs()),
         (20, 60)
     );
+    // All its clients are local; one that attacks is to be banned.
+    assert!(!config.offences.exempt_local);
+}
+
+/// Every key of every section stands in the annotated example, given or as a default.
+#[test]
+fn the_annotated_example_has_every_key() {
+    let text = fs::read_to_string(examples_dir().join("breakwater.toml")).unwrap();
+    let words: std::collections::HashSet<_> = text
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .collect();
+    // Other ways to say where a key is, one of them the quick start's.
+    let elsewhere = ["key", "jwks_file", "jwks_url", "secret_env"];
+    for (section, keys) in SECTIONS {
+        for key in keys.iter().filter(|key| !elsewhere.contains(key)) {
+            assert!(words.contains(key), "{section}.{key}");
+        }
+    }
 }

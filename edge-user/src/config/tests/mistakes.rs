@@ -31,7 +31,7 @@ fn check(rows: &[(&str, &[&str])], problems: impl Fn(&str) -> Vec<Problem>) {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-fn errors(rows: &[(&str, &[&str])]) {
+pub(super) fn errors(rows: &[(&str, &[&str])]) {
     let dir = key_dir();
     check(rows, |text| {
         match load::parse(text, "t.toml", dir.path(), &options()) {
@@ -41,7 +41,7 @@ fn errors(rows: &[(&str, &[&str])]) {
     });
 }
 
-fn warnings(rows: &[(&str, &[&str])]) {
+pub(super) fn warnings(rows: &[(&str, &[&str])]) {
     let dir = key_dir();
     check(rows, |text| {
         match load::parse(text, "t.toml", dir.path(), &options()) {
@@ -99,7 +99,9 @@ fn syntax_and_shape() {
         ),
         (
             "[shield]\nobserve = 'yes'\n",
-            &["2 shield.observe: expected true or false, found a string"],
+            &[
+                "2 shield.observe: expected true, false or a list of reasons such as [\"source_packets\"], found a string",
+            ],
         ),
         (
             "[shield]\ninterfaces = 'eth0'\n",
@@ -196,6 +198,30 @@ fn shield() {
             &["2 shield.interfaces[0]: cannot be the name"],
         ),
         (
+            "[shield]\nallow_file = 'none.list'\ndeny_file = 'directory.key'\n",
+            &[
+                "2 shield.allow_file: No such file",
+                "3 shield.deny_file: is not a regular file",
+            ],
+        ),
+        (
+            "[shield]\nallow_file = 'written.pem'\n",
+            &["2 shield.allow_file: can be written by everybody"],
+        ),
+        (
+            "[shield]\nobserve = ['source_packet', 'admitted', 'banned', 'banned', 1]\n",
+            &[
+                "2 shield.observe[0]: unknown reason `source_packet`; did you mean `source_packets`?",
+                "2 shield.observe[1]: `admitted` drops nothing",
+                "2 shield.observe[3]: reason `banned` is given twice",
+                "2 shield.observe[4]: expected a reason for which packets are dropped, found an integer",
+            ],
+        ),
+        (
+            "[[service]]\nname = 'a'\nprotocol = 'tcp'\nport = 1\nobserve = ['banned']\n",
+            &["5 service[0].observe: expected true or false, found a list"],
+        ),
+        (
             "[shield]\nmax_bans = 0\n",
             &["2 shield.max_bans: must be between 1 and"],
         ),
@@ -234,6 +260,10 @@ fn shield() {
             &["2 shield.interfaces: judges nothing"],
         ),
         ("[shield]\ninterfaces = []\n", &[]),
+        (
+            "[shield]\nobserve = true\n[[service]]\nname = 'a'\nprotocol = 'tcp'\nport = 1\nobserve = false\n",
+            &["7 service[0].observe: `shield.observe` holds for every service"],
+        ),
     ]);
 }
 
@@ -656,9 +686,69 @@ fn offences() {
             "[offences]\nmax_ban = '2years'\n",
             &["2 offences.max_ban: must be at most"],
         ),
+        // Nothing is compared with what is no duration.
+        (
+            "[offences]\nmax_ban = 'long'\nban = '2d'\n",
+            &["2 offences.max_ban: `long` is not a duration"],
+        ),
+        (
+            "[offences]\nmax_bans_per_minute = 0\nexempt_local = 'no'\n",
+            &[
+                "2 offences.max_bans_per_minute: must be between 1 and 1000000",
+                "3 offences.exempt_local: expected true or false",
+            ],
+        ),
         (
             "[offences]\nexempt = ['10.0.0.0/8', '10.0.0.1/8']\n",
             &["2 offences.exempt[1]: bits set beyond its prefix"],
+        ),
+    ]);
+}
+
+#[test]
+fn escalation() {
+    errors(&[
+        (
+            "[shield.escalation]\nafter = '0s'\n",
+            &["2 shield.escalation.after: must be longer than zero"],
+        ),
+        (
+            "[shield.escalation]\nafter = '500ms'\n",
+            &["2 shield.escalation.after: must be at least 1s"],
+        ),
+        (
+            "[shield.escalation]\nafter = '2h'\n",
+            &["2 shield.escalation.after: must be at most 1h"],
+        ),
+        (
+            "[shield.escalation]\nban = '2h'\n",
+            &["2 shield.escalation.ban: the first ban (2h) is longer than the longest one (1h)"],
+        ),
+        (
+            "[shield.escalation]\nmax_ban = '2years'\n",
+            &["2 shield.escalation.max_ban: must be at most 365days"],
+        ),
+        (
+            "[shield]\nescalation = true\n",
+            &["2 shield.escalation: expected a table, found a boolean"],
+        ),
+        (
+            "[shield.escalation]\nbans = '2h'\n",
+            &["2 shield.escalation.bans: did you mean `ban`?"],
+        ),
+    ]);
+    let limited = "[shield.limits]\nsource_syns = { per_second = 10, burst = 20 }\n";
+    let service = "[[service]]\nname = 'a'\nprotocol = 'tcp'\nport = 1\nlimits.source_syns = { per_second = 10, burst = 20 }\n";
+    warnings(&[
+        (
+            "[shield.escalation]\n",
+            &["1 shield.escalation: nobody can be over a limit: none is set"],
+        ),
+        (&format!("[shield.escalation]\n{limited}"), &[]),
+        (&format!("[shield.escalation]\n{service}"), &[]),
+        (
+            "[shield]\nicmp = { per_second = 10, burst = 20 }\n[shield.escalation]\n",
+            &[],
         ),
     ]);
 }
