@@ -4,3 +4,7 @@
 //! names aya, `kernel` never names hyper, `config` performs no I/O beyond reading its files.
 
 pub mod config;
+pub mod gateway;
+pub mod offence;
+pub mod telemetry;
+pub mod upstream;

@@ -1,0 +1,266 @@
+//! The gateway: listener -> route -> authenticate -> limit -> balance -> forward.
+//!
+//! One worker a core: a thread with its own runtime, its own listening sockets (`SO_REUSEPORT`), its own upstream
+//! connections and its own counters. On a request's path nothing is locked and no other core is woken.
+//!
+//! The stages hand proofs on: [`route::Routed`], [`authenticate::Permitted`], [`limit::Admitted`],
+//! [`balance::Target`]; only a target can be forwarded, so forwarding what was not authenticated does not compile.
+//! The strict [`gate`], the one normalised [`path`] and the one [`header_policy`] are shared by every codec.
+//!
+//! Never here: eBPF, configuration files, the meaning of a token.
+//!
+//! Invariants: every refusal has a [`refusal::Reason`] and a counter; a client never learns an upstream's name or
+//! an error's text; everything that a peer can make grow is bounded by [`limits`].
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::{config::Config, offence::OffenceSink};
+
+pub mod authenticate;
+pub mod balance;
+pub mod connections;
+pub mod counters;
+pub mod demo;
+mod exchange;
+pub mod gate;
+pub mod header_policy;
+mod hyper_codec;
+pub mod limit;
+pub mod limits;
+pub mod listen;
+pub mod path;
+pub mod plan;
+pub mod refusal;
+mod request_id;
+pub mod route;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use authenticate::{Authenticate, Denial, NoTokens, Permit};
+pub use counters::CountersSnapshot;
+pub use gate::Request;
+pub use limits::Limits;
+pub use listen::BindError;
+pub use plan::{Plan, PlanError};
+pub use refusal::Reason;
+
+use connections::Connections;
+use listen::Sockets;
+
+/// What the gateway is made of, beside its configuration.
+#[derive(Clone)]
+pub struct Parts {
+    /// Who understands tokens.
+    pub authenticator: Arc<dyn Authenticate>,
+    /// Where offences are reported.
+    pub offences: Arc<dyn OffenceSink>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Tie each worker to a CPU.
+    pub pin: bool,
+}
+
+/// Why a gateway could not be set up. Nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The configuration cannot be served.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A listener could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// Why a gateway that was set up could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A worker's thread or runtime could not be made.
+    #[error("cannot start gateway worker {worker}")]
+    Worker {
+        /// Index of the worker.
+        worker: usize,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A worker ended by a panic.
+    #[error("gateway worker {worker} died")]
+    Died {
+        /// Index of the worker.
+        worker: usize,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Connections that were cut when the grace ran out.
+    pub cut: usize,
+}
+
+/// What workers share.
+pub(crate) struct Shared {
+    plan: ArcSwap<Plan>,
+    parts: Parts,
+    connections: Connections,
+    stop: watch::Receiver<bool>,
+    ready: watch::Sender<usize>,
+    grace: Duration,
+}
+
+/// A gateway whose listeners are bound.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    stop: Arc<watch::Sender<bool>>,
+    sockets: Vec<Sockets>,
+    addresses: Vec<(String, SocketAddr)>,
+    workers: usize,
+}
+
+/// A hold on a gateway, for whoever stops it, reloads it or asks how it does. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    stop: Arc<watch::Sender<bool>>,
+    workers: usize,
+}
+
+impl Gateway {
+    /// Compiles the configuration and binds every listener once per worker.
+    ///
+    /// # Errors
+    /// A route that cannot be served, or a listener that cannot be bound; nothing stays bound then.
+    pub fn bind(config: &Config, parts: Parts) -> Result<Self, SetupError> {
+        let workers = worker_count(config);
+        let plan = Plan::compile(config, Arc::clone(&parts.authenticator), workers)?;
+        let (sockets, addresses) = listen::bind(&config.listeners, workers)?;
+        let (stop, stopped) = watch::channel(false);
+        let connections = Connections::new(parts.limits.connections, parts.limits.connections_per_peer);
+        let shared = Arc::new(Shared {
+            plan: ArcSwap::from_pointee(plan),
+            parts,
+            connections,
+            stop: stopped,
+            ready: watch::channel(0).0,
+            grace: config.shutdown_grace,
+        });
+        Ok(Self {
+            shared,
+            stop: Arc::new(stop),
+            sockets,
+            addresses,
+            workers,
+        })
+    }
+
+    /// Name and address of each listener; the real port where the configuration says 0.
+    pub fn addresses(&self) -> &[(String, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// A hold on this gateway.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            shared: Arc::clone(&self.shared),
+            stop: Arc::clone(&self.stop),
+            workers: self.workers,
+        }
+    }
+
+    /// Serves until [`Handle::stop`], then until every connection has ended or the grace has run out. Blocks.
+    ///
+    /// # Errors
+    /// A worker that could not start or died; the others are stopped then.
+    pub fn run(self) -> Result<Summary, RunError> {
+        let (ended, ends) = mpsc::channel();
+        let mut threads = Vec::with_capacity(self.workers);
+        for (index, sockets) in self.sockets.into_iter().enumerate() {
+            let (shared, ended) = (Arc::clone(&self.shared), ended.clone());
+            let spawned = thread::Builder::new()
+                .name(format!("gateway-{index}"))
+                .spawn(move || {
+                    let result = worker::run(index, sockets, &shared);
+                    // The receiver outlives every worker; if it is gone there is nobody to tell.
+                    let _ = ended.send(index);
+                    result
+                });
+            match spawned {
+                Ok(thread) => threads.push(thread),
+                Err(source) => {
+                    self.stop.send_replace(true);
+                    return Err(RunError::Worker {
+                        worker: index,
+                        source,
+                    });
+                }
+            }
+        }
+        drop(ended);
+        let (mut cut, mut failure) = (0, None);
+        // Whichever worker ends first takes the others with it: a gateway with half its workers is no gateway.
+        if ends.recv().is_ok() {
+            self.stop.send_replace(true);
+        }
+        for (worker, thread) in threads.into_iter().enumerate() {
+            match thread.join() {
+                Ok(Ok(left)) => cut += left,
+                Ok(Err(source)) => failure = failure.or(Some(RunError::Worker { worker, source })),
+                Err(_) => failure = failure.or(Some(RunError::Died { worker })),
+            }
+        }
+        failure.map_or(Ok(Summary { cut }), Err)
+    }
+}
+
+impl Handle {
+    /// Stops accepting, lets requests in flight finish, then ends [`Gateway::run`]. May be called more than once.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until every worker accepts connections.
+    pub async fn ready(&self) {
+        let mut ready = self.shared.ready.subscribe();
+        // The sender lives in `shared`, which this handle holds.
+        let _ = ready.wait_for(|count| *count >= self.workers).await;
+    }
+
+    /// Whether every worker accepts connections.
+    pub fn is_ready(&self) -> bool {
+        *self.shared.ready.borrow() >= self.workers
+    }
+
+    /// Replaces routes and upstreams: requests that begin later see the new ones. Listeners stay as they are.
+    pub fn replace(&self, config: &Config, authenticator: Arc<dyn Authenticate>) -> Result<(), PlanError> {
+        let plan = Plan::compile(config, authenticator, self.workers)?;
+        self.shared.plan.store(Arc::new(plan));
+        Ok(())
+    }
+
+    /// What was counted under the plan in force, all workers together.
+    pub fn counters(&self) -> CountersSnapshot {
+        self.shared.plan.load().counters().snapshot()
+    }
+
+    /// Client connections open now.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.open()
+    }
+}
+
+/// The configured number of workers, or one per CPU that this process may use.
+fn worker_count(config: &Config) -> usize {
+    config.workers.map_or_else(
+        || thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        |workers| usize::try_from(workers.get()).unwrap_or(1),
+    )
+}

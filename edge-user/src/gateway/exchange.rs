@@ -1,0 +1,225 @@
+//! One request from its head to the last byte of its answer: what is timed, counted, logged and reported about it.
+//!
+//! Whatever way an exchange ends, it is told about once: when it is dropped.
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    counters::Outcome,
+    gate::Request,
+    refusal::{Reason, Refusal},
+    request_id::RequestId,
+    route::RouteId,
+    worker::{Site, Worker},
+};
+use crate::telemetry::access;
+
+/// The running account of one request.
+pub(crate) struct Exchange {
+    worker: Rc<Worker>,
+    site: Rc<Site>,
+    peer: SocketAddr,
+    id: RequestId,
+    head_read: Instant,
+    decided: Option<Instant>,
+    sent: Option<Instant>,
+    answered: Option<Instant>,
+    ended: Option<Instant>,
+    connect: Duration,
+    waited: Duration,
+    route: Option<RouteId>,
+    upstream: Option<SocketAddr>,
+    status: u16,
+    refusal: Option<Refusal>,
+    received: u64,
+    returned: u64,
+    told: Option<Box<Told>>,
+}
+
+/// What only the access log wants to know; absent when nobody listens.
+#[derive(Default)]
+struct Told {
+    method: String,
+    path: String,
+    subject: String,
+}
+
+impl Exchange {
+    /// Begins the account of a request whose head was complete at `head_read`.
+    pub(crate) fn begin(worker: &Rc<Worker>, peer: SocketAddr, head_read: Instant) -> Self {
+        Self {
+            site: worker.site(),
+            id: worker.next_id(),
+            worker: Rc::clone(worker),
+            peer,
+            head_read,
+            decided: None,
+            sent: None,
+            answered: None,
+            ended: None,
+            connect: Duration::ZERO,
+            waited: Duration::ZERO,
+            route: None,
+            upstream: None,
+            status: 0,
+            refusal: None,
+            received: 0,
+            returned: 0,
+            told: access::is_on().then(Box::default),
+        }
+    }
+
+    /// The plan that this request was pinned to.
+    pub(crate) fn site(&self) -> &Rc<Site> {
+        &self.site
+    }
+
+    /// The worker that serves it.
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// Notes what was asked for.
+    pub(crate) fn asked(&mut self, request: &Request<'_>) {
+        if let Some(told) = &mut self.told {
+            told.method = String::from_utf8_lossy(request.method()).into_owned();
+            request.path().clone_into(&mut told.path);
+        }
+    }
+
+    /// Notes the route.
+    pub(crate) fn routed(&mut self, route: RouteId) {
+        self.route = Some(route);
+    }
+
+    /// Notes who asks.
+    pub(crate) fn permitted(&mut self, subject: Option<&str>) {
+        if let (Some(told), Some(subject)) = (&mut self.told, subject) {
+            subject.clone_into(&mut told.subject);
+        }
+    }
+
+    /// Notes that it is known where the request goes.
+    pub(crate) fn decided(&mut self, now: Instant) {
+        self.decided = Some(now);
+    }
+
+    /// Notes the endpoint, and how long connecting to it took.
+    pub(crate) fn connected(&mut self, endpoint: SocketAddr, took: Duration) {
+        self.upstream = Some(endpoint);
+        self.connect += took;
+    }
+
+    /// Notes that the request head went out.
+    pub(crate) fn sent(&mut self, now: Instant) {
+        self.sent = Some(now);
+    }
+
+    /// Notes that the response head came in.
+    pub(crate) fn answered(&mut self, now: Instant, status: u16) {
+        self.answered = Some(now);
+        self.status = status;
+    }
+
+    /// Takes back that there is a response: it was not fit to pass on.
+    pub(crate) fn unanswered(&mut self) {
+        self.status = 0;
+    }
+
+    /// Notes that the response has gone out; `waited` of the time since its head went by in waiting for the client
+    /// or the upstream.
+    pub(crate) fn ended(&mut self, now: Instant, waited: Duration) {
+        self.ended = Some(now);
+        self.waited = waited;
+    }
+
+    /// Notes that the request ends here. The first refusal stays.
+    pub(crate) fn refused(&mut self, refusal: Refusal) {
+        if self.status == 0 {
+            self.status = refusal.reason.status();
+        }
+        if self.refusal.is_none() {
+            self.refusal = Some(refusal);
+        }
+    }
+
+    /// Notes that the request failed after its response had begun: the status stands.
+    pub(crate) fn broke(&mut self, reason: Reason) {
+        if self.refusal.is_none() {
+            self.refusal = Some(reason.into());
+        }
+    }
+
+    /// Adds body bytes from the client.
+    pub(crate) fn received(&mut self, bytes: u64) {
+        self.received += bytes;
+    }
+
+    /// Adds body bytes to the client.
+    pub(crate) fn returned(&mut self, bytes: u64) {
+        self.returned += bytes;
+    }
+
+    fn timings(&self) -> access::Timings {
+        let end = self.ended.or(self.answered).unwrap_or_else(Instant::now);
+        let decided = self.decided.unwrap_or(end);
+        let sent = self.sent.unwrap_or(decided);
+        let answered = self.answered.unwrap_or(end).max(sent);
+        let mut timings = access::Timings {
+            decide: decided - self.head_read,
+            send: sent - decided,
+            connect: self.connect,
+            wait: answered - sent,
+            body: end.saturating_duration_since(answered),
+            tax: Duration::ZERO,
+        };
+        timings.tax = timings.decide
+            + timings.send.saturating_sub(timings.connect)
+            + timings.body.saturating_sub(self.waited);
+        timings
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let timings = self.timings();
+        let reason = self.refusal.as_ref().map(|refusal| refusal.reason);
+        self.site.counters().finish(&Outcome {
+            route: self.route,
+            status: self.status,
+            reason,
+            received: self.received,
+            sent: self.returned,
+            tax: timings.tax,
+        });
+        if let Some(kind) = reason.and_then(Reason::offence) {
+            self.worker.offence(self.peer.ip(), kind);
+        }
+        if let Some(told) = &self.told {
+            access::emit(&access::Record {
+                request_id: self.id.as_str(),
+                peer: self.peer,
+                method: &told.method,
+                path: &told.path,
+                route: self.route.map_or("", |route| &self.site.plan().route(route).name),
+                upstream: self.upstream,
+                status: self.status,
+                reason: reason.map_or("", Reason::slug),
+                detail: self.refusal.as_ref().map_or("", |refusal| &refusal.detail),
+                subject: &told.subject,
+                received: self.received,
+                sent: self.returned,
+                timings,
+            });
+        }
+    }
+}

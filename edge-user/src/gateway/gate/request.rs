@@ -1,0 +1,393 @@
+//! Judges a request head: one body length, one authority, one path, or none.
+
+use super::{
+    Field, FieldKind, Span, Version, authority,
+    field::{is_token, list},
+};
+use crate::gateway::{
+    path,
+    refusal::{Reason, Refusal},
+};
+
+/// The parts of a request head, as spans of its buffer; made to be used again.
+#[derive(Debug, Default)]
+pub struct RequestShape {
+    /// Method, a token.
+    pub method: Span,
+    /// Request target as sent.
+    pub target: Span,
+    /// Version of the message.
+    pub version: Version,
+    /// Fields in order.
+    pub fields: Vec<Field>,
+}
+
+/// How long a request's body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestBody {
+    /// There is none.
+    None,
+    /// This many bytes, at least one.
+    Length(u64),
+    /// Chunked.
+    Chunked,
+}
+
+/// What the gate found out about a request; only [`judge`] makes one.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one head")]
+pub struct JudgedRequest {
+    authority: Option<Span>,
+    path: PathForm,
+    query: Option<Span>,
+    /// The body's length.
+    pub body: RequestBody,
+    /// `Content-Length: 0` was given: kept, as some servers want it with POST.
+    pub zero_length: bool,
+    /// Whether the client lets the connection live on.
+    pub keep_alive: bool,
+    /// `Expect: 100-continue` with a body to come.
+    pub expects_continue: bool,
+    /// A WebSocket handshake (RFC 6455, 4.1): the only upgrade that is passed on.
+    pub websocket: bool,
+    /// `TE: trailers`.
+    pub takes_trailers: bool,
+    /// `Connection` names fields that go no further.
+    pub nominates: bool,
+}
+
+#[derive(Debug)]
+enum PathForm {
+    AsSent(Span),
+    Rewritten(Box<str>),
+    Asterisk,
+}
+
+/// A judged request: everything the stages may see.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    bytes: &'a [u8],
+    shape: &'a RequestShape,
+    judged: &'a JudgedRequest,
+}
+
+impl<'a> Request<'a> {
+    /// The view of a judged head; `bytes` is the buffer it was parsed in.
+    pub fn new(bytes: &'a [u8], shape: &'a RequestShape, judged: &'a JudgedRequest) -> Self {
+        Self { bytes, shape, judged }
+    }
+
+    /// What the gate found.
+    pub fn judged(&self) -> &'a JudgedRequest {
+        self.judged
+    }
+
+    /// Method, in the client's spelling: methods are case-sensitive.
+    pub fn method(&self) -> &'a [u8] {
+        self.shape.method.of(self.bytes)
+    }
+
+    /// Version the client spoke.
+    pub fn version(&self) -> Version {
+        self.shape.version
+    }
+
+    /// Host and port the request is for; absent only in HTTP/1.0.
+    pub fn authority(&self) -> Option<&'a [u8]> {
+        self.judged.authority.map(|span| span.of(self.bytes))
+    }
+
+    /// The normalised path, or `*`.
+    pub fn path(&self) -> &'a str {
+        match &self.judged.path {
+            PathForm::AsSent(span) => std::str::from_utf8(span.of(self.bytes)).unwrap_or("/"),
+            PathForm::Rewritten(path) => path,
+            PathForm::Asterisk => "*",
+        }
+    }
+
+    /// The query without `?`, as sent.
+    pub fn query(&self) -> Option<&'a [u8]> {
+        self.judged.query.map(|span| span.of(self.bytes))
+    }
+
+    /// Fields as (kind, name, value), in order.
+    pub fn fields(&self) -> impl Iterator<Item = (FieldKind, &'a [u8], &'a [u8])> + use<'a> {
+        let bytes = self.bytes;
+        self.shape
+            .fields
+            .iter()
+            .map(move |field| (field.kind, field.name.of(bytes), field.value.of(bytes)))
+    }
+
+    /// Values of the fields of this name, given in lower case.
+    pub fn values(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.fields()
+            .filter(move |(_, have, _)| have.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, _, value)| value)
+    }
+
+    /// Whether `Connection` nominates the field.
+    pub fn nominated(&self, name: &[u8]) -> bool {
+        self.judged.nominates
+            && self
+                .fields()
+                .filter(|(kind, ..)| *kind == FieldKind::Connection)
+                .any(|(_, _, value)| list(value).any(|member| member.eq_ignore_ascii_case(name)))
+    }
+}
+
+/// What the fields say, while they are walked.
+#[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one head")]
+struct Findings {
+    host: Option<Span>,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    upgrade_to: Option<Span>,
+    expects: bool,
+    trailers: bool,
+    nominates: bool,
+}
+
+/// Decides whether a head has one reading.
+///
+/// # Errors
+/// The refusal to answer with; the connection must be closed if its reason says so.
+pub fn judge(bytes: &[u8], shape: &RequestShape) -> Result<JudgedRequest, Refusal> {
+    let method = shape.method.of(bytes);
+    if !is_token(method) || matches!(method, b"PRI") {
+        return Err(Refusal::because(Reason::BadSyntax, "method"));
+    }
+    if matches!(method, b"CONNECT" | b"TRACE") {
+        return Err(Refusal::new(Reason::MethodNotServed));
+    }
+    let mut found = Findings::default();
+    for field in &shape.fields {
+        walk(&mut found, bytes, shape.version, field)?;
+    }
+    let body = body_of(&found)?;
+    let target = Target::split(bytes, shape)?;
+    let authority = one_authority(bytes, shape.version, target.authority, found.host)?;
+    let path = match target.path {
+        Some(span) => match path::normalise(span.of(bytes)) {
+            Ok(std::borrow::Cow::Borrowed(_)) => PathForm::AsSent(span),
+            Ok(std::borrow::Cow::Owned(path)) => PathForm::Rewritten(path.into_boxed_str()),
+            Err(fault) => return Err(Refusal::because(Reason::BadPath, fault.text())),
+        },
+        None if method == b"OPTIONS" && target.asterisk => PathForm::Asterisk,
+        None if target.asterisk => {
+            return Err(Refusal::because(Reason::BadTarget, "asterisk without OPTIONS"));
+        }
+        None => PathForm::Rewritten("/".into()),
+    };
+    let websocket = found.upgrade
+        && shape.version == Version::Http11
+        && method == b"GET"
+        && body == RequestBody::None
+        && found
+            .upgrade_to
+            .is_some_and(|span| span.of(bytes).eq_ignore_ascii_case(b"websocket"));
+    Ok(JudgedRequest {
+        authority,
+        path,
+        query: target.query,
+        body,
+        zero_length: found.length == Some(0),
+        keep_alive: match shape.version {
+            Version::Http10 => found.keep_alive && !found.close,
+            Version::Http11 | Version::Http2 => !found.close,
+        },
+        expects_continue: found.expects && body != RequestBody::None && shape.version != Version::Http10,
+        websocket,
+        takes_trailers: found.trailers,
+        nominates: found.nominates,
+    })
+}
+
+/// Notes what one field says, and refuses what contradicts another.
+fn walk(found: &mut Findings, bytes: &[u8], version: Version, field: &Field) -> Result<(), Refusal> {
+    let value = field.value.of(bytes);
+    match field.kind {
+        FieldKind::Host => {
+            if found.host.replace(field.value).is_some() {
+                return Err(Refusal::because(Reason::BadHost, "several Host fields"));
+            }
+        }
+        FieldKind::ContentLength => {
+            let length =
+                content_length(value).ok_or(Refusal::because(Reason::BadFraming, "Content-Length"))?;
+            if found.length.replace(length).is_some() {
+                return Err(Refusal::because(
+                    Reason::BadFraming,
+                    "several Content-Length fields",
+                ));
+            }
+        }
+        FieldKind::TransferEncoding => {
+            if version != Version::Http11 {
+                return Err(Refusal::because(
+                    Reason::BadFraming,
+                    "Transfer-Encoding outside HTTP/1.1",
+                ));
+            }
+            if found.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Refusal::because(
+                    Reason::BadFraming,
+                    "Transfer-Encoding other than one chunked",
+                ));
+            }
+            found.chunked = true;
+        }
+        FieldKind::Connection => connection(found, version, value)?,
+        FieldKind::Upgrade => found.upgrade_to = Some(field.value),
+        FieldKind::Te => found.trailers |= list(value).any(|member| member.eq_ignore_ascii_case(b"trailers")),
+        FieldKind::Expect => {
+            if found.expects || !value.eq_ignore_ascii_case(b"100-continue") {
+                return Err(Refusal::new(Reason::UnknownExpectation));
+            }
+            found.expects = true;
+        }
+        FieldKind::Disguised => {
+            return Err(Refusal::because(
+                Reason::BadFraming,
+                "framing field with an underscore",
+            ));
+        }
+        FieldKind::Other
+        | FieldKind::Trailer
+        | FieldKind::Cookie
+        | FieldKind::Authorization
+        | FieldKind::RequestId
+        | FieldKind::HopByHop
+        | FieldKind::Forwarding => {}
+    }
+    Ok(())
+}
+
+/// Notes what a `Connection` field says (RFC 9110, 7.6.1).
+fn connection(found: &mut Findings, version: Version, value: &[u8]) -> Result<(), Refusal> {
+    if version == Version::Http2 {
+        return Err(Refusal::because(Reason::BadField, "Connection in HTTP/2"));
+    }
+    for member in list(value) {
+        if !is_token(member) {
+            return Err(Refusal::because(Reason::BadField, "Connection"));
+        }
+        if member.eq_ignore_ascii_case(b"close") {
+            found.close = true;
+        } else if member.eq_ignore_ascii_case(b"keep-alive") {
+            found.keep_alive = true;
+        } else if member.eq_ignore_ascii_case(b"upgrade") {
+            found.upgrade = true;
+        } else {
+            found.nominates = true;
+        }
+    }
+    Ok(())
+}
+
+fn body_of(found: &Findings) -> Result<RequestBody, Refusal> {
+    match (found.length, found.chunked) {
+        (Some(_), true) => Err(Refusal::because(
+            Reason::BadFraming,
+            "Content-Length and Transfer-Encoding",
+        )),
+        (None, true) => Ok(RequestBody::Chunked),
+        (None | Some(0), false) => Ok(RequestBody::None),
+        (Some(length), false) => Ok(RequestBody::Length(length)),
+    }
+}
+
+/// `Content-Length` as digits alone (RFC 9110, 8.6): no sign, no list, no whitespace within.
+pub(super) fn content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(
+        value
+            .iter()
+            .fold(0, |length, digit| length * 10 + u64::from(digit - b'0')),
+    )
+}
+
+/// The one authority of a request: `Host`, or the target's, which must agree with it (RFC 9112, 3.2).
+fn one_authority(
+    bytes: &[u8],
+    version: Version,
+    target: Option<Span>,
+    host: Option<Span>,
+) -> Result<Option<Span>, Refusal> {
+    for span in [target, host].into_iter().flatten() {
+        if !authority::is_valid(span.of(bytes)) {
+            return Err(Refusal::because(Reason::BadHost, "invalid authority"));
+        }
+    }
+    match (target, host) {
+        (Some(target), Some(host)) if !authority::same(target.of(bytes), host.of(bytes)) => {
+            Err(Refusal::because(Reason::BadHost, "Host contradicts the target"))
+        }
+        (None, None) if version != Version::Http10 => Err(Refusal::because(Reason::BadHost, "no Host")),
+        (Some(_), None) if version == Version::Http11 => Err(Refusal::because(Reason::BadHost, "no Host")),
+        (target, host) => Ok(host.or(target)),
+    }
+}
+
+/// A request target taken apart (RFC 9112, 3.2).
+struct Target {
+    authority: Option<Span>,
+    path: Option<Span>,
+    query: Option<Span>,
+    asterisk: bool,
+}
+
+impl Target {
+    fn split(bytes: &[u8], shape: &RequestShape) -> Result<Self, Refusal> {
+        let span = shape.target;
+        let raw = span.of(bytes);
+        if raw == b"*" {
+            return Ok(Self {
+                authority: None,
+                path: None,
+                query: None,
+                asterisk: true,
+            });
+        }
+        let (authority, start) = if raw.first() == Some(&b'/') {
+            (None, 0)
+        } else {
+            let scheme = [&b"http://"[..], b"https://"]
+                .into_iter()
+                .find(|scheme| {
+                    raw.get(..scheme.len())
+                        .is_some_and(|have| have.eq_ignore_ascii_case(scheme))
+                })
+                .ok_or(Refusal::because(Reason::BadTarget, "form"))?
+                .len();
+            let end = raw[scheme..]
+                .iter()
+                .position(|byte| matches!(byte, b'/' | b'?' | b'#'));
+            let end = end.map_or(raw.len(), |end| scheme + end);
+            (Some(span.part(scheme, end)), end)
+        };
+        let question = memchr::memchr(b'?', raw).filter(|at| *at >= start);
+        let path_end = question.unwrap_or(raw.len());
+        let query = question.map(|at| span.part(at + 1, raw.len()));
+        if let Some(query) = query {
+            let allowed = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>');
+            if !query.of(bytes).iter().all(allowed) {
+                return Err(Refusal::because(Reason::BadTarget, "query"));
+            }
+        }
+        let path = (path_end > start).then(|| span.part(start, path_end));
+        Ok(Self {
+            authority,
+            path,
+            query,
+            asterisk: false,
+        })
+    }
+}

@@ -1,0 +1,277 @@
+//! Which fields go through, which end here, and which this proxy writes. One policy for every codec: a codec is a
+//! [`FieldSink`].
+//!
+//! - Fields of one connection (RFC 9110, 7.6.1) and those that `Connection` nominates end here, both ways. What this
+//!   proxy writes itself is written after, so no nomination can take it away.
+//! - `Host`, `Content-Length` and `Transfer-Encoding` are written from what the gate found, never copied.
+//! - `Forwarded`, `X-Forwarded-For`, `-Proto` and `-Host` say what this proxy saw. What a client claims in them, in
+//!   `X-Forwarded-*`, `X-Real-IP` and their like, is dropped.
+//! - Identity fields that a permit may set are dropped from every request, on open routes too, in every spelling
+//!   (`_` for `-`).
+//! - The token is removed where it was found, if the permit says so.
+//! - `Upgrade` is never copied: a WebSocket handshake is written anew, anything else (h2c included) ends here.
+//! - `X-Request-Id` is written by this proxy. `Via` is not: origins turn compression off when they see it.
+
+use std::{
+    io::Write,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{
+    authenticate::Permit,
+    gate::{FieldKind, JudgedResponse, Request, RequestBody, ResponseBody, ResponseShape, response},
+    plan::Plan,
+};
+use crate::config::TokenSource;
+
+/// Takes the fields of a forwarded message, in order.
+pub trait FieldSink {
+    /// Adds a field. The name is a token, the value has no control characters: both passed the gate.
+    fn put(&mut self, name: &[u8], value: &[u8]);
+}
+
+/// HTTP/1 text.
+impl FieldSink for Vec<u8> {
+    #[inline]
+    fn put(&mut self, name: &[u8], value: &[u8]) {
+        self.reserve(name.len() + value.len() + 4);
+        self.extend_from_slice(name);
+        self.extend_from_slice(b": ");
+        self.extend_from_slice(value);
+        self.extend_from_slice(b"\r\n");
+    }
+}
+
+/// What this proxy says about a client's connection; written once per connection, copied per request.
+#[derive(Debug)]
+pub struct Provenance {
+    /// The peer of the connection.
+    pub peer: SocketAddr,
+    address: String,
+    forwarded: String,
+    scheme: &'static str,
+}
+
+impl Provenance {
+    /// What is said about a connection from `peer`.
+    pub fn new(peer: SocketAddr, tls: bool) -> Self {
+        let scheme = if tls { "https" } else { "http" };
+        let ip = peer.ip().to_canonical();
+        let forwarded = match ip {
+            IpAddr::V4(ip) => format!("for={ip};proto={scheme}"),
+            IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto={scheme}"),
+        };
+        Self {
+            peer,
+            address: ip.to_string(),
+            forwarded,
+            scheme,
+        }
+    }
+}
+
+/// How a codec frames and upgrades the forwarded request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialect {
+    /// Writes `Content-Length`, `Transfer-Encoding` and `Connection`; else the codec's library does.
+    pub framing: bool,
+    /// `Expect: 100-continue` is passed on, and the upstream's answer passed back.
+    pub expect: bool,
+    /// A WebSocket handshake is passed on.
+    pub upgrade: bool,
+}
+
+/// Writes the fields of the forwarded request.
+pub fn request(
+    sink: &mut impl FieldSink,
+    plan: &Plan,
+    request: &Request<'_>,
+    permit: &Permit,
+    provenance: &Provenance,
+    request_id: &[u8],
+    dialect: Dialect,
+) {
+    let judged = request.judged();
+    let host = request.authority().unwrap_or(b"localhost");
+    sink.put(b"host", host);
+    let mut cookies: Option<Vec<u8>> = None;
+    for (kind, name, value) in request.fields() {
+        match kind {
+            FieldKind::Host
+            | FieldKind::ContentLength
+            | FieldKind::TransferEncoding
+            | FieldKind::Connection
+            | FieldKind::Upgrade
+            | FieldKind::Te
+            | FieldKind::Expect
+            | FieldKind::RequestId
+            | FieldKind::HopByHop
+            | FieldKind::Forwarding
+            | FieldKind::Disguised => continue,
+            FieldKind::Authorization if permit.remove == Some(TokenSource::Bearer) => continue,
+            FieldKind::Other | FieldKind::Trailer | FieldKind::Cookie | FieldKind::Authorization => {}
+        }
+        let removed = matches!(&permit.remove, Some(TokenSource::Header(header)) if name.eq_ignore_ascii_case(header.as_bytes()));
+        if removed || plan.is_identity(name) || request.nominated(name) {
+            continue;
+        }
+        if kind == FieldKind::Cookie {
+            let cookie = match &permit.remove {
+                Some(TokenSource::Cookie(token)) => &without_cookie(value, token.as_bytes()),
+                _ => value,
+            };
+            // HTTP/2 clients split the field; HTTP/1 servers want one (RFC 9113, 8.2.3).
+            join_cookie(cookies.get_or_insert_default(), cookie);
+        } else {
+            sink.put(name, value);
+        }
+    }
+    if let Some(cookies) = cookies.filter(|cookies| !cookies.is_empty()) {
+        sink.put(b"cookie", &cookies);
+    }
+    for (name, value) in &permit.set {
+        sink.put(name.as_bytes(), value);
+    }
+    sink.put(b"x-forwarded-for", provenance.address.as_bytes());
+    sink.put(b"x-forwarded-proto", provenance.scheme.as_bytes());
+    sink.put(b"x-forwarded-host", host);
+    let mut forwarded = Vec::with_capacity(provenance.forwarded.len() + host.len() + 8);
+    forwarded.extend_from_slice(provenance.forwarded.as_bytes());
+    forwarded.extend_from_slice(b";host=\"");
+    forwarded.extend_from_slice(host);
+    forwarded.push(b'"');
+    sink.put(b"forwarded", &forwarded);
+    sink.put(b"x-request-id", request_id);
+    if judged.takes_trailers {
+        sink.put(b"te", b"trailers");
+    }
+    if dialect.expect && judged.expects_continue {
+        sink.put(b"expect", b"100-continue");
+    }
+    connection_of_request(sink, request, dialect);
+}
+
+/// Writes how the forwarded request is framed, and what its connection is for.
+fn connection_of_request(sink: &mut impl FieldSink, request: &Request<'_>, dialect: Dialect) {
+    let judged = request.judged();
+    match judged.body {
+        RequestBody::Length(length) => put_length(sink, length),
+        RequestBody::Chunked if dialect.framing => sink.put(b"transfer-encoding", b"chunked"),
+        RequestBody::None if judged.zero_length => sink.put(b"content-length", b"0"),
+        RequestBody::Chunked | RequestBody::None => {}
+    }
+    let upgrade = dialect.upgrade && judged.websocket;
+    if upgrade {
+        sink.put(b"upgrade", b"websocket");
+    }
+    let nominated: &[u8] = match (upgrade, judged.takes_trailers) {
+        (true, true) => b"upgrade, te",
+        (true, false) => b"upgrade",
+        (false, true) => b"te",
+        (false, false) => return,
+    };
+    sink.put(b"connection", nominated);
+}
+
+/// Writes the fields of the response that goes back to the client.
+pub fn response(
+    sink: &mut impl FieldSink,
+    bytes: &[u8],
+    shape: &ResponseShape,
+    judged: &JudgedResponse,
+    dialect: Dialect,
+) {
+    for field in &shape.fields {
+        match field.kind {
+            FieldKind::ContentLength
+            | FieldKind::TransferEncoding
+            | FieldKind::Connection
+            | FieldKind::Upgrade
+            | FieldKind::Te
+            | FieldKind::HopByHop => continue,
+            FieldKind::Other
+            | FieldKind::Host
+            | FieldKind::Trailer
+            | FieldKind::Expect
+            | FieldKind::Cookie
+            | FieldKind::Authorization
+            | FieldKind::RequestId
+            | FieldKind::Forwarding
+            | FieldKind::Disguised => {}
+        }
+        let name = field.name.of(bytes);
+        if !(judged.nominates && response::nominated(bytes, &shape.fields, name)) {
+            sink.put(name, field.value.of(bytes));
+        }
+    }
+    // 204 and 1xx have no length (RFC 9110, 8.6); HEAD and 304 may declare one without a body.
+    if let Some(length) = judged.declared
+        && shape.status != 204
+        && shape.status >= 200
+    {
+        put_length(sink, length);
+    } else if dialect.framing && judged.body == ResponseBody::Chunked {
+        sink.put(b"transfer-encoding", b"chunked");
+    }
+}
+
+fn put_length(sink: &mut impl FieldSink, length: u64) {
+    let mut digits = [0_u8; 20];
+    let mut rest = &mut digits[..];
+    // Twenty bytes hold every u64.
+    let written = write!(rest, "{length}").map_or(0, |()| 20 - rest.len());
+    sink.put(b"content-length", &digits[..written]);
+}
+
+/// Appends the pairs of one `Cookie` field to those of others.
+fn join_cookie(cookies: &mut Vec<u8>, more: &[u8]) {
+    if !cookies.is_empty() && !more.is_empty() {
+        cookies.extend_from_slice(b"; ");
+    }
+    cookies.extend_from_slice(more);
+}
+
+/// A `Cookie` value without the pairs of one name.
+fn without_cookie(value: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(value.len());
+    for pair in value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
+        let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+        if !pair.is_empty() && pair[..end].trim_ascii() != name {
+            join_cookie(&mut kept, pair);
+        }
+    }
+    kept
+}
+
+/// The query without the parameters of one name, if there is any left.
+pub fn without_parameter(query: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    let mut kept = Vec::with_capacity(query.len());
+    for pair in query.split(|byte| *byte == b'&') {
+        let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+        if &pair[..end] != name {
+            if !kept.is_empty() {
+                kept.push(b'&');
+            }
+            kept.extend_from_slice(pair);
+        }
+    }
+    (!kept.is_empty()).then_some(kept)
+}
+
+/// Appends the forwarded target: the normalised path, and the query without a token.
+pub fn put_target(out: &mut Vec<u8>, request: &Request<'_>, permit: &Permit) {
+    out.extend_from_slice(request.path().as_bytes());
+    let Some(query) = request.query() else { return };
+    let shortened;
+    let query = match &permit.remove {
+        Some(TokenSource::Query(name)) => {
+            shortened = without_parameter(query, name.as_bytes());
+            shortened.as_deref()
+        }
+        _ => Some(query),
+    };
+    if let Some(query) = query {
+        out.push(b'?');
+        out.extend_from_slice(query);
+    }
+}

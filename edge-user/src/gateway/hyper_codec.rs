@@ -1,0 +1,204 @@
+//! HTTP by hyper: HTTP/2 from clients, HTTP/1.1 from clients, HTTP/1.1 to upstreams.
+//!
+//! hyper hides what the strict gate must see (line ends, fragments, the spelling of framing fields), so HTTP/1 bytes
+//! go through [`gated_io`] first: hyper reads nothing that the gate has not let through. HTTP/2 has no such bytes;
+//! its fields are judged by the same rules after hyper has decoded them.
+//!
+//! What this codec does not do: interim responses other than 100 are not passed on, `Expect: 100-continue` is
+//! answered here, and no connection is upgraded.
+
+use std::{
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    time::Duration,
+};
+
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+pub(crate) mod body;
+pub(crate) mod client;
+mod forward;
+mod gated_io;
+mod head;
+mod service;
+
+use self::gated_io::{ConnectionState, GatedIo};
+use super::{
+    gate::{HeadLimits, Version},
+    header_policy::{Dialect, Provenance},
+    limits::{LINGER_BYTES, LINGER_TIME},
+    worker::Worker,
+};
+
+/// What hyper leaves to the header policy.
+const DIALECT: Dialect = Dialect {
+    framing: false,
+    expect: false,
+    upgrade: false,
+};
+
+/// The first bytes of an HTTP/2 connection (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// HTTP/2: most bytes buffered for sending on one stream.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// HTTP/2: how often a quiet connection is asked whether it is alive, and how long it has to answer.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let mut stream = stream;
+    let Some(first) = first_bytes(worker, &mut stream).await else {
+        return;
+    };
+    if first.starts_with(PREFACE) {
+        serve_http2(worker, stream, first, peer).await;
+    } else {
+        serve_http1(worker, stream, first, peer).await;
+    }
+}
+
+/// Reads until the bytes cannot or must be an HTTP/2 preface; `None` if nothing came.
+async fn first_bytes(worker: &Worker, stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut first = Vec::with_capacity(gated_io::READ_SIZE);
+    let mut stop = worker.stop();
+    let read = async {
+        loop {
+            let read = stream.read_buf(&mut first).await.ok()?;
+            if read == 0 {
+                return None;
+            }
+            if first.len() >= PREFACE.len() || !PREFACE.starts_with(&first) {
+                return Some(());
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        read = timeout(worker.limits().head_timeout, read) => read.ok().flatten()?,
+        _ = stop.wait_for(|stop| *stop) => return None,
+    }
+    Some(first)
+}
+
+async fn serve_http1(worker: &Rc<Worker>, stream: TcpStream, first: Vec<u8>, peer: SocketAddr) {
+    let state = Rc::new(ConnectionState::default());
+    let io = GatedIo::new(stream, first, worker.limits().clone(), Rc::clone(&state));
+    let provenance = Rc::new(Provenance::new(peer, false));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (worker, state, provenance) = (Rc::clone(worker), Rc::clone(&state), Rc::clone(&provenance));
+        // Boxed, as hyper gives a connection back only if its service can be moved.
+        Box::pin(service::answer(
+            worker,
+            state,
+            provenance,
+            Version::Http11,
+            request,
+        ))
+    });
+    // The gate bounds heads before hyper sees them; hyper's buffer only has to hold one.
+    let HeadLimits { head, .. } = worker.limits().head;
+    let mut connection = http1::Builder::new()
+        .half_close(true)
+        .max_headers(super::gate::MAX_FIELDS)
+        .max_buf_size(head.max(MIN_HYPER_BUFFER))
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(io), service);
+    let mut stop = worker.stop();
+    let mut asked = pin!(stop.wait_for(|stop| *stop));
+    let mut stopping = false;
+    let result = std::future::poll_fn(|context| {
+        if !stopping && asked.as_mut().poll(context).is_ready() {
+            stopping = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        connection.poll_without_shutdown(context)
+    })
+    .await;
+    if let Err(error) = result {
+        tracing::debug!(%error, %peer, "connection failed");
+        return;
+    }
+    let io = connection.into_parts().io.into_inner();
+    let unread = io.has_unread();
+    close(io.into_stream(), unread || state.refused.get()).await;
+}
+
+/// hyper refuses a buffer smaller than this.
+const MIN_HYPER_BUFFER: usize = 8192;
+
+/// Closes a connection. One whose client may still be sending is read from for a while: the kernel answers bytes to
+/// a closed socket with a reset, which may overtake the response that says why.
+async fn close(mut stream: TcpStream, linger: bool) {
+    if stream.shutdown().await.is_err() || !linger {
+        return;
+    }
+    let drain = async {
+        let (mut drained, mut buffer) = (0, vec![0; 16 * 1024]);
+        while drained < LINGER_BYTES {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(read) => drained += read,
+            }
+        }
+    };
+    // Running out of time is the normal end for a client that never closes.
+    let _ = timeout(LINGER_TIME, drain).await;
+}
+
+async fn serve_http2(worker: &Rc<Worker>, stream: TcpStream, first: Vec<u8>, peer: SocketAddr) {
+    let state = Rc::new(ConnectionState::default());
+    let io = GatedIo::open(stream, first, worker.limits().clone(), Rc::clone(&state));
+    let provenance = Rc::new(Provenance::new(peer, false));
+    let service = service_fn(|request: Request<Incoming>| {
+        // Faults of one stream are not those of its neighbours.
+        let state = Rc::new(ConnectionState::default());
+        let (worker, provenance) = (Rc::clone(worker), Rc::clone(&provenance));
+        service::answer(worker, state, provenance, Version::Http2, request)
+    });
+    let limits = worker.limits();
+    let mut connection = pin!(
+        http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(limits.head.head as u32)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_EVERY)
+            .serve_connection(TokioIo::new(io), service)
+    );
+    let mut stop = worker.stop();
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        _ = stop.wait_for(|stop| *stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, %peer, "connection failed");
+    }
+}
+
+/// Runs hyper's tasks on the worker's own thread.
+#[derive(Debug, Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

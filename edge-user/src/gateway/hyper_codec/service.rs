@@ -1,0 +1,112 @@
+//! From hyper's request to hyper's response: gate, stages, forward.
+
+use std::{convert::Infallible, rc::Rc, time::Instant};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use super::{
+    body::{InFlight, ResponseBody},
+    forward::{self, Outgoing},
+    gated_io::ConnectionState,
+    head,
+};
+use crate::gateway::{
+    exchange::Exchange,
+    gate::{Request, RequestBody, Version, request, response::Asked},
+    header_policy::Provenance,
+    refusal::Refusal,
+    worker::Worker,
+};
+
+/// Answers one request.
+pub(super) async fn answer(
+    worker: Rc<Worker>,
+    state: Rc<ConnectionState>,
+    provenance: Rc<Provenance>,
+    version: Version,
+    request: http::Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let mut exchange = Exchange::begin(&worker, provenance.peer, Instant::now());
+    let in_flight = InFlight::new(&state);
+    if let Some(refusal) = state.head_refusal.take() {
+        return Ok(refuse(exchange, &state, refusal));
+    }
+    let (parts, body) = request.into_parts();
+    let laid = head::request(&parts, version);
+    drop(parts);
+    let mut judged = match request::judge(&laid.bytes, &laid.shape) {
+        Ok(judged) => judged,
+        Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
+    };
+    if version == Version::Http2
+        && judged.body == RequestBody::None
+        && !hyper::body::Body::is_end_stream(&body)
+    {
+        // HTTP/2 frames its bodies; one of unknown length is chunked in HTTP/1.
+        judged.body = RequestBody::Chunked;
+    }
+    let request = Request::new(&laid.bytes, &laid.shape, &judged);
+    let target = match worker.decide(&mut exchange, &request) {
+        Ok(target) => target,
+        Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
+    };
+    let body = (judged.body != RequestBody::None).then_some(body);
+    let outgoing = Outgoing {
+        request,
+        provenance: &provenance,
+        state: &state,
+    };
+    let (response, returning) = match forward::forward(&mut exchange, &target, &outgoing, body).await {
+        Ok(answered) => answered,
+        Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
+    };
+    exchange.answered(Instant::now(), response.status().as_u16());
+    let asked = Asked {
+        head: request.method() == b"HEAD",
+        websocket: false,
+    };
+    let stall = worker.limits().stall_timeout;
+    match forward::respond(exchange, asked, response, returning, in_flight, stall) {
+        Ok(mut response) => {
+            if worker.is_stopping() && version != Version::Http2 {
+                response
+                    .headers_mut()
+                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
+        }
+        Err(refused) => {
+            let (refusal, mut exchange) = *refused;
+            exchange.unanswered();
+            Ok(refuse(exchange, &state, refusal))
+        }
+    }
+}
+
+/// Turns a refusal into a response.
+fn refuse(mut exchange: Exchange, state: &ConnectionState, refusal: Refusal) -> Response<ResponseBody> {
+    let body = refusal.body(exchange.id().as_str());
+    let mut response = Response::new(ResponseBody::Own(Full::new(Bytes::from(body))));
+    *response.status_mut() =
+        StatusCode::from_u16(refusal.reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    if let Some(challenge) = &refusal.challenge
+        && let Ok(challenge) = HeaderValue::from_str(challenge)
+    {
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    if refusal.reason.closes() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        state.refused.set(true);
+    }
+    exchange.refused(refusal);
+    exchange.ended(Instant::now(), std::time::Duration::ZERO);
+    response
+}

@@ -1,0 +1,59 @@
+//! Every bound of the gateway, in one place, with its default.
+
+use std::time::Duration;
+
+use super::gate::HeadLimits;
+
+/// Bounds of the gateway. A 16 KiB cookie fits the defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Request target and head, in bytes.
+    pub head: HeadLimits,
+    /// Response head of an upstream, in bytes.
+    pub response_head: usize,
+    /// Request body, in bytes; bodies stream in constant memory, so the default is none.
+    pub body: Option<u64>,
+    /// From the first byte of a request head to its last.
+    pub head_timeout: Duration,
+    /// A connection without a request.
+    pub idle_timeout: Duration,
+    /// A body, either way, of which nothing moves.
+    pub stall_timeout: Duration,
+    /// Client connections at once, all workers together.
+    pub connections: usize,
+    /// Client connections at once of one peer address.
+    pub connections_per_peer: usize,
+    /// Idle upstream connections kept by one worker for one endpoint.
+    pub idle_upstream: usize,
+    /// How long an upstream connection may be idle; below the 5 s after which Node.js closes one.
+    pub upstream_idle_timeout: Duration,
+    /// HTTP/2 streams at once on one connection.
+    pub streams: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: HeadLimits::default(),
+            response_head: 64 * 1024,
+            body: None,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_mins(1),
+            stall_timeout: Duration::from_secs(30),
+            connections: 16 * 1024,
+            connections_per_peer: 1024,
+            idle_upstream: 64,
+            upstream_idle_timeout: Duration::from_millis(4500),
+            streams: 128,
+        }
+    }
+}
+
+/// Most bytes read from a client that is being turned away, so that it can read why.
+pub const LINGER_BYTES: usize = 256 * 1024;
+
+/// Longest time a client is read from while it is being turned away.
+pub const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// Connections that the kernel may hold for a worker that has not accepted them yet.
+pub const BACKLOG: i32 = 4096;

@@ -1,0 +1,150 @@
+//! Binds the listeners: one socket per worker and listener, all before anything starts.
+//!
+//! The kernel spreads connections over the sockets of one address (`SO_REUSEPORT`), so no worker hands a connection
+//! to another. The first socket of an address is bound without the option, as a test whether somebody else has it.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::limits::BACKLOG;
+use crate::config::Listener;
+
+/// A listener that could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("listener {listener}: cannot bind {address}: {}", self.why())]
+pub struct BindError {
+    /// Name of the listener.
+    pub listener: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// What the kernel said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl BindError {
+    /// The reason in a user's words.
+    fn why(&self) -> String {
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => "the port is taken".to_owned(),
+            io::ErrorKind::PermissionDenied => {
+                "not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE".to_owned()
+            }
+            io::ErrorKind::AddrNotAvailable => "no interface has this address".to_owned(),
+            _ => self.source.to_string(),
+        }
+    }
+
+    /// Whether somebody else has the port.
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
+/// The sockets of one worker, in the listeners' order.
+pub type Sockets = Vec<TcpListener>;
+
+/// Name and real address of each listener.
+pub type Addresses = Vec<(String, SocketAddr)>;
+
+/// Binds each listener once per worker; answers with the sockets by worker, and the names and real addresses.
+pub fn bind(listeners: &[Listener], workers: usize) -> Result<(Vec<Sockets>, Addresses), BindError> {
+    let mut by_worker: Vec<Sockets> = (0..workers)
+        .map(|_| Vec::with_capacity(listeners.len()))
+        .collect();
+    let mut addresses = Vec::with_capacity(listeners.len());
+    for listener in listeners {
+        let fault = |source| BindError {
+            listener: listener.name.clone(),
+            address: listener.address,
+            source,
+        };
+        let mut address = listener.address;
+        if address.port() != 0 {
+            probe(address).map_err(fault)?;
+        }
+        for sockets in &mut by_worker {
+            let socket = bind_one(address).map_err(fault)?;
+            // A port of 0 is chosen by the kernel for the first worker; the others share it.
+            address = socket.local_addr().map_err(fault)?;
+            sockets.push(socket);
+        }
+        addresses.push((listener.name.clone(), address));
+    }
+    Ok((by_worker, addresses))
+}
+
+/// Fails if another process has the address, be it with `SO_REUSEPORT` itself.
+fn probe(address: SocketAddr) -> io::Result<()> {
+    let socket = open(address)?;
+    socket.bind(&address.into())
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = open(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(address: SocketAddr) -> Listener {
+        Listener {
+            name: "web".to_owned(),
+            address,
+        }
+    }
+
+    #[test]
+    fn workers_share_one_port() {
+        let (sockets, addresses) =
+            bind(&[listener(SocketAddr::from(([127, 0, 0, 1], 0)))], 3).expect("a free port");
+        assert_ne!(addresses[0].1.port(), 0);
+        for worker in &sockets {
+            assert_eq!(worker[0].local_addr().expect("bound"), addresses[0].1);
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_named_even_if_its_owner_shares_it() {
+        let (_held, addresses) =
+            bind(&[listener(SocketAddr::from(([127, 0, 0, 1], 0)))], 1).expect("a free port");
+        let error = bind(&[listener(addresses[0].1)], 1).expect_err("taken");
+        assert!(error.is_taken());
+        assert!(
+            error.to_string().contains("listener web: cannot bind 127.0.0.1:"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("the port is taken"), "{error}");
+    }
+
+    #[test]
+    fn an_address_of_nobody_is_named() {
+        let error = bind(&[listener(SocketAddr::from(([192, 0, 2, 1], 8080)))], 1).expect_err("not ours");
+        assert!(
+            error.to_string().contains("no interface has this address"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! The configuration as the request path wants it: compiled once, immutable, shared by every worker.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{
+    authenticate::Authenticate,
+    counters::Counters,
+    gate::field::alias_of,
+    path,
+    route::{RouteId, RouteTable},
+};
+use crate::config::{AuthPolicy, Config, Upstream};
+
+/// A configuration that cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The path has no single reading.
+    #[error("route {route}: path {path:?}: {fault}")]
+    Path {
+        /// Name of the route.
+        route: String,
+        /// Its path.
+        path: String,
+        /// Why it is refused.
+        fault: path::PathFault,
+    },
+    /// Two routes have one path; the second could never match.
+    #[error("route {route}: has the same path as route {first}, and can never match")]
+    Duplicate {
+        /// Name of the later route.
+        route: String,
+        /// Name of the earlier one.
+        first: String,
+    },
+    /// The upstream does not exist.
+    #[error("route {route}: unknown upstream")]
+    Upstream {
+        /// Name of the route.
+        route: String,
+    },
+}
+
+/// A compiled route.
+#[derive(Debug)]
+pub struct PlannedRoute {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Index of its upstream.
+    pub upstream: usize,
+    /// What it asks of a token.
+    pub auth: AuthPolicy,
+    /// Limit from the forwarded request to the response head.
+    pub timeout: Duration,
+}
+
+/// A compiled configuration.
+pub struct Plan {
+    table: RouteTable,
+    routes: Vec<PlannedRoute>,
+    upstreams: Vec<Upstream>,
+    authenticator: Arc<dyn Authenticate>,
+    identity_fields: Vec<String>,
+    counters: Counters,
+}
+
+impl Plan {
+    /// Compiles the routes and upstreams of `config` for `workers` workers.
+    pub fn compile(
+        config: &Config,
+        authenticator: Arc<dyn Authenticate>,
+        workers: usize,
+    ) -> Result<Self, PlanError> {
+        let mut table = RouteTable::new();
+        let mut routes: Vec<PlannedRoute> = Vec::with_capacity(config.routes.len());
+        for (index, route) in config.routes.iter().enumerate() {
+            let prefix = path::normalise(route.path.as_bytes()).map_err(|fault| PlanError::Path {
+                route: route.name.clone(),
+                path: route.path.clone(),
+                fault,
+            })?;
+            table
+                .insert(&prefix, RouteId(index as u32))
+                .map_err(|first| PlanError::Duplicate {
+                    route: route.name.clone(),
+                    first: config.routes[first.index()].name.clone(),
+                })?;
+            if route.upstream >= config.upstreams.len() {
+                return Err(PlanError::Upstream {
+                    route: route.name.clone(),
+                });
+            }
+            routes.push(PlannedRoute {
+                name: route.name.as_str().into(),
+                upstream: route.upstream,
+                auth: route.auth.clone(),
+                timeout: route.timeout,
+            });
+        }
+        let identity_fields = authenticator.identity_fields();
+        let counters = Counters::new(
+            workers,
+            routes.iter().map(|route| Arc::clone(&route.name)).collect(),
+        );
+        Ok(Self {
+            table,
+            routes,
+            upstreams: config.upstreams.clone(),
+            authenticator,
+            identity_fields,
+            counters,
+        })
+    }
+
+    /// The route table.
+    pub fn table(&self) -> &RouteTable {
+        &self.table
+    }
+
+    /// A route of this plan.
+    pub fn route(&self, route: RouteId) -> &PlannedRoute {
+        &self.routes[route.index()]
+    }
+
+    /// An upstream of this plan.
+    pub fn upstream(&self, index: usize) -> Option<&Upstream> {
+        self.upstreams.get(index)
+    }
+
+    /// How many upstreams there are.
+    pub fn upstreams(&self) -> usize {
+        self.upstreams.len()
+    }
+
+    /// Who understands tokens.
+    pub fn authenticator(&self) -> &dyn Authenticate {
+        &*self.authenticator
+    }
+
+    /// What was counted under this plan.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether a field is an identity that only this proxy may assert, in any spelling.
+    pub fn is_identity(&self, name: &[u8]) -> bool {
+        self.identity_fields
+            .iter()
+            .any(|field| alias_of(name, field.as_bytes()))
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("routes", &self.routes)
+            .field("upstreams", &self.upstreams)
+            .field("identity_fields", &self.identity_fields)
+            .finish_non_exhaustive()
+    }
+}

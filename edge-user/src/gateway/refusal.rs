@@ -1,0 +1,202 @@
+//! Why a request was not forwarded: the one list of reasons, and the one place that turns a reason into a status.
+//!
+//! Clients learn the status, a short stable reason and the request's id (RFC 9457), never addresses, names of
+//! upstreams or error texts. The discriminant of [`Reason`] is the index of its counter.
+
+use std::borrow::Cow;
+
+use crate::offence::OffenceKind;
+
+/// Declares the reasons: variant, status, slug, whether the connection must close, and the offence it amounts to.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $status:literal, $slug:literal, $close:literal, $offence:expr;)+) => {
+        /// Why a request was refused or failed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Reason { $($(#[doc = $doc])+ $name),+ }
+
+        impl Reason {
+            /// Every reason, in the order of its counters.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The status code a client gets.
+            pub fn status(self) -> u16 { match self { $(Self::$name => $status),+ } }
+
+            /// The stable name in logs, metrics and response bodies.
+            pub fn slug(self) -> &'static str { match self { $(Self::$name => $slug),+ } }
+
+            /// Whether the client's connection must not be used again: its framing is unknown or not to be trusted.
+            pub fn closes(self) -> bool { match self { $(Self::$name => $close),+ } }
+
+            /// What the peer did, if it is to blame.
+            pub fn offence(self) -> Option<OffenceKind> { match self { $(Self::$name => $offence),+ } }
+        }
+    };
+}
+
+reasons! {
+    /// The bytes are not an HTTP/1 head: grammar, line ends, control characters.
+    BadSyntax = 400, "bad_syntax", true, Some(OffenceKind::Malformed);
+    /// The request target has a form or a character that is not allowed.
+    BadTarget = 400, "bad_target", true, Some(OffenceKind::Malformed);
+    /// The path has no single reading: dot segments, encoded separators, bad percent-encoding.
+    BadPath = 400, "bad_path", true, Some(OffenceKind::Malformed);
+    /// `Host` is missing, repeated, invalid or at odds with the target.
+    BadHost = 400, "bad_host", true, Some(OffenceKind::Smuggling);
+    /// `Content-Length` and `Transfer-Encoding` leave the body's length open to interpretation.
+    BadFraming = 400, "bad_framing", true, Some(OffenceKind::Smuggling);
+    /// A field that decides about the connection is malformed.
+    BadField = 400, "bad_field", true, Some(OffenceKind::Malformed);
+    /// The chunked body breaks its grammar.
+    BadChunk = 400, "bad_chunk", true, Some(OffenceKind::Smuggling);
+    /// The client ended its body early.
+    BodyCutShort = 400, "body_cut_short", true, None;
+    /// The expectation is not `100-continue`.
+    UnknownExpectation = 417, "unknown_expectation", true, None;
+    /// CONNECT and TRACE are not served.
+    MethodNotServed = 501, "method_not_served", true, None;
+    /// The request target is too long.
+    TargetTooLong = 414, "target_too_long", true, Some(OffenceKind::Oversized);
+    /// Too many fields, or too many bytes of them.
+    HeadTooLarge = 431, "head_too_large", true, Some(OffenceKind::Oversized);
+    /// The body is above the limit.
+    BodyTooLarge = 413, "body_too_large", true, Some(OffenceKind::Oversized);
+    /// The request head did not arrive in time.
+    HeadTimeout = 408, "head_timeout", true, Some(OffenceKind::SlowClient);
+    /// The request body stalled.
+    BodyTimeout = 408, "body_timeout", true, Some(OffenceKind::SlowClient);
+    /// The client stopped reading its response.
+    ClientStalled = 408, "client_stalled", true, Some(OffenceKind::SlowClient);
+    /// The authority is not served on this connection (RFC 9110, 15.5.20).
+    Misdirected = 421, "misdirected", true, Some(OffenceKind::Malformed);
+    /// No route lists the path.
+    NoRoute = 404, "no_route", false, Some(OffenceKind::NoRoute);
+    /// The route asks for a token and none was presented.
+    TokenMissing = 401, "token_missing", false, Some(OffenceKind::MissingToken);
+    /// The token was refused.
+    TokenRefused = 401, "token_refused", false, Some(OffenceKind::BadToken);
+    /// The token does not carry what the route asks for.
+    Forbidden = 403, "forbidden", false, Some(OffenceKind::Forbidden);
+    /// No connection to any endpoint could be made.
+    UpstreamUnreachable = 502, "upstream_unreachable", false, None;
+    /// The upstream closed or reset its connection before a complete response head.
+    UpstreamReset = 502, "upstream_reset", false, None;
+    /// The upstream's response is malformed or ambiguous.
+    UpstreamMalformed = 502, "upstream_malformed", false, None;
+    /// The upstream's response broke off within its body.
+    UpstreamCutShort = 502, "upstream_cut_short", true, None;
+    /// Connecting to the upstream took too long.
+    UpstreamConnectTimeout = 504, "upstream_connect_timeout", false, None;
+    /// The upstream sent no response head in time.
+    UpstreamTimeout = 504, "upstream_timeout", false, None;
+    /// The upstream's response body stalled.
+    UpstreamStalled = 504, "upstream_stalled", true, None;
+    /// The route's upstream has no endpoint.
+    NoEndpoint = 503, "no_endpoint", false, None;
+    /// Every connection or upstream slot is taken.
+    Overloaded = 503, "overloaded", true, None;
+}
+
+impl Reason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The index of this reason's counter.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// A request that ends here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// A finer reason for the log: a fixed text, never what the client sent.
+    pub detail: Cow<'static, str>,
+    /// `WWW-Authenticate`, on 401 and 403 (RFC 6750, 3).
+    pub challenge: Option<Box<str>>,
+}
+
+impl Refusal {
+    /// A refusal without detail.
+    pub const fn new(reason: Reason) -> Self {
+        Self {
+            reason,
+            detail: Cow::Borrowed(""),
+            challenge: None,
+        }
+    }
+
+    /// A refusal with a detail for the log.
+    pub const fn because(reason: Reason, detail: &'static str) -> Self {
+        Self {
+            reason,
+            detail: Cow::Borrowed(detail),
+            challenge: None,
+        }
+    }
+
+    /// The body a client gets: `application/problem+json`.
+    pub fn body(&self, request_id: &str) -> String {
+        let status = self.reason.status();
+        format!(
+            "{{\"type\":\"about:blank\",\"title\":\"{}\",\"status\":{status},\"reason\":\"{}\",\"request_id\":\"{request_id}\"}}\n",
+            status_text(status),
+            self.reason.slug(),
+        )
+    }
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self::new(reason)
+    }
+}
+
+/// The reason phrase of a status that a refusal can have.
+pub(crate) fn status_text(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_slug_and_a_known_status() {
+        let mut slugs: Vec<_> = Reason::ALL.iter().map(|reason| reason.slug()).collect();
+        slugs.sort_unstable();
+        slugs.dedup();
+        assert_eq!(slugs.len(), Reason::COUNT);
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), index);
+            assert_ne!(status_text(reason.status()), "Error", "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn the_body_is_json_with_the_request_id() {
+        let body = Refusal::new(Reason::NoRoute).body("abc");
+        let value: serde_json::Value = serde_json::from_str(&body).expect("valid JSON");
+        assert_eq!(value["status"], 404);
+        assert_eq!(value["reason"], "no_route");
+        assert_eq!(value["request_id"], "abc");
+    }
+}

@@ -1,0 +1,9 @@
+//! The gateway end to end, over real sockets on loopback.
+
+mod faults;
+mod forwarding;
+mod http2;
+mod lifecycle;
+mod streaming;
+mod strict;
+mod support;

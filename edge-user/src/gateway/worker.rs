@@ -1,0 +1,270 @@
+//! One worker: a thread, a runtime, its sockets, and what its connections share.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, LocalOptions},
+    sync::watch,
+    task::spawn_local,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+
+use super::{
+    Shared, authenticate,
+    balance::{self, Target, Turns},
+    connections::TurnedAway,
+    counters::WorkerCounters,
+    exchange::Exchange,
+    gate::Request,
+    hyper_codec, limit,
+    limits::Limits,
+    listen::Sockets,
+    plan::Plan,
+    refusal::Refusal,
+    request_id::{RequestId, RequestIds},
+    route,
+};
+use crate::offence::OffenceKind;
+
+/// How often idle upstream connections are looked through.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a worker without file descriptors or memory waits before it accepts again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A plan, and what one worker keeps about it.
+pub(crate) struct Site {
+    plan: Arc<Plan>,
+    counters: Arc<WorkerCounters>,
+    turns: Turns,
+}
+
+impl Site {
+    fn new(plan: Arc<Plan>, worker: usize) -> Self {
+        let counters = plan.counters().worker(worker).unwrap_or_default();
+        Self {
+            counters,
+            turns: Turns::new(&plan),
+            plan,
+        }
+    }
+
+    /// The plan.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// This worker's counters.
+    pub(crate) fn counters(&self) -> &WorkerCounters {
+        &self.counters
+    }
+}
+
+/// What the connections of one worker share; never leaves its thread.
+pub(crate) struct Worker {
+    index: usize,
+    shared: Arc<Shared>,
+    site: RefCell<Rc<Site>>,
+    ids: RequestIds,
+    open: Cell<usize>,
+    hyper: hyper_codec::client::HyperPool,
+}
+
+impl Worker {
+    /// The plan in force now.
+    pub(crate) fn site(&self) -> Rc<Site> {
+        let current = self.shared.plan.load();
+        let mut site = self.site.borrow_mut();
+        if !Arc::ptr_eq(&site.plan, &current) {
+            *site = Rc::new(Site::new(Arc::clone(&current), self.index));
+        }
+        Rc::clone(&site)
+    }
+
+    /// Bounds.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.parts.limits
+    }
+
+    /// A new request's id.
+    pub(crate) fn next_id(&self) -> RequestId {
+        self.ids.next()
+    }
+
+    /// Reports an offence.
+    pub(crate) fn offence(&self, peer: IpAddr, kind: OffenceKind) {
+        self.shared.parts.offences.offence(peer, kind);
+    }
+
+    /// Whether a stop was asked for.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.shared.stop.borrow()
+    }
+
+    /// Tells when a stop is asked for.
+    pub(crate) fn stop(&self) -> watch::Receiver<bool> {
+        self.shared.stop.clone()
+    }
+
+    /// Idle upstream connections of the hyper codec.
+    pub(crate) fn hyper_pool(&self) -> &hyper_codec::client::HyperPool {
+        &self.hyper
+    }
+
+    /// Takes a judged request through the stages.
+    pub(crate) fn decide(&self, exchange: &mut Exchange, request: &Request<'_>) -> Result<Target, Refusal> {
+        exchange.asked(request);
+        let site = Rc::clone(exchange.site());
+        let plan = site.plan();
+        let routed = route::route(plan, request)?;
+        exchange.routed(routed.route());
+        let permitted = authenticate::authenticate(plan, request, routed)?;
+        let admitted = limit::limit(self.limits(), request, permitted)?;
+        let target = balance::balance(plan, &site.turns, admitted)?;
+        exchange.permitted(target.permit().subject.as_deref());
+        exchange.decided(Instant::now());
+        Ok(target)
+    }
+}
+
+/// Serves on `sockets` until a stop; answers with the number of connections that had to be cut.
+pub(crate) fn run(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Result<usize> {
+    if shared.parts.pin {
+        pin(index);
+    }
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    let left = runtime.block_on(serve(index, sockets, shared))?;
+    // Tasks that are left are cut here: the runtime drops them.
+    runtime.shutdown_timeout(Duration::ZERO);
+    Ok(left)
+}
+
+async fn serve(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Result<usize> {
+    let limits = &shared.parts.limits;
+    let worker = Rc::new(Worker {
+        index,
+        shared: Arc::clone(shared),
+        site: RefCell::new(Rc::new(Site::new(shared.plan.load_full(), index))),
+        ids: RequestIds::new(index),
+        open: Cell::new(0),
+        hyper: hyper_codec::client::HyperPool::new(limits.idle_upstream, limits.upstream_idle_timeout),
+    });
+    for socket in sockets {
+        let listener = TcpListener::from_std(socket)?;
+        spawn_local(accept(Rc::clone(&worker), listener));
+    }
+    let sweeper = spawn_local(sweep(Rc::clone(&worker)));
+    shared.ready.send_modify(|count| *count += 1);
+    // The sender lives as long as the gateway; if it is gone, that is a stop too.
+    let _ = worker.stop().wait_for(|stop| *stop).await;
+    sweeper.abort();
+    let drained = timeout(shared.grace, async {
+        while worker.open.get() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+    Ok(drained.await.map_or_else(|_| worker.open.get(), |()| 0))
+}
+
+/// Accepts until a stop, then closes the listening socket.
+async fn accept(worker: Rc<Worker>, listener: TcpListener) {
+    let mut stop = worker.stop();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => admit(&worker, stream, peer),
+            Err(error) => {
+                tracing::debug!(%error, "accept failed");
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+                ) {
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Counts a new connection and serves it, or turns it away.
+fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let slot = match worker.shared.connections.open_for(peer.ip()) {
+        Ok(slot) => slot,
+        Err(TurnedAway::Peer) => {
+            worker.offence(peer.ip(), OffenceKind::TooManyConnections);
+            return;
+        }
+        Err(TurnedAway::Full) => return turn_away(&stream),
+    };
+    // Without it small responses wait for an acknowledgement; if it cannot be set they do.
+    let _ = stream.set_nodelay(true);
+    let worker = Rc::clone(worker);
+    spawn_local(async move {
+        let open = Open::new(&worker);
+        hyper_codec::serve(&worker, stream, peer).await;
+        drop((open, slot));
+    });
+}
+
+/// Tells a client that the gateway is full, if that can be done at once.
+fn turn_away(stream: &TcpStream) {
+    const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n";
+    // A new socket's send buffer is empty; if it takes nothing, closing says enough.
+    let _ = stream.try_write(FULL);
+}
+
+/// Counts a connection of this worker while it lives.
+struct Open<'w>(&'w Worker);
+
+impl<'w> Open<'w> {
+    fn new(worker: &'w Worker) -> Self {
+        worker.open.set(worker.open.get() + 1);
+        Self(worker)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    let mut ticks = interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        worker.hyper.sweep(Instant::now());
+    }
+}
+
+/// Ties this thread to the `index`th CPU that the process may use. Where that is not allowed it goes on untied.
+fn pin(index: usize) {
+    let Ok(allowed) = sched_getaffinity(None) else {
+        return;
+    };
+    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    let Some(cpu) = cpus.get(index % cpus.len().max(1)) else {
+        return;
+    };
+    let mut one = CpuSet::new();
+    one.set(*cpu);
+    if let Err(error) = sched_setaffinity(None, &one) {
+        tracing::debug!(%error, cpu, "worker not pinned");
+    }
+}

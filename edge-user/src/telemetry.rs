@@ -1,0 +1,3 @@
+//! What the program tells about itself: logs and metrics. Never secrets, never tokens.
+
+pub mod access;
