@@ -3,6 +3,8 @@
 //!
 //! An offence is always filed under the address of the connection's peer, never under one that a header claims.
 
+pub mod ceiling;
+pub mod escalation;
 pub mod queue;
 pub mod score;
 

@@ -1,6 +1,8 @@
 //! What authentication finds wrong with a configuration, told by file, line and key like every other mistake in it.
 
-use super::{Authority, ProviderError, RuleError};
+use std::time::SystemTime;
+
+use super::{Authority, LoadError, ProviderError, RuleError};
 use crate::config::{ConfigError, Loaded, MAX_PROBLEMS, Places, Problem, Report, Subject};
 
 /// The keys of `[[provider]]` that say where its verification key is.
@@ -22,6 +24,16 @@ impl ProviderError {
         match self.key {
             "key" => places.problem(subject, &KEY_SOURCES, message),
             key => places.problem(subject, &[key], message),
+        }
+    }
+}
+
+impl LoadError {
+    /// The problem where the configuration has it.
+    pub fn locate(&self, places: &Places) -> Problem {
+        match self {
+            Self::Provider(error) => error.locate(places),
+            Self::Revocations(_) => places.problem(Subject::Gateway, &["revocation_file"], self.to_string()),
         }
     }
 }
@@ -48,10 +60,12 @@ impl RuleError {
 /// [`ConfigError::Invalid`] with every mistake.
 pub fn load(loaded: &Loaded) -> Result<Authority, ConfigError> {
     let Loaded { config, places, .. } = loaded;
-    let authority = Authority::load(&config.providers).map_err(|errors| {
-        let problems = errors.iter().map(|error| error.locate(places)).collect();
-        invalid(loaded, problems)
-    })?;
+    let revocations = config.revocation_file.as_deref();
+    let authority =
+        Authority::load(&config.providers, revocations, None, SystemTime::now()).map_err(|errors| {
+            let problems = errors.iter().map(|error| error.locate(places)).collect();
+            invalid(loaded, problems)
+        })?;
     let problems: Vec<_> = config
         .routes
         .iter()

@@ -63,11 +63,7 @@ pub fn plan(
         let entry = Service {
             addr: service.address.map_or(Addr::UNSPECIFIED, Addr::from),
             limit_set: limit_set(&limits),
-            flags: if service.address.is_none() {
-                Service::ANY_LOCAL
-            } else {
-                0
-            },
+            flags: flags(service),
             limits,
             ..Service::default()
         };
@@ -86,6 +82,16 @@ pub fn plan(
         services: planned,
         address_entry,
     })
+}
+
+fn flags(service: &config::Service) -> u16 {
+    let any_local = if service.address.is_none() {
+        Service::ANY_LOCAL
+    } else {
+        0
+    };
+    let observe = if service.observe { Service::OBSERVE } else { 0 };
+    any_local | observe
 }
 
 fn scale(service: &str, limits: &Limits, hz: u32) -> Result<[LimitParams; LimitKind::COUNT], KernelError> {

@@ -9,12 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edge_common::abi::{BanSource, Reason};
+use edge_common::abi::{Alert, BanSource, Event, Reason};
+use ipnet::IpNet;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use super::shield::Shield;
 use crate::{
-    config::Offences,
+    config::{Escalation, Offences},
     kernel::{
         KernelError,
         bans::{self, BanOrder, Banned},
@@ -22,6 +23,8 @@ use crate::{
         interfaces::AddressWatch,
     },
     offence::{
+        ceiling::Ceiling,
+        escalation::Escalator,
         queue::Offence,
         score::{Scores, Sentence},
     },
@@ -37,14 +40,18 @@ pub(super) struct Enforcer {
     shield: Option<Shield>,
     scores: Scores,
     settings: Offences,
+    escalator: Option<Escalator>,
+    ceiling: Ceiling,
     begun: Instant,
 }
 
 impl Enforcer {
-    pub(super) fn new(shield: Option<Shield>, settings: Offences) -> Self {
+    pub(super) fn new(shield: Option<Shield>, settings: Offences, escalation: Option<Escalation>) -> Self {
         Self {
             shield,
             scores: Scores::new(settings.clone()),
+            escalator: escalation.map(Escalator::new),
+            ceiling: Ceiling::new(settings.max_bans_per_minute.get()),
             settings,
             begun: Instant::now(),
         }
@@ -69,9 +76,12 @@ impl Enforcer {
                     None => return self.shield,
                 },
                 () = changed(&mut watch) => self.follow_addresses().await,
-                result = samples(&mut events) => if let Err(error) = result {
-                    told(&error);
-                    events = None;
+                result = samples(&mut events) => match result {
+                    Ok(taken) => self.weigh(&taken),
+                    Err(error) => {
+                        told(&error);
+                        events = None;
+                    }
                 },
                 _ = sweep.tick() => self.sweep(),
             }
@@ -83,19 +93,43 @@ impl Enforcer {
             return;
         }
         let now = self.begun.elapsed();
-        let tables = self.shield.as_ref().map(|shield| &shield.tables);
-        let before = |net: &ipnet::IpNet| {
-            let held = bans::key(net)
-                .ok()
-                .and_then(|key| tables.and_then(|tables| tables.find_ban(&key)));
-            held.map_or(0, |ban| ban.repeats.saturating_add(1))
-        };
+        let before = |net: &IpNet| repeats(self.shield.as_ref(), net);
         if let Some(sentence) = self.scores.note(offence.peer, offence.kind, now, before) {
-            self.carry_out(sentence);
+            self.carry_out(sentence, BanSource::Gateway);
         }
     }
 
-    fn carry_out(&mut self, sentence: Sentence) {
+    /// Tells sampled drops at debug level, and bans who stays over its limit.
+    fn weigh(&mut self, samples: &[Event]) {
+        let now = self.begun.elapsed();
+        for event in samples {
+            let reason = Reason::from_index(event.reason);
+            let src = IpAddr::from(event.src);
+            tracing::debug!(
+                target: "shield",
+                reason = reason.map_or("unknown", Reason::name),
+                %src,
+                dst = %IpAddr::from(event.dst),
+                sport = event.sport,
+                dport = event.dport,
+                bytes = event.len,
+                observed = event.observed != 0,
+                "dropped"
+            );
+            if event.observed != 0 || self.settings.exempt_local && self.is_local(src) {
+                continue;
+            }
+            let before = |net: &IpNet| repeats(self.shield.as_ref(), net);
+            if let Some(escalator) = &mut self.escalator
+                && let Some(reason) = reason
+                && let Some(sentence) = escalator.note(src, reason, now, before)
+            {
+                self.carry_out(sentence, BanSource::Escalation);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, sentence: Sentence, source: BanSource) {
         let Sentence {
             net,
             duration,
@@ -107,10 +141,15 @@ impl Enforcer {
             tracing::warn!(%net, seconds, evidence, "would ban: offences are only observed, or there is no shield");
             return;
         };
+        if !self.ceiling.admits(self.begun.elapsed()) {
+            shield.tables.alert(Alert::BansOverCeiling, 1);
+            tracing::error!(%net, "over offences.max_bans_per_minute: not banned");
+            return;
+        }
         let order = BanOrder {
             net,
             duration: Some(duration),
-            source: BanSource::Gateway,
+            source,
             new_connections_only: false,
             repeats,
             note: evidence.clone(),
@@ -172,25 +211,20 @@ async fn changed(watch: &mut Option<AddressWatch>) {
     }
 }
 
-/// Takes sampled drops from the ring buffer and tells them at debug level; for ever if there is no buffer.
-async fn samples(events: &mut Option<EventReader>) -> Result<(), KernelError> {
+/// How often a network was banned before, as far as the table remembers.
+fn repeats(shield: Option<&Shield>, net: &IpNet) -> u8 {
+    let held = bans::key(net)
+        .ok()
+        .and_then(|key| shield.and_then(|shield| shield.tables.find_ban(&key)));
+    held.map_or(0, |ban| ban.repeats.saturating_add(1))
+}
+
+/// Takes sampled drops from the ring buffer; waits for ever if there is none.
+async fn samples(events: &mut Option<EventReader>) -> Result<Vec<Event>, KernelError> {
     let Some(reader) = events else {
         return std::future::pending().await;
     };
-    reader
-        .read(SAMPLES_AT_ONCE, |event| {
-            let reason = Reason::from_index(event.reason).map_or("unknown", Reason::name);
-            tracing::debug!(
-                target: "shield",
-                reason,
-                src = %IpAddr::from(event.src),
-                dst = %IpAddr::from(event.dst),
-                sport = event.sport,
-                dport = event.dport,
-                bytes = event.len,
-                observed = event.observed != 0,
-                "dropped"
-            );
-        })
-        .await
+    let mut taken = Vec::new();
+    reader.read(SAMPLES_AT_ONCE, |event| taken.push(*event)).await?;
+    Ok(taken)
 }

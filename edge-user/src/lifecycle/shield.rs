@@ -137,10 +137,11 @@ fn settings(shield: &ShieldConfig) -> u64 {
     if shield.drop_martians {
         control.0 |= Control::DROP_MARTIANS;
     }
-    if shield.observe {
-        for reason in Reason::ALL {
-            control = control.observing(*reason);
-        }
+    for reason in Reason::ALL
+        .iter()
+        .filter(|reason| shield.observe.observes(**reason))
+    {
+        control = control.observing(*reason);
     }
     control.0
 }

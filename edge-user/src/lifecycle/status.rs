@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use edge_common::abi::{Alert, Control, LimitKind, Reason};
+use edge_common::abi::{Alert, Control, LimitKind, Outcome, Reason};
 use serde::Serialize;
 
 use crate::kernel::{
@@ -209,14 +209,18 @@ fn reasons(out: &mut String, service: &str, counts: &[ReasonCount]) -> std::fmt:
 }
 
 fn observe(control: Control) -> Observe {
-    let reasons: Vec<_> = Reason::ALL
-        .iter()
+    let drops = || {
+        Reason::ALL
+            .iter()
+            .filter(|reason| matches!(reason.outcome(), Outcome::Drop))
+    };
+    let reasons: Vec<_> = drops()
         .filter(|reason| control.observes(**reason))
         .map(|reason| reason.name())
         .collect();
     if reasons.is_empty() {
         Observe::Nothing
-    } else if reasons.len() == Reason::ALL.len() {
+    } else if reasons.len() == drops().count() {
         Observe::Everything
     } else {
         Observe::Reasons(reasons)

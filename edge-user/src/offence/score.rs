@@ -104,7 +104,7 @@ impl Scores {
         let repeats = before(&net);
         Some(Sentence {
             net,
-            duration: self.duration(repeats),
+            duration: doubled(self.settings.ban, repeats).min(self.settings.max_ban),
             repeats,
             evidence,
         })
@@ -123,15 +123,6 @@ impl Scores {
     /// Takes other settings; offences noted under the old ones count on.
     pub fn configure(&mut self, settings: Offences) {
         self.settings = settings;
-    }
-
-    /// The ban doubles with each repeat, up to the configured maximum.
-    fn duration(&self, repeats: u8) -> Duration {
-        let doubled = self
-            .settings
-            .ban
-            .saturating_mul(1_u32.checked_shl(u32::from(repeats)).unwrap_or(u32::MAX));
-        doubled.min(self.settings.max_ban)
     }
 
     fn forget_quiet(&mut self, now: Duration) {
@@ -156,6 +147,11 @@ impl Peer {
             humantime::format_duration(window)
         )
     }
+}
+
+/// A time that doubles with each repeat.
+pub(super) fn doubled(first: Duration, repeats: u8) -> Duration {
+    first.saturating_mul(1_u32.checked_shl(u32::from(repeats)).unwrap_or(u32::MAX))
 }
 
 /// The prefix that a peer is scored and banned by: IPv4 /32, IPv6 /64. A v4-mapped address is IPv4.

@@ -491,13 +491,14 @@ fn assert_agreed(text: &str) {
 }
 
 fn agree(config: &Config) -> Result<(), String> {
-    let authority = Authority::load(&config.providers).map_err(|errors| {
-        errors
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("; ")
-    })?;
+    let authority =
+        Authority::load(&config.providers, None, None, std::time::SystemTime::now()).map_err(|errors| {
+            errors
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ")
+        })?;
     config.routes.iter().try_for_each(|route| {
         authority
             .check_policy(&route.auth)

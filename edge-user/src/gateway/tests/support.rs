@@ -10,10 +10,7 @@ use std::{
 };
 
 use crate::{
-    config::{
-        AttachMode, AuthPolicy, AuthRule, Config, Limits as ShieldLimits, Listener, Offences, Route, Shield,
-        TokenSource, Upstream,
-    },
+    config::{AuthPolicy, AuthRule, Config, Listener, Offences, Route, Shield, TokenSource, Upstream},
     gateway::{
         Authenticate, CountersSnapshot, Denial, Gateway, Handle, Limits, Parts, Permit, Reason, Request,
         RunError, Summary,
@@ -108,17 +105,11 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
     let rule = AuthRule {
         providers: vec![0],
         scopes: Vec::new(),
+        claims: Vec::new(),
+        login: None,
     };
     Config {
-        shield: Shield {
-            interfaces: Vec::new(),
-            mode: AttachMode::Auto,
-            observe: false,
-            limits: ShieldLimits::default(),
-            allow: Vec::new(),
-            deny: Vec::new(),
-            max_bans: NonZeroU32::MIN,
-        },
+        shield: Shield::default(),
         services: Vec::new(),
         listeners: vec![Listener {
             name: "web".into(),
@@ -148,13 +139,8 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
             })
             .collect(),
         providers: Vec::new(),
-        offences: Offences {
-            threshold: NonZeroU32::MIN,
-            window: Duration::from_mins(1),
-            ban: Duration::from_mins(1),
-            observe: false,
-            exempt: Vec::new(),
-        },
+        revocation_file: None,
+        offences: Offences::default(),
         workers: NonZeroU32::new(1),
         shutdown_grace: Duration::from_secs(5),
     }
