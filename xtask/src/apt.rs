@@ -24,8 +24,17 @@ pub(crate) fn available() -> bool {
     process::in_path("apt-get") && process::in_path("dpkg-query")
 }
 
-/// Installs packages, with fresh lists if the present ones do not do.
-pub(crate) fn install(packages: &[&str]) -> Result<()> {
+/// How old the package lists may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lists {
+    /// As they are, if they do: any version of the packages is good.
+    Any,
+    /// Fetched now: an old list may know an old version only.
+    Fresh,
+}
+
+/// Installs packages, or upgrades them to what the lists know.
+pub(crate) fn install(packages: &[&str], lists: Lists) -> Result<()> {
     if !available() {
         bail!(
             "this is no Debian system. Install what these packages hold: {}",
@@ -35,16 +44,17 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let mut arguments = PATIENCE.to_vec();
     arguments.extend(["install", "--yes", "--no-install-recommends", "--quiet"]);
     arguments.extend(packages);
-    let mut first = process::as_root("apt-get", &arguments)?;
-    noninteractive(&mut first);
-    // The first try may fail for want of lists: its complaint would only mislead.
-    first.stdout(Stdio::null()).stderr(Stdio::null());
-    if first.status().context("cannot start apt-get")?.success() {
-        return Ok(());
+    if lists == Lists::Any {
+        let mut first = process::as_root("apt-get", &arguments)?;
+        // It may fail for want of lists: its complaint would only mislead.
+        noninteractive(&mut first).stderr(Stdio::null());
+        if first.status().context("cannot start apt-get")?.success() {
+            return Ok(());
+        }
     }
     update()?;
     let mut second = process::as_root("apt-get", &arguments)?;
-    process::run(noninteractive(&mut second).stdout(Stdio::null()))
+    process::run(noninteractive(&mut second))
         .with_context(|| format!("cannot install {}", packages.join(" ")))
 }
 
@@ -91,4 +101,5 @@ fn noninteractive(command: &mut Command) -> &mut Command {
     command
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
+        .stdout(Stdio::null())
 }

@@ -210,7 +210,8 @@ fn compiler(sysroot: &Path, libraries: &Path, origin: &str) -> Result<Compiler, 
     let about = output(&rustc, "-vV").ok_or("rustc does not start")?;
     let major = field(&about, "LLVM version: ").and_then(|version| version.split('.').next()?.parse().ok());
     if major != Some(LLVM_MAJOR) {
-        return Err(format!("its LLVM is {major:?}, not {LLVM_MAJOR}"));
+        let found = field(&about, "LLVM version: ").unwrap_or("unknown");
+        return Err(format!("its LLVM is {found}, not {LLVM_MAJOR}"));
     }
     let llvm = entries(libraries)
         .find(|path| file_name(path).starts_with(&format!("libLLVM.so.{LLVM_MAJOR}")))

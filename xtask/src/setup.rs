@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 
+use crate::apt::{self, Lists};
 use crate::ebpf_tools::{self, DEBIAN_PACKAGES, LINKER_VERSION, NIGHTLY};
 use crate::process::{self, Ended};
-use crate::{apt, vm};
+use crate::vm;
 
 /// A download of ~150 MB; a machine that cannot reach it often hangs instead of failing.
 const RUSTUP_LIMIT: Duration = Duration::from_mins(4);
@@ -100,7 +101,7 @@ fn compiler() -> Result<()> {
             "setup: eBPF compiler: installing Debian's {}",
             DEBIAN_PACKAGES.join(" ")
         );
-        apt::install(&DEBIAN_PACKAGES)
+        apt::install(&DEBIAN_PACKAGES, Lists::Fresh)
     });
     let compiler = result
         .and_then(|()| ebpf_tools::find_compiler().map_err(|why| anyhow!(why)))
@@ -117,12 +118,9 @@ fn compiler() -> Result<()> {
 }
 
 fn rustup(arguments: &[&str]) -> Result<()> {
-    if !process::in_path("rustup") && ebpf_tools::candidates("rustup").next().is_none() {
-        bail!("there is no rustup");
-    }
     let program = ebpf_tools::candidates("rustup")
         .next()
-        .unwrap_or_else(|| "rustup".into());
+        .context("there is no rustup")?;
     println!(
         "setup: rustup {} (limit {} s)",
         arguments.join(" "),
@@ -174,7 +172,7 @@ fn ebpf_clippy() -> Result<()> {
     let began = Instant::now();
     if compiler.rustc.starts_with("/usr/bin") {
         println!("setup: eBPF linter: installing Debian's rust-web-clippy");
-        apt::install(&["rust-web-clippy"])?;
+        apt::install(&["rust-web-clippy"], Lists::Any)?;
     } else {
         rustup(&["component", "add", "--toolchain", NIGHTLY, "clippy"])?;
     }
@@ -196,7 +194,7 @@ fn programs(purpose: &str, needed: &[(&str, &'static str)]) -> Result<()> {
     }
     println!("setup: {purpose}: installing {}", missing.join(" "));
     let began = Instant::now();
-    apt::install(&missing)?;
+    apt::install(&missing, Lists::Any)?;
     installed(purpose, &missing.join(", "), began);
     Ok(())
 }
