@@ -153,10 +153,10 @@ impl Authenticator {
     ) -> Result<Outcome, Refusal> {
         let begun = Instant::now();
         let first = self.authenticate(policy, request, now);
-        let Err(Refusal::UnknownKey { provider } | Refusal::KeysUnavailable { provider }) = &first else {
+        let Some(provider) = awaited(&first) else {
             return first;
         };
-        let Some(state) = self.authority.providers().get(*provider) else {
+        let Some(state) = self.authority.providers().get(provider) else {
             return first;
         };
         let (Some(remote), Some(config)) = (state.remote(), jwks::remote_keys(state.config())) else {
@@ -169,16 +169,11 @@ impl Authenticator {
         loop {
             // Asks again, now that the waiting is certain to see the answer.
             let answer = self.authenticate(policy, request, now + begun.elapsed());
-            let is_waiting = matches!(
-                &answer,
-                Err(Refusal::UnknownKey { .. } | Refusal::KeysUnavailable { .. })
-            );
-            if !is_waiting || !matches!(timeout_at(deadline, waiting.next()).await, Ok(true)) {
-                return if is_waiting {
-                    self.authenticate(policy, request, now + begun.elapsed())
-                } else {
-                    answer
-                };
+            if awaited(&answer).is_none() {
+                return answer;
+            }
+            if !matches!(timeout_at(deadline, waiting.next()).await, Ok(true)) {
+                return self.authenticate(policy, request, now + begun.elapsed());
             }
         }
     }
@@ -244,7 +239,10 @@ impl Authenticator {
             Judgement::Good(key) => key.id(),
             Judgement::Bad => return Err(Refusal::BadSignature),
             Judgement::Mismatch => return Err(Refusal::AlgorithmMismatch),
-            Judgement::UnknownKey => return Err(unknown_key(provider, keys.keys().is_empty(), index)),
+            Judgement::UnknownKey => {
+                let is_empty = keys.keys().is_empty();
+                return Err(unknown_key(provider, index, jws.kid.as_deref(), is_empty));
+            }
         };
         let claims = match unverified {
             Some(claims) => claims,
@@ -291,14 +289,39 @@ impl Authenticator {
 }
 
 /// Refuses for want of a key, and asks for newer keys where there could be some.
-fn unknown_key(provider: &ProviderState, has_none: bool, index: usize) -> Refusal {
-    if let Some(remote) = provider.remote() {
+fn unknown_key(state: &ProviderState, provider: usize, kid: Option<&str>, is_empty: bool) -> Refusal {
+    let remote = state.remote();
+    if let Some(remote) = remote {
         remote.ask();
     }
-    if has_none {
-        Refusal::KeysUnavailable { provider: index }
+    if is_empty {
+        // While the endpoint is down, an answer at once is worth more than one that waits.
+        Refusal::KeysUnavailable {
+            provider,
+            may_come: remote.is_some_and(|remote| !remote.has_tried()),
+        }
     } else {
-        Refusal::UnknownKey { provider: index }
+        Refusal::UnknownKey {
+            provider,
+            may_come: remote.is_some_and(|remote| remote.may_come(kid)),
+        }
+    }
+}
+
+/// The provider whose next keys could change this answer.
+fn awaited(answer: &Result<Outcome, Refusal>) -> Option<usize> {
+    match answer {
+        Err(
+            Refusal::UnknownKey {
+                provider,
+                may_come: true,
+            }
+            | Refusal::KeysUnavailable {
+                provider,
+                may_come: true,
+            },
+        ) => Some(*provider),
+        _ => None,
     }
 }
 

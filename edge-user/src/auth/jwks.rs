@@ -4,6 +4,7 @@
 //! the latter at most once per cooldown however many tokens ask. A fetch that fails changes nothing but the status;
 //! the last good set serves on for a bounded time. Requests never fetch; at most they wait for the task.
 
+mod absent;
 mod document;
 mod fetch;
 mod refresh;
@@ -15,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use absent::AbsentKeys;
 use tokio::sync::{Notify, watch};
 
 pub use fetch::FetchError;
@@ -35,6 +37,9 @@ pub(super) struct Remote {
     /// One permit however many tokens ask.
     demand: Notify,
     started: AtomicU64,
+    /// The last fetch that brought a good answer.
+    last_good: AtomicU64,
+    absent: AbsentKeys,
     finished: watch::Sender<u64>,
     waiting: AtomicUsize,
 }
@@ -44,6 +49,8 @@ impl Remote {
         Self {
             demand: Notify::new(),
             started: AtomicU64::new(0),
+            last_good: AtomicU64::new(0),
+            absent: AbsentKeys::new(),
             finished: watch::Sender::new(0),
             waiting: AtomicUsize::new(0),
         }
@@ -62,6 +69,17 @@ impl Remote {
     /// Number of fetches begun so far.
     pub(super) fn started(&self) -> u64 {
         self.started.load(Ordering::Acquire)
+    }
+
+    /// Whether waiting for the key of this id makes sense: no good answer has come without it lately.
+    pub(super) fn may_come(&self, kid: Option<&str>) -> bool {
+        self.absent
+            .may_come(kid, self.started(), self.last_good.load(Ordering::Acquire))
+    }
+
+    /// Whether the first fetch has ended.
+    pub(super) fn has_tried(&self) -> bool {
+        *self.finished.borrow() > 0
     }
 
     /// Waits for the end of the first fetch.

@@ -34,12 +34,16 @@ pub enum Refusal {
     UnknownKey {
         /// Index of the provider whose keys were asked.
         provider: usize,
+        /// Whether a fetch could still bring the key.
+        may_come: bool,
     },
     /// The provider has no usable keys at the moment.
     #[error("no keys to verify with")]
     KeysUnavailable {
         /// Index of the provider.
         provider: usize,
+        /// Whether the first fetch is still under way.
+        may_come: bool,
     },
     /// The signature is not the key's.
     #[error("signature does not verify")]
