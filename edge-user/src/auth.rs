@@ -40,7 +40,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 pub use authority::{Authority, LoadError, Warning};
 pub use cache::{CacheCounters, CacheStatus};
@@ -48,7 +48,7 @@ pub use claims::Claims;
 pub use cookie::without_cookie;
 pub use identity::{IdentityHeader, ReservedHeaders};
 pub use jwk::{JwksError, SkipReason, Skipped};
-pub use jwks::{FetchError, UrlError};
+pub use jwks::{FetchError, KeyWait, UrlError};
 pub use jws::MAX_TOKEN_BYTES;
 pub use key::KeyError;
 pub use login::{LoginError, location as login_location};
@@ -153,27 +153,15 @@ impl Authenticator {
     ) -> Result<Outcome, Refusal> {
         let begun = Instant::now();
         let first = self.authenticate(policy, request, now);
-        let Some(provider) = awaited(&first) else {
+        let Err(refusal) = &first else { return first };
+        let Some(mut wait) = self.authority.key_wait(refusal) else {
             return first;
         };
-        let Some(state) = self.authority.providers().get(provider) else {
-            return first;
-        };
-        let (Some(remote), Some(config)) = (state.remote(), jwks::remote_keys(state.config())) else {
-            return first;
-        };
-        let Some(mut waiting) = remote.wait() else {
-            return first;
-        };
-        let deadline = begun + jwks::longest_wait(config);
         loop {
-            // Asks again, now that the waiting is certain to see the answer.
+            let goes_on = wait.next().await;
             let answer = self.authenticate(policy, request, now + begun.elapsed());
-            if awaited(&answer).is_none() {
+            if !goes_on || !matches!(&answer, Err(refusal) if refusal.may_change()) {
                 return answer;
-            }
-            if !matches!(timeout_at(deadline, waiting.next()).await, Ok(true)) {
-                return self.authenticate(policy, request, now + begun.elapsed());
             }
         }
     }
@@ -305,23 +293,6 @@ fn unknown_key(state: &ProviderState, provider: usize, kid: Option<&str>, is_emp
             provider,
             may_come: remote.is_some_and(|remote| remote.may_come(kid)),
         }
-    }
-}
-
-/// The provider whose next keys could change this answer.
-fn awaited(answer: &Result<Outcome, Refusal>) -> Option<usize> {
-    match answer {
-        Err(
-            Refusal::UnknownKey {
-                provider,
-                may_come: true,
-            }
-            | Refusal::KeysUnavailable {
-                provider,
-                may_come: true,
-            },
-        ) => Some(*provider),
-        _ => None,
     }
 }
 

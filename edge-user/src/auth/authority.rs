@@ -17,7 +17,7 @@ use super::{
     cache::{CacheCounters, CacheStatus},
     claims::Claims,
     identity::ReservedHeaders,
-    jwks,
+    jwks::{self, KeyWait},
     provider::{ProviderError, ProviderState},
     refusal::Refusal,
     revocation::{RevocationError, Revocations},
@@ -157,6 +157,25 @@ impl Authority {
             }
         };
         let _ = tokio::time::timeout(limit, all).await;
+    }
+
+    /// A wait for the keys that could turn this refusal into another answer; none if waiting is pointless or too many
+    /// wait already. For callers that cannot use [`super::Authenticator::admit`]: wait, judge again, and so on while
+    /// the wait goes on and the refusal [may change](Refusal::may_change).
+    pub fn key_wait(&self, refusal: &Refusal) -> Option<KeyWait> {
+        let (Refusal::UnknownKey {
+            provider,
+            may_come: true,
+        }
+        | Refusal::KeysUnavailable {
+            provider,
+            may_come: true,
+        }) = refusal
+        else {
+            return None;
+        };
+        let state = self.providers.get(*provider)?;
+        state.remote()?.wait(jwks::remote_keys(state.config())?)
     }
 
     /// Revocations, to be changed at run time.

@@ -79,6 +79,8 @@ fn trim_end(bytes: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn found(field: &str, name: &str) -> Vec<String> {
@@ -131,6 +133,24 @@ mod tests {
                 expected,
                 "{field}"
             );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn removal_takes_one_name_and_nothing_else(
+            cookies in prop::collection::vec(("t|T|tt|x|", "[a-z\"=,\u{e9} ]{0,6}", "; |;| ;\t|;;"), 0..8),
+        ) {
+            let field: String = cookies.iter().map(|(name, value, end)| format!("{name}={value}{end}")).collect();
+            let rest = without_cookie(field.as_bytes(), "t");
+            prop_assert_eq!(values(&rest, "t").count(), 0);
+            let others = |field: &[u8]| -> Vec<Vec<u8>> {
+                let kept = pairs(field).filter(|pair| value_of(pair, b"t").is_none());
+                kept.map(|pair| trim_end(trim_start(pair)).to_vec()).collect()
+            };
+            prop_assert_eq!(others(&rest), others(field.as_bytes()));
+            let count = values(field.as_bytes(), "t").count();
+            prop_assert!(count > 0 || rest == field.as_bytes());
         }
     }
 }

@@ -102,6 +102,13 @@ impl ReservedHeaders {
         })
     }
 
+    /// The names, in lower case, with a hyphen for every punctuation.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.normal
+            .iter()
+            .filter_map(|name| std::str::from_utf8(name).ok())
+    }
+
     /// Whether no name is reserved.
     pub fn is_empty(&self) -> bool {
         self.normal.is_empty()

@@ -264,6 +264,14 @@ impl Refusal {
         }
     }
 
+    /// Whether keys that are about to be fetched could change the answer.
+    pub const fn may_change(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownKey { may_come: true, .. } | Self::KeysUnavailable { may_come: true, .. }
+        )
+    }
+
     /// Whether a new login could help, so that a browser may be sent to one.
     pub const fn may_login(&self) -> bool {
         self.status() == 401
