@@ -65,6 +65,7 @@ pub use watch::WATCH_INTERVAL;
 use cache::{Entry, TokenCache};
 use jws::Jws;
 use keyset::Judgement;
+use outcome::Verified;
 use provider::ProviderState;
 use source::Found;
 
@@ -136,7 +137,9 @@ impl Authenticator {
             Some(known) => known,
             None => self.verify(rule, &found, now)?,
         };
-        rule::check(rule, &token.claims)?;
+        if rule::asks(rule) {
+            rule::check(rule, token.claims())?;
+        }
         Ok(Outcome::Verified(self.permit(rule, &found, index, token)))
     }
 
@@ -183,7 +186,7 @@ impl Authenticator {
         let token = Arc::clone(&entry.token);
         let (index, provider) = self
             .authority
-            .choose(rule, found, token.algorithm, || Ok(&token.claims))?;
+            .choose(rule, found, token.algorithm, || Ok(token.names.issuer()))?;
         if !Arc::ptr_eq(provider.config(), &token.provider) {
             return Ok(None);
         }
@@ -199,7 +202,7 @@ impl Authenticator {
         let revocations = self.authority.revocations();
         let generation = revocations.generation();
         if entry.revocations != generation {
-            if revocations.covers(&token.claims, now) {
+            if revocations.covers(&token.names, now) {
                 // Not remembered: a revocation may end before the token does.
                 return Err(Refusal::Revoked);
             }
@@ -217,7 +220,7 @@ impl Authenticator {
         let jws = Jws::parse(&found.token)?;
         let mut unverified = None;
         let (index, provider) = self.authority.choose(rule, found, jws.algorithm, || {
-            Ok(&*unverified.insert(Claims::new(jws.claims()?)))
+            Ok(unverified.insert(Claims::new(jws.claims()?)).issuer())
         })?;
         if !provider.accepts_type(jws.typ.as_deref()) {
             return Err(Refusal::WrongType);
@@ -237,23 +240,21 @@ impl Authenticator {
             None => Claims::new(jws.claims()?),
         };
         let window = claims.check(provider.config(), now)?;
-        // Read before the list: a revocation that comes between is found at the next use.
-        let revocations = self.authority.revocations().generation();
-        if self.authority.revocations().covers(&claims, now) {
-            return Err(Refusal::Revoked);
-        }
-        let headers = identity::headers(&provider.config().forward.headers, &claims)?;
-        let provider = Arc::clone(provider.config());
-        let token = VerifiedToken {
-            claims,
-            headers,
-            provider,
+        let verified = Verified {
+            headers: identity::headers(&provider.config().forward.headers, &claims)?,
+            provider: Arc::clone(provider.config()),
             window,
             algorithm: jws.algorithm,
             key,
         };
+        let token = VerifiedToken::new(&found.token, claims, rule::asks(rule), verified);
+        // Read before the list: a revocation that comes between is found at the next use.
+        let revocations = self.authority.revocations().generation();
+        if self.authority.revocations().covers(&token.names, now) {
+            return Err(Refusal::Revoked);
+        }
         let token = Arc::new(token);
-        let entry = Entry::new(&found.token, Arc::clone(&token), keys.generation(), revocations);
+        let entry = Entry::new(Arc::clone(&token), keys.generation(), revocations);
         self.cache.borrow_mut().insert(entry, now);
         Ok((index, token))
     }
