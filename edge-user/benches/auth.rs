@@ -1,6 +1,6 @@
 //! What authentication costs: medians of nanoseconds, by algorithm, for tokens never seen and seen before.
 //!
-//! `cargo bench -p edge-user --bench auth`. Every figure is the median of many batches in one thread; the
+//! `cargo bench -p edge-user --bench auth [-- ALGORITHM…]`. Every figure is the median of many batches in one thread; the
 //! `jsonwebtoken` column verifies the same signature with that crate in the same run, and refused tokens show what a
 //! flood of them costs.
 
@@ -125,10 +125,23 @@ fn main() {
         Algorithm::ES384,
         Algorithm::EdDSA,
     ] {
-        by_algorithm(&Subject::new(algorithm, &directory));
+        if is_wanted(algorithm) {
+            by_algorithm(&Subject::new(algorithm, &directory));
+        }
     }
-    many_tokens(&Subject::new(Algorithm::HS256, &directory));
-    transports(&Subject::new(Algorithm::HS256, &directory));
+    if is_wanted(Algorithm::HS256) {
+        many_tokens(&Subject::new(Algorithm::HS256, &directory));
+        transports(&Subject::new(Algorithm::HS256, &directory));
+    }
+}
+
+/// All, or those named on the command line.
+fn is_wanted(algorithm: Algorithm) -> bool {
+    let mut names = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .peekable();
+    names.peek().is_none() || names.any(|name| name.eq_ignore_ascii_case(&format!("{algorithm:?}")))
 }
 
 fn by_algorithm(subject: &Subject) {

@@ -41,7 +41,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 pub use authority::{Authority, LoadError, Warning};
 pub use cache::{CacheCounters, CacheStatus};
@@ -49,7 +49,7 @@ pub use claims::Claims;
 pub use cookie::without_cookie;
 pub use identity::{IdentityHeader, ReservedHeaders};
 pub use jwk::{JwksError, SkipReason, Skipped};
-pub use jwks::{FetchError, UrlError};
+pub use jwks::{FetchError, KeyWait, UrlError};
 pub use jws::MAX_TOKEN_BYTES;
 pub use key::KeyError;
 pub use located::load;
@@ -67,6 +67,7 @@ pub use watch::WATCH_INTERVAL;
 use cache::{Entry, TokenCache};
 use jws::Jws;
 use keyset::Judgement;
+use outcome::Verified;
 use provider::ProviderState;
 use source::Found;
 
@@ -138,7 +139,9 @@ impl Authenticator {
             Some(known) => known,
             None => self.verify(rule, &found, now)?,
         };
-        rule::check(rule, &token.claims)?;
+        if rule::asks(rule) {
+            rule::check(rule, token.claims())?;
+        }
         Ok(Outcome::Verified(self.permit(rule, &found, index, token)))
     }
 
@@ -155,32 +158,15 @@ impl Authenticator {
     ) -> Result<Outcome, Refusal> {
         let begun = Instant::now();
         let first = self.authenticate(policy, request, now);
-        let Err(Refusal::UnknownKey { provider } | Refusal::KeysUnavailable { provider }) = &first else {
+        let Err(refusal) = &first else { return first };
+        let Some(mut wait) = self.authority.key_wait(refusal) else {
             return first;
         };
-        let Some(state) = self.authority.providers().get(*provider) else {
-            return first;
-        };
-        let (Some(remote), Some(config)) = (state.remote(), jwks::remote_keys(state.config())) else {
-            return first;
-        };
-        let Some(mut waiting) = remote.wait() else {
-            return first;
-        };
-        let deadline = begun + jwks::longest_wait(config);
         loop {
-            // Asks again, now that the waiting is certain to see the answer.
+            let goes_on = wait.next().await;
             let answer = self.authenticate(policy, request, now + begun.elapsed());
-            let is_waiting = matches!(
-                &answer,
-                Err(Refusal::UnknownKey { .. } | Refusal::KeysUnavailable { .. })
-            );
-            if !is_waiting || !matches!(timeout_at(deadline, waiting.next()).await, Ok(true)) {
-                return if is_waiting {
-                    self.authenticate(policy, request, now + begun.elapsed())
-                } else {
-                    answer
-                };
+            if !goes_on || !matches!(&answer, Err(refusal) if refusal.may_change()) {
+                return answer;
             }
         }
     }
@@ -202,7 +188,7 @@ impl Authenticator {
         let token = Arc::clone(&entry.token);
         let (index, provider) = self
             .authority
-            .choose(rule, found, token.algorithm, || Ok(&token.claims))?;
+            .choose(rule, found, token.algorithm, || Ok(token.names.issuer()))?;
         if !Arc::ptr_eq(provider.config(), &token.provider) {
             return Ok(None);
         }
@@ -218,7 +204,7 @@ impl Authenticator {
         let revocations = self.authority.revocations();
         let generation = revocations.generation();
         if entry.revocations != generation {
-            if revocations.covers(&token.claims, now) {
+            if revocations.covers(&token.names, now) {
                 // Not remembered: a revocation may end before the token does.
                 return Err(Refusal::Revoked);
             }
@@ -236,7 +222,7 @@ impl Authenticator {
         let jws = Jws::parse(&found.token)?;
         let mut unverified = None;
         let (index, provider) = self.authority.choose(rule, found, jws.algorithm, || {
-            Ok(&*unverified.insert(Claims::new(jws.claims()?)))
+            Ok(unverified.insert(Claims::new(jws.claims()?)).issuer())
         })?;
         if !provider.accepts_type(jws.typ.as_deref()) {
             return Err(Refusal::WrongType);
@@ -246,30 +232,31 @@ impl Authenticator {
             Judgement::Good(key) => key.id(),
             Judgement::Bad => return Err(Refusal::BadSignature),
             Judgement::Mismatch => return Err(Refusal::AlgorithmMismatch),
-            Judgement::UnknownKey => return Err(unknown_key(provider, keys.keys().is_empty(), index)),
+            Judgement::UnknownKey => {
+                let is_empty = keys.keys().is_empty();
+                return Err(unknown_key(provider, index, jws.kid.as_deref(), is_empty));
+            }
         };
         let claims = match unverified {
             Some(claims) => claims,
             None => Claims::new(jws.claims()?),
         };
         let window = claims.check(provider.config(), now)?;
-        // Read before the list: a revocation that comes between is found at the next use.
-        let revocations = self.authority.revocations().generation();
-        if self.authority.revocations().covers(&claims, now) {
-            return Err(Refusal::Revoked);
-        }
-        let headers = identity::headers(&provider.config().forward.headers, &claims)?;
-        let provider = Arc::clone(provider.config());
-        let token = VerifiedToken {
-            claims,
-            headers,
-            provider,
+        let verified = Verified {
+            headers: identity::headers(&provider.config().forward.headers, &claims)?,
+            provider: Arc::clone(provider.config()),
             window,
             algorithm: jws.algorithm,
             key,
         };
+        let token = VerifiedToken::new(&found.token, claims, rule::asks(rule), verified);
+        // Read before the list: a revocation that comes between is found at the next use.
+        let revocations = self.authority.revocations().generation();
+        if self.authority.revocations().covers(&token.names, now) {
+            return Err(Refusal::Revoked);
+        }
         let token = Arc::new(token);
-        let entry = Entry::new(&found.token, Arc::clone(&token), keys.generation(), revocations);
+        let entry = Entry::new(Arc::clone(&token), keys.generation(), revocations);
         self.cache.borrow_mut().insert(entry, now);
         Ok((index, token))
     }
@@ -293,14 +280,22 @@ impl Authenticator {
 }
 
 /// Refuses for want of a key, and asks for newer keys where there could be some.
-fn unknown_key(provider: &ProviderState, has_none: bool, index: usize) -> Refusal {
-    if let Some(remote) = provider.remote() {
+fn unknown_key(state: &ProviderState, provider: usize, kid: Option<&str>, is_empty: bool) -> Refusal {
+    let remote = state.remote();
+    if let Some(remote) = remote {
         remote.ask();
     }
-    if has_none {
-        Refusal::KeysUnavailable { provider: index }
+    if is_empty {
+        // While the endpoint is down, an answer at once is worth more than one that waits.
+        Refusal::KeysUnavailable {
+            provider,
+            may_come: remote.is_some_and(|remote| !remote.has_tried()),
+        }
     } else {
-        Refusal::UnknownKey { provider: index }
+        Refusal::UnknownKey {
+            provider,
+            may_come: remote.is_some_and(|remote| remote.may_come(kid)),
+        }
     }
 }
 

@@ -15,9 +15,8 @@ use thiserror::Error;
 
 use super::{
     cache::{CacheCounters, CacheStatus},
-    claims::Claims,
     identity::ReservedHeaders,
-    jwks,
+    jwks::{self, KeyWait},
     provider::{ProviderError, ProviderState},
     refusal::Refusal,
     revocation::{RevocationError, Revocations},
@@ -159,6 +158,25 @@ impl Authority {
         let _ = tokio::time::timeout(limit, all).await;
     }
 
+    /// A wait for the keys that could turn this refusal into another answer; none if waiting is pointless or too many
+    /// wait already. For callers that cannot use [`super::Authenticator::admit`]: wait, judge again, and so on while
+    /// the wait goes on and the refusal [may change](Refusal::may_change).
+    pub fn key_wait(&self, refusal: &Refusal) -> Option<KeyWait> {
+        let (Refusal::UnknownKey {
+            provider,
+            may_come: true,
+        }
+        | Refusal::KeysUnavailable {
+            provider,
+            may_come: true,
+        }) = refusal
+        else {
+            return None;
+        };
+        let state = self.providers.get(*provider)?;
+        state.remote()?.wait(jwks::remote_keys(state.config())?)
+    }
+
     /// Revocations, to be changed at run time.
     pub fn revocations(&self) -> &Revocations {
         &self.lasting.revocations
@@ -278,14 +296,14 @@ impl Authority {
     /// Which provider a token belongs to. It depends on the rule, where the token was found, its `alg` and its
     /// `iss`, and on nothing else: a cached token is held to the same choice.
     ///
-    /// `claims` is called only when the algorithm leaves a choice, so that in the common case nothing of a token is
+    /// `issuer` is called only when the algorithm leaves a choice, so that in the common case nothing of a token is
     /// read before its signature is verified.
     pub(super) fn choose<'a, 'c>(
         &'a self,
         rule: &'a AuthRule,
         found: &Found<'_>,
         algorithm: Algorithm,
-        claims: impl FnOnce() -> Result<&'c Claims, Refusal>,
+        issuer: impl FnOnce() -> Result<Option<&'c str>, Refusal>,
     ) -> Result<(usize, &'a Arc<ProviderState>), Refusal> {
         let mut fitting = self.of(rule).filter(|(position, _, state)| {
             found.places[*position] != 0 && state.config().algorithms.contains(&algorithm)
@@ -297,7 +315,7 @@ impl Authority {
         if fitting.next().is_none() {
             return Ok((index, first));
         }
-        let issuer = claims()?.issuer();
+        let issuer = issuer()?;
         let mut by_default = None;
         for (index, state) in
             std::iter::once((index, first)).chain(rest.map(|(_, index, state)| (index, state)))

@@ -26,8 +26,7 @@ const TAIL: usize = 32;
 /// A token and what was true when it was last looked at.
 #[derive(Debug)]
 pub(super) struct Entry {
-    text: Box<[u8]>,
-    /// What it proved to be.
+    /// The token, with its text.
     pub(super) token: Arc<VerifiedToken>,
     /// Generation of the provider's keys under which its key was last seen.
     pub(super) keys: u64,
@@ -38,9 +37,8 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(text: &[u8], token: Arc<VerifiedToken>, keys: u64, revocations: u64) -> Self {
+    pub(super) fn new(token: Arc<VerifiedToken>, keys: u64, revocations: u64) -> Self {
         Self {
-            text: text.into(),
             token,
             keys,
             revocations,
@@ -48,9 +46,9 @@ impl Entry {
         }
     }
 
-    /// Text, parsed claims (about twice the text) and bookkeeping.
+    /// Text, claims if somebody asked for them (about twice the text), headers and bookkeeping.
     fn cost(&self) -> usize {
-        3 * self.text.len() + 512
+        3 * self.token.text().len() + 512
     }
 }
 
@@ -153,7 +151,7 @@ impl TokenCache {
             self.tags[*place] == tag
                 && self.entries[*place]
                     .as_ref()
-                    .is_some_and(|entry| *entry.text == *text)
+                    .is_some_and(|entry| entry.token.text() == text)
         })
     }
 
@@ -175,9 +173,9 @@ impl TokenCache {
 
     /// Puts in a verified token; another in the same set, expired or least lately used, may have to go.
     pub(super) fn insert(&mut self, entry: Entry, now: i64) {
-        let tag = self.tag(&entry.text);
+        let tag = self.tag(entry.token.text());
         let place = self
-            .position(&entry.text)
+            .position(entry.token.text())
             .unwrap_or_else(|| self.victim(set(tag) * WAYS, now));
         if self.entries[place].is_some() {
             bump(&self.counters.evictions, 1);

@@ -17,6 +17,48 @@ pub struct Claims {
     map: Map<String, Value>,
 }
 
+/// `iss`, `sub` and `jti` of a token, in one piece of memory: what is asked of a known token at every use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Names {
+    text: Box<str>,
+    places: [Option<(usize, usize)>; 3],
+}
+
+impl Names {
+    pub(super) fn of(claims: &Claims) -> Self {
+        let mut text = String::new();
+        let places = [claims.issuer(), claims.subject(), claims.token_id()].map(|name| {
+            let begin = text.len();
+            text.push_str(name?);
+            Some((begin, text.len()))
+        });
+        Self {
+            text: text.into(),
+            places,
+        }
+    }
+
+    /// `iss`.
+    pub(super) fn issuer(&self) -> Option<&str> {
+        self.part(0)
+    }
+
+    /// `sub`.
+    pub(super) fn subject(&self) -> Option<&str> {
+        self.part(1)
+    }
+
+    /// `jti`.
+    pub(super) fn token_id(&self) -> Option<&str> {
+        self.part(2)
+    }
+
+    fn part(&self, index: usize) -> Option<&str> {
+        let (begin, end) = self.places[index]?;
+        self.text.get(begin..end)
+    }
+}
+
 /// Seconds since 1970, leeway included, between which a token is valid: `from <= now < until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Window {

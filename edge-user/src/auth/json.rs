@@ -97,10 +97,9 @@ impl<'de> Visitor<'de> for Strict {
         let inner = self.inner()?;
         let mut map = Map::new();
         while let Some(name) = access.next_key::<String>()? {
-            if map.contains_key(&name) {
+            if map.insert(name, access.next_value_seed(inner)?).is_some() {
                 return Err(A::Error::custom("a name occurs twice in one object"));
             }
-            map.insert(name, access.next_value_seed(inner)?);
         }
         Ok(Value::Object(map))
     }

@@ -4,6 +4,7 @@
 //! the latter at most once per cooldown however many tokens ask. A fetch that fails changes nothing but the status;
 //! the last good set serves on for a bounded time. Requests never fetch; at most they wait for the task.
 
+mod absent;
 mod document;
 mod fetch;
 mod refresh;
@@ -11,11 +12,18 @@ mod schedule;
 mod url;
 
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use absent::AbsentKeys;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
 
 pub use fetch::FetchError;
 pub(super) use refresh::spawn;
@@ -35,6 +43,9 @@ pub(super) struct Remote {
     /// One permit however many tokens ask.
     demand: Notify,
     started: AtomicU64,
+    /// The last fetch that brought a good answer.
+    last_good: AtomicU64,
+    absent: AbsentKeys,
     finished: watch::Sender<u64>,
     waiting: AtomicUsize,
 }
@@ -44,6 +55,8 @@ impl Remote {
         Self {
             demand: Notify::new(),
             started: AtomicU64::new(0),
+            last_good: AtomicU64::new(0),
+            absent: AbsentKeys::new(),
             finished: watch::Sender::new(0),
             waiting: AtomicUsize::new(0),
         }
@@ -64,42 +77,71 @@ impl Remote {
         self.started.load(Ordering::Acquire)
     }
 
+    /// Whether waiting for the key of this id makes sense: no good answer has come without it lately.
+    pub(super) fn may_come(&self, kid: Option<&str>) -> bool {
+        self.absent
+            .may_come(kid, self.started(), self.last_good.load(Ordering::Acquire))
+    }
+
+    /// Whether the first fetch has ended.
+    pub(super) fn has_tried(&self) -> bool {
+        *self.finished.borrow() > 0
+    }
+
     /// Waits for the end of the first fetch.
     pub(super) async fn first(&self) {
         let _ = self.finished.subscribe().wait_for(|finished| *finished > 0).await;
     }
 
-    /// A place among those who wait for keys; none if it is full.
-    pub(super) fn wait(&self) -> Option<Waiting<'_>> {
+    /// A place among those who wait for keys; none if all are taken. Asks for a fetch.
+    pub(super) fn wait(self: &Arc<Self>, config: &RemoteKeys) -> Option<KeyWait> {
         let is_full = self.waiting.fetch_add(1, Ordering::AcqRel) >= MAX_WAITING;
-        let waiting = Waiting {
-            remote: self,
+        let wait = KeyWait {
             finished: self.finished.subscribe(),
             needed: self.started() + 1,
+            deadline: Instant::now() + config.cooldown + config.timeout + WAIT_MARGIN,
+            is_new: true,
+            remote: Arc::clone(self),
         };
-        (!is_full).then_some(waiting)
+        if is_full {
+            return None;
+        }
+        self.ask();
+        Some(wait)
     }
 }
 
-/// One request that waits for keys.
-pub(super) struct Waiting<'a> {
-    remote: &'a Remote,
+/// A request that waits for a provider's next keys, in one of a bounded number of places.
+///
+/// Waits at most one cooldown, one fetch and a margin. Can be sent to another thread and outlives everything it
+/// came from.
+#[derive(Debug)]
+pub struct KeyWait {
+    remote: Arc<Remote>,
     finished: watch::Receiver<u64>,
-    /// The first fetch that begins after the request came.
+    /// The first fetch that begins after this request came.
     needed: u64,
+    deadline: Instant,
+    is_new: bool,
 }
 
-impl Waiting<'_> {
-    /// Waits for the end of the next fetch. True if a later one could still bring the key.
-    pub(super) async fn next(&mut self) -> bool {
-        match self.finished.changed().await {
-            Ok(()) => *self.finished.borrow_and_update() < self.needed,
-            Err(_) => false,
+impl KeyWait {
+    /// Waits for the end of the next fetch, after which the request should be judged again. False if no later fetch
+    /// could change the answer any more.
+    ///
+    /// The first call returns at once: a fetch may have ended between the first answer and the beginning of the wait.
+    pub async fn next(&mut self) -> bool {
+        if std::mem::take(&mut self.is_new) {
+            return true;
+        }
+        match timeout_at(self.deadline, self.finished.changed()).await {
+            Ok(Ok(())) => *self.finished.borrow_and_update() < self.needed,
+            Ok(Err(_)) | Err(_) => false,
         }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for KeyWait {
     fn drop(&mut self) {
         self.remote.waiting.fetch_sub(1, Ordering::AcqRel);
     }
@@ -115,9 +157,4 @@ pub(super) fn remote_keys(config: &Provider) -> Option<&RemoteKeys> {
         | KeySource::PemFile(_)
         | KeySource::JwksFile(_) => None,
     }
-}
-
-/// Longest time a request waits for keys: a whole cooldown and the fetch after it.
-pub(super) fn longest_wait(remote: &RemoteKeys) -> Duration {
-    remote.cooldown + remote.timeout + WAIT_MARGIN
 }

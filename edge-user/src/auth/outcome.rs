@@ -1,12 +1,16 @@
 //! Who may pass, and what the upstream is told about them.
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use jsonwebtoken::Algorithm;
 
 use super::{
-    claims::{Claims, Window},
+    claims::{Claims, Names, Window},
     identity::IdentityHeader,
+    jws,
     key::KeyId,
 };
 use crate::config::{Provider, TokenSource};
@@ -73,9 +77,22 @@ impl Permit {
 }
 
 /// A token that a provider's key signed and that was valid when it was looked at.
-#[derive(Debug)]
+///
+/// Keeps the token as it was and a few words of it. The claims are parsed again when somebody asks for them, which most
+/// routes never do: a parsed document takes many small pieces of memory, and there are thousands of tokens.
 pub struct VerifiedToken {
-    pub(super) claims: Claims,
+    text: Box<[u8]>,
+    claims: OnceLock<Claims>,
+    pub(super) names: Names,
+    pub(super) headers: Box<[IdentityHeader]>,
+    pub(super) provider: Arc<Provider>,
+    pub(super) window: Window,
+    pub(super) algorithm: Algorithm,
+    pub(super) key: KeyId,
+}
+
+/// What is known of a token once it is verified.
+pub(super) struct Verified {
     pub(super) headers: Box<[IdentityHeader]>,
     pub(super) provider: Arc<Provider>,
     pub(super) window: Window,
@@ -84,18 +101,64 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
+    /// A token whose text has these claims; they are kept if they will be asked for.
+    pub(super) fn new(text: &[u8], claims: Claims, is_asked: bool, verified: Verified) -> Self {
+        let Verified {
+            headers,
+            provider,
+            window,
+            algorithm,
+            key,
+        } = verified;
+        let names = Names::of(&claims);
+        let claims = if is_asked {
+            OnceLock::from(claims)
+        } else {
+            OnceLock::new()
+        };
+        Self {
+            text: text.into(),
+            claims,
+            names,
+            headers,
+            provider,
+            window,
+            algorithm,
+            key,
+        }
+    }
+
+    /// The token as it stands in the request.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
     /// Its claims.
     pub fn claims(&self) -> &Claims {
-        &self.claims
+        // The text was parsed before; were it not possible again, a token without claims satisfies nothing.
+        self.claims
+            .get_or_init(|| Claims::new(jws::claims_of(&self.text).unwrap_or_default()))
     }
 
     /// `sub`.
     pub fn subject(&self) -> Option<&str> {
-        self.claims.subject()
+        self.names.subject()
     }
 
     /// Name of the provider that signed it.
     pub fn provider(&self) -> &str {
         &self.provider.name
+    }
+}
+
+/// Whoever holds the text holds the rights: it is not shown.
+impl fmt::Debug for VerifiedToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("VerifiedToken")
+            .field("provider", &self.provider.name)
+            .field("names", &self.names)
+            .field("window", &self.window)
+            .finish_non_exhaustive()
     }
 }

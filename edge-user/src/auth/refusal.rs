@@ -34,12 +34,16 @@ pub enum Refusal {
     UnknownKey {
         /// Index of the provider whose keys were asked.
         provider: usize,
+        /// Whether a fetch could still bring the key.
+        may_come: bool,
     },
     /// The provider has no usable keys at the moment.
     #[error("no keys to verify with")]
     KeysUnavailable {
         /// Index of the provider.
         provider: usize,
+        /// Whether the first fetch is still under way.
+        may_come: bool,
     },
     /// The signature is not the key's.
     #[error("signature does not verify")]
@@ -258,6 +262,14 @@ impl Refusal {
             | Self::AlgorithmMismatch
             | Self::BadSignature => Offence::Forged,
         }
+    }
+
+    /// Whether keys that are about to be fetched could change the answer.
+    pub const fn may_change(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownKey { may_come: true, .. } | Self::KeysUnavailable { may_come: true, .. }
+        )
     }
 
     /// Whether a new login could help, so that a browser may be sent to one.

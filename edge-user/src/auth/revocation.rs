@@ -15,7 +15,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{claims::Claims, material, unix_seconds};
+use super::{claims::Names, material, unix_seconds};
 
 /// Most revocations kept from the file, and as many from run time.
 pub const MAX_REVOCATIONS: usize = 200_000;
@@ -90,14 +90,14 @@ impl Revocations {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Whether these claims are revoked at this second.
-    pub(super) fn covers(&self, claims: &Claims, now: i64) -> bool {
+    /// Whether a token of these names is revoked at this second.
+    pub(super) fn covers(&self, names: &Names, now: i64) -> bool {
         let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
         if lists.file.is_empty() && lists.runtime.is_empty() {
             return false;
         }
-        let token = claims.token_id().map(|id| Revoked::Token(id.into()));
-        let subject = claims.subject().map(|subject| Revoked::Subject(subject.into()));
+        let token = names.token_id().map(|id| Revoked::Token(id.into()));
+        let subject = names.subject().map(|subject| Revoked::Subject(subject.into()));
         token.iter().chain(&subject).any(|revoked| {
             [&lists.file, &lists.runtime]
                 .iter()
@@ -241,14 +241,14 @@ fn value(text: &str) -> Result<(String, &str), &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::claims::Claims, *};
     use serde_json::{Value, json};
 
-    fn claims(value: Value) -> Claims {
+    fn names(value: Value) -> Names {
         let Value::Object(map) = value else {
             panic!("an object")
         };
-        Claims::new(map)
+        Names::of(&Claims::new(map))
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn matched_on_claims_until_they_expire() {
         let revocations = Revocations::default();
-        let alice = claims(json!({"sub": "alice", "jti": "t-1"}));
+        let alice = names(json!({"sub": "alice", "jti": "t-1"}));
         let now = SystemTime::UNIX_EPOCH;
         assert!(!revocations.covers(&alice, 0));
         let before = revocations.generation();
@@ -299,8 +299,8 @@ mod tests {
         assert_ne!(revocations.generation(), before);
         assert!(revocations.covers(&alice, 99) && !revocations.covers(&alice, 100));
         // A subject's name is not a token's.
-        assert!(!revocations.covers(&claims(json!({"sub": "bob", "jti": "alice"})), 0));
-        assert!(!revocations.covers(&claims(json!({})), 0));
+        assert!(!revocations.covers(&names(json!({"sub": "bob", "jti": "alice"})), 0));
+        assert!(!revocations.covers(&names(json!({})), 0));
         assert_eq!(revocations.list().len(), 1);
         assert!(revocations.remove(&revoked) && !revocations.remove(&revoked));
         assert!(!revocations.covers(&alice, 0));

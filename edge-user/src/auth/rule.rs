@@ -6,6 +6,11 @@ use thiserror::Error;
 use super::{claims::Claims, login, refusal::Refusal, source::MAX_PROVIDERS};
 use crate::config::{AuthRule, ClaimRule, ClaimTest, ClaimValue};
 
+/// Whether a route asks anything of a token beyond being good.
+pub(super) fn asks(rule: &AuthRule) -> bool {
+    !rule.scopes.is_empty() || !rule.claims.is_empty()
+}
+
 /// Checks a verified token's claims against a route.
 pub(super) fn check(rule: &AuthRule, claims: &Claims) -> Result<(), Refusal> {
     if !rule

@@ -3,12 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use jsonwebtoken::Algorithm;
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::{
     VerifiedToken,
     claims::{Claims, Window},
     key::{Key, Material},
+    outcome::Verified,
     provider::ProviderState,
 };
 use crate::config::{KeySource, Provider, TokenChecks, TokenForwarding, TokenSource};
@@ -31,13 +32,8 @@ pub(super) fn provider() -> Arc<ProviderState> {
     Arc::new(ProviderState::load(&config(), std::time::UNIX_EPOCH).unwrap())
 }
 
-pub(super) fn token(
-    provider: &Arc<ProviderState>,
-    claims: Map<String, Value>,
-    window: Window,
-) -> Arc<VerifiedToken> {
-    Arc::new(VerifiedToken {
-        claims: Claims::new(claims),
+pub(super) fn token(provider: &Arc<ProviderState>, text: &[u8], window: Window) -> Arc<VerifiedToken> {
+    let verified = Verified {
         headers: Box::default(),
         provider: Arc::clone(provider.config()),
         window,
@@ -45,5 +41,6 @@ pub(super) fn token(
         key: Key::new(None, &Material::Secret(&[7; 32]), &[Algorithm::HS256])
             .unwrap()
             .id(),
-    })
+    };
+    Arc::new(VerifiedToken::new(text, Claims::new(Map::new()), false, verified))
 }

@@ -84,6 +84,10 @@ async fn admit(door: &Authenticator, token: &str) -> Result<(), Refusal> {
     }
 }
 
+fn reason(answer: Result<(), Refusal>) -> Result<(), &'static str> {
+    answer.map_err(|refusal| refusal.reason())
+}
+
 fn ask(door: &Authenticator, token: &str) -> Result<(), Refusal> {
     match door.authenticate(&policy(), &Request::bearer(token), now())? {
         Outcome::Verified(_) => Ok(()),
@@ -262,7 +266,7 @@ async fn a_flood_of_unknown_kids_is_one_fetch_a_cooldown() {
                 } else {
                     ask(&door, &token)
                 };
-                assert_eq!(answer, Err(Refusal::UnknownKey { provider: 0 }));
+                assert_eq!(reason(answer), Err("unknown_key"));
                 asked.set(asked.get() + 1);
                 tokio::time::sleep(MS(1)).await;
             }
@@ -322,7 +326,7 @@ async fn a_removed_key_dies_within_the_bound_also_in_caches() {
         assert!(removed.elapsed() < MS(400 + 300), "a removed key lives on");
         tokio::time::sleep(MS(5)).await;
     }
-    assert_eq!(ask(&door, &token), Err(Refusal::UnknownKey { provider: 0 }));
+    assert_eq!(reason(ask(&door, &token)), Err("unknown_key"));
     assert_eq!(ask(&door, &fresh(&new, "new")), Ok(()));
 }
 
@@ -342,11 +346,16 @@ async fn the_last_good_set_serves_until_it_is_too_old() {
     let told = status(&door);
     assert!(told.error.unwrap().contains("503") && told.last_success.is_some() && told.next_fetch.is_some());
     until("too old", || status(&door).freshness == Freshness::Missing).await;
-    let refusal = ask(&door, &token).unwrap_err();
+    let refusal = admit(&door, &token).await.unwrap_err();
+    // Nobody waits for an endpoint that is down.
+    let expected = Refusal::KeysUnavailable {
+        provider: 0,
+        may_come: false,
+    };
+    assert_eq!(refusal, expected);
     assert_eq!((refusal.status(), refusal.challenge()), (503, None));
     server.publish(&[signer.jwk(Some("a"))]);
-    // Waits for the keys instead of failing the user.
-    assert_eq!(admit(&door, &token).await, Ok(()));
+    until("the keys are back", || ask(&door, &token).is_ok()).await;
     assert_eq!(status(&door).freshness, Freshness::Fresh);
 }
 
@@ -531,8 +540,32 @@ async fn before_the_first_keys_a_request_waits() {
     authority.spawn_tasks();
     let door = Authenticator::new(authority);
     let token = fresh(&signer, "a");
-    assert_eq!(ask(&door, &token), Err(Refusal::KeysUnavailable { provider: 0 }));
+    assert_eq!(reason(ask(&door, &token)), Err("keys_unavailable"));
     assert_eq!(admit(&door, &token).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_is_waited_for_once() {
+    let (present, gone) = (Signer::p256(), Signer::p256());
+    let server = KeyServer::start(&[present.jwk(Some("a"))]).await;
+    let door = open(by_url(on_demand(server.url()))).await;
+    assert_eq!(
+        reason(admit(&door, &fresh(&gone, "gone")).await),
+        Err("unknown_key")
+    );
+    assert_eq!(server.hits(), 2);
+    let asked = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(
+            reason(admit(&door, &fresh(&gone, "gone")).await),
+            Err("unknown_key")
+        );
+    }
+    // Each would have waited for a cooldown.
+    assert!(asked.elapsed() < MS(300) * 5, "{:?}", asked.elapsed());
+    // It was asked for all the same, so that its return is noticed within a cooldown.
+    server.publish(&[gone.jwk(Some("gone"))]);
+    until("it is back", || ask(&door, &fresh(&gone, "gone")).is_ok()).await;
 }
 
 #[tokio::test]

@@ -1,14 +1,5 @@
-use serde_json::{Value, json};
-
 use super::*;
 use crate::auth::{claims::Window, provider::ProviderState, testing};
-
-fn token(provider: &Arc<ProviderState>, until: i64) -> Arc<VerifiedToken> {
-    let Value::Object(map) = json!({"sub": "a"}) else {
-        panic!("an object")
-    };
-    testing::token(provider, map, Window { from: 0, until })
-}
 
 fn text(number: usize) -> Vec<u8> {
     // Like a signature's end: spread over all bytes.
@@ -21,7 +12,8 @@ fn text(number: usize) -> Vec<u8> {
 }
 
 fn insert(cache: &mut TokenCache, provider: &Arc<ProviderState>, text: &[u8], until: i64, now: i64) {
-    cache.insert(Entry::new(text, token(provider, until), 1, 1), now);
+    let token = testing::token(provider, text, Window { from: 0, until });
+    cache.insert(Entry::new(token, 1, 1), now);
 }
 
 #[test]

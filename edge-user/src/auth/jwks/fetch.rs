@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, lookup_host},
+    time::timeout,
 };
 use tokio_rustls::TlsConnector;
 
@@ -32,6 +33,8 @@ pub(super) const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Most redirects followed.
 const MAX_REDIRECTS: usize = 3;
+/// Longest time for one address: a dead one must leave time for the next within the fetch's own limit.
+const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
 /// Most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
@@ -176,9 +179,10 @@ async fn connect(url: &RemoteUrl) -> Result<TcpStream, FetchError> {
         .await
         .map_err(resolve_error)?;
     for address in addresses.take(MAX_ADDRESSES) {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+        match timeout(CONNECT_LIMIT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
         }
     }
     Err(FetchError::Connect {

@@ -77,6 +77,8 @@ async fn fetch_once(
             if state.note_success(keys.parsed.keys, now) {
                 tracing::info!(provider = state.config().name, "other keys are in force");
             }
+            // After the keys are in place: who reads this and then finds no key knows that there is none.
+            remote.last_good.store(number, Ordering::Release);
             schedule::after_success(config, keys.max_age, dice())
         }
         Err(error) => {
