@@ -34,6 +34,7 @@ impl Addr {
 
     /// From 16 bytes in network order.
     #[inline(always)]
+    #[expect(clippy::many_single_char_names, reason = "sixteen bytes have no better names")]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
         Self([

@@ -98,9 +98,10 @@ fn adopt(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface, how: How) -> Resul
         return Ok(false);
     }
     let wanted = match (how.mode, interface.xdp) {
-        (AttachMode::Native, XdpState::Generic(_)) | (AttachMode::Generic, XdpState::Native(_)) => false,
-        // The interface was made anew under the same name: the link points nowhere.
-        (_, XdpState::None) => false,
+        // No program at all: the interface was made anew under the same name, and the link points nowhere.
+        (AttachMode::Native, XdpState::Generic(_))
+        | (AttachMode::Generic, XdpState::Native(_))
+        | (_, XdpState::None) => false,
         _ => true,
     };
     if !wanted {

@@ -22,7 +22,7 @@ impl ShieldTables {
             Err(_) => Earned { cells: [0; 3], seen },
         };
         let (word, shift) = hint::place(hint::prefix(&host, bits, &self.params), &self.params);
-        match self.earned.insert(&host, state, 0) {
+        match self.earned.insert(host, state, 0) {
             Ok(()) => {
                 self.hints.set_bits(word, hint::EARNED << shift);
                 Ok(true)

@@ -7,7 +7,6 @@ use tokio::io::unix::AsyncFd;
 use super::{KernelError, Pins, tables::open};
 
 /// Reads samples.
-
 pub struct EventReader {
     ring: AsyncFd<RingBuf<MapData>>,
 }

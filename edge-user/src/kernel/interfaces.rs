@@ -145,8 +145,9 @@ impl Netlink {
             .flat_map(|message| &message.attributes)
             .filter_map(|attribute| match attribute {
                 // For a point-to-point link `Address` is the peer's, `Local` ours; elsewhere they are the same.
-                AddressAttribute::Local(address) => Some(*address),
-                AddressAttribute::Address(address @ IpAddr::V6(_)) => Some(*address),
+                AddressAttribute::Local(address) | AddressAttribute::Address(address @ IpAddr::V6(_)) => {
+                    Some(*address)
+                }
                 _ => None,
             })
             .collect();

@@ -167,8 +167,7 @@ fn existing_ancestor(path: &Path) -> PathBuf {
 }
 
 fn is_bpffs(path: &Path) -> bool {
-    // The field's type differs between targets; the magic number is 32 bits on all of them.
-    statfs(path).is_ok_and(|StatFs { f_type, .. }| f_type as u64 & 0xffff_ffff == BPF_FS_MAGIC)
+    statfs(path).is_ok_and(|StatFs { f_type, .. }| f_type.cast_unsigned() & 0xffff_ffff == BPF_FS_MAGIC)
 }
 
 fn mount_bpffs(at: &Path, wanted: &Path) -> Result<(), KernelError> {

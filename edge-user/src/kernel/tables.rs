@@ -12,7 +12,6 @@ use edge_common::abi::{
 use super::{Clock, KernelError, Pins, mapped::Mapped};
 
 /// Every map that user space touches but the ring buffer.
-
 pub struct ShieldTables {
     /// The control word.
     pub control: Mapped<u64>,

@@ -53,7 +53,7 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         let shielded = shield.as_ref().map_or_else(|| "none".to_owned(), summary);
         tell(shield.as_ref(), gateway.as_ref());
         let enforcer = tokio::spawn(
-            Enforcer::new(shield, config.offences.clone(), config.shield.escalation.clone()).run(offences),
+            Enforcer::new(shield, config.offences.clone(), config.shield.escalation).run(offences),
         );
         let served = serve(gateway, stop, || {
             tracing::info!("ready");

@@ -22,7 +22,7 @@ use crate::{
 /// Where the quick start listens, if the port is free.
 const PORT: u16 = 8080;
 /// How long the token that is printed lasts.
-const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+const TOKEN_LIFE: Duration = Duration::from_hours(1);
 
 /// A quick start that is prepared. Dropping it ends the demo services and removes the key.
 pub(super) struct Prepared {

@@ -70,6 +70,7 @@ struct Lost {
 }
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the keys of the answer")]
 struct Alerts {
     bans_aggregated: u64,
     bans_refused: u64,

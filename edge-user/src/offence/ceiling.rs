@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 /// Over what time bans are counted.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 
 /// Counts the bans of the last minute.
 #[derive(Debug)]

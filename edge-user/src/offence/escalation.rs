@@ -98,8 +98,8 @@ mod tests {
     fn escalator() -> Escalator {
         Escalator::new(Escalation {
             after: Duration::from_secs(10),
-            ban: Duration::from_secs(60),
-            max_ban: Duration::from_secs(300),
+            ban: Duration::from_mins(1),
+            max_ban: Duration::from_mins(5),
         })
     }
 

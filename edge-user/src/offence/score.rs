@@ -177,9 +177,9 @@ mod tests {
     fn scores(threshold: u32) -> Scores {
         Scores::new(Offences {
             threshold: NonZeroU32::new(threshold).expect("not zero"),
-            window: Duration::from_secs(60),
-            ban: Duration::from_secs(60),
-            max_ban: Duration::from_secs(600),
+            window: Duration::from_mins(1),
+            ban: Duration::from_mins(1),
+            max_ban: Duration::from_mins(10),
             exempt: vec!["192.0.2.0/24".parse().expect("a network")],
             ..Offences::default()
         })

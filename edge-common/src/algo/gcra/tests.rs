@@ -111,7 +111,7 @@ proptest! {
         let mut admitted = 0_u64;
         for pause in pauses {
             tick += pause;
-            for _ in 0..burst / 4 + 1 {
+            for _ in 0..=burst / 4 {
                 let now = now_units(&limit, tick);
                 if let Some(next) = charge(ahead(tat, now, limit.capacity), limit.cost, limit.capacity) {
                     tat = now.wrapping_add(next);
