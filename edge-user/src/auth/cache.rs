@@ -32,6 +32,8 @@ pub(super) struct Entry {
     pub(super) keys: u64,
     /// Generation of the revocations against which it was last checked.
     pub(super) revocations: u64,
+    /// When the token expires; here, so that looking for a victim touches no token.
+    until: i64,
     /// Second chance: looked at since the hand passed.
     is_used: bool,
 }
@@ -39,6 +41,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(token: Arc<VerifiedToken>, keys: u64, revocations: u64) -> Self {
         Self {
+            until: token.window.until,
             token,
             keys,
             revocations,
@@ -113,7 +116,7 @@ impl std::ops::Add for CacheStatus {
 #[derive(Debug)]
 pub(super) struct TokenCache {
     tags: Box<[u64]>,
-    entries: Box<[Option<Box<Entry>>]>,
+    entries: Box<[Option<Entry>]>,
     seed: u64,
     bytes: usize,
     hand: usize,
@@ -157,7 +160,7 @@ impl TokenCache {
 
     /// The entry at a place.
     pub(super) fn entry(&mut self, place: usize) -> Option<&mut Entry> {
-        let entry = self.entries[place].as_deref_mut()?;
+        let entry = self.entries[place].as_mut()?;
         entry.is_used = true;
         Some(entry)
     }
@@ -183,19 +186,16 @@ impl TokenCache {
         }
         self.bytes += entry.cost();
         self.tags[place] = tag;
-        self.entries[place] = Some(Box::new(entry));
+        self.entries[place] = Some(entry);
         bump(&self.counters.insertions, 1);
         self.publish_size(1);
         self.shrink(place);
     }
 
     fn victim(&mut self, start: usize, now: i64) -> usize {
-        let places = start..start + WAYS;
-        let is_free = |entry: &Option<Box<Entry>>| match entry {
-            None => true,
-            Some(entry) => entry.token.window.until <= now,
-        };
-        if let Some(free) = places.clone().find(|place| is_free(&self.entries[*place])) {
+        let mut places = start..start + WAYS;
+        let is_free = |entry: &Option<Entry>| entry.as_ref().is_none_or(|entry| entry.until <= now);
+        if let Some(free) = places.find(|place| is_free(&self.entries[*place])) {
             return free;
         }
         let begin = self.hand % WAYS;
@@ -215,7 +215,7 @@ impl TokenCache {
             if self.bytes <= MAX_BYTES {
                 return;
             }
-            self.hand = (self.hand + 1) % self.entries.len();
+            self.hand = self.hand.wrapping_add(1) % self.entries.len();
             match self.entries[self.hand].as_mut() {
                 Some(_) if self.hand == spared => {}
                 Some(entry) if entry.is_used => entry.is_used = false,

@@ -1,3 +1,5 @@
+//! The cache finds whole tokens only, and stays within its bounds.
+
 use super::*;
 use crate::auth::{claims::Window, provider::ProviderState, testing};
 
