@@ -87,6 +87,11 @@ pub fn detach(pins: &Pins, name: &str) -> Result<bool, KernelError> {
     match fs::remove_file(pins.link(name)) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(KernelError::Privilege {
+            missing: "the right to change the pinned state".into(),
+            what: "taking the shield off",
+            works: "without it `check` and `token` work",
+        }),
         Err(error) => Err(KernelError::io(format!("removing {}", pins.link(name).display()))(error)),
     }
 }

@@ -224,8 +224,11 @@ fn check_kernel() -> Result<(), KernelError> {
     Ok(())
 }
 
-/// The capabilities that loading, attaching and reading take.
-fn check_capabilities() -> Result<(), KernelError> {
+/// Checks for the capabilities that loading and attaching take.
+///
+/// # Errors
+/// Those that are missing.
+pub fn check_capabilities() -> Result<(), KernelError> {
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     if has(Capability::CAP_SYS_ADMIN) && has(Capability::CAP_NET_ADMIN) {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
 };
 use edge_common::abi::{
     Addr, Alert, Ban, BanKey, Control, Counter, Earned, Params, PortEntry, Sampling, Service,
@@ -107,7 +107,18 @@ impl ShieldTables {
 
 /// Opens one pinned map.
 pub(super) fn open(pins: &Pins, name: &'static str) -> Result<MapData, KernelError> {
-    MapData::from_pin(pins.map(name)).map_err(KernelError::map(name))
+    MapData::from_pin(pins.map(name)).map_err(|error| match &error {
+        MapError::SyscallError(refused)
+            if matches!(refused.io_error.kind(), std::io::ErrorKind::PermissionDenied) =>
+        {
+            KernelError::Privilege {
+                missing: "CAP_BPF".into(),
+                what: "reading what the shield keeps in the kernel",
+                works: "without it `check` and `token` work",
+            }
+        }
+        _ => KernelError::map(name)(error),
+    })
 }
 
 fn mapped<T: Pod>(pins: &Pins, name: &'static str) -> Result<Mapped<T>, KernelError> {
@@ -118,6 +129,6 @@ fn trie(pins: &Pins, name: &'static str) -> Result<LpmTrie<MapData, Addr, u8>, K
     convert(Map::LpmTrie(open(pins, name)?))
 }
 
-fn convert<T: TryFrom<Map, Error = aya::maps::MapError>>(map: Map) -> Result<T, KernelError> {
+fn convert<T: TryFrom<Map, Error = MapError>>(map: Map) -> Result<T, KernelError> {
     T::try_from(map).map_err(KernelError::map("opening a pinned map"))
 }

@@ -13,7 +13,7 @@ use crate::{
     cli::{ConfigSource, RunRequest},
     config::Config,
     gateway::{Gateway, Handle, Limits, Parts, RunError, Summary},
-    kernel::Pins,
+    kernel::{Pins, loader},
     offence::queue::Reporter,
 };
 
@@ -27,6 +27,7 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
     let config = match request.source {
         ConfigSource::File { config, .. } => *config,
         ConfigSource::Quickstart => {
+            loader::check_capabilities()?;
             let fresh = quickstart::prepare()?;
             let mut config = fresh.config.clone();
             request.overrides.apply(&mut config);
