@@ -8,7 +8,7 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 use edge_common::abi::Reason;
 use ipnet::IpNet;
 
-use super::score::{MAX_PEERS, Sentence, doubled, host};
+use super::score::{LOOK, MAX_PEERS, Sentence, doubled, host};
 use crate::config::Escalation;
 
 /// A source of which no drop was seen for this long was back within its limit. Samples are budgeted, so it is
@@ -20,6 +20,7 @@ const GAP: Duration = Duration::from_secs(2);
 pub struct Escalator {
     settings: Escalation,
     streaks: HashMap<IpNet, Streak>,
+    looked: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +35,7 @@ impl Escalator {
         Self {
             settings,
             streaks: HashMap::new(),
+            looked: None,
         }
     }
 
@@ -52,8 +54,7 @@ impl Escalator {
         }
         let net = host(src);
         if self.streaks.len() >= MAX_PEERS && !self.streaks.contains_key(&net) {
-            self.streaks
-                .retain(|_, streak| now.saturating_sub(streak.last) <= GAP);
+            self.forget_ended(now);
             if self.streaks.len() >= MAX_PEERS {
                 return None;
             }
@@ -78,6 +79,20 @@ impl Escalator {
             repeats,
             evidence: format!("over its limit for {} s: {}", over.as_secs(), reason.name()),
         })
+    }
+}
+
+impl Escalator {
+    /// Looks through the whole table, so not more often than every [`LOOK`].
+    fn forget_ended(&mut self, now: Duration) {
+        if self
+            .looked
+            .is_none_or(|looked| now.saturating_sub(looked) >= LOOK)
+        {
+            self.looked = Some(now);
+            self.streaks
+                .retain(|_, streak| now.saturating_sub(streak.last) <= GAP);
+        }
     }
 }
 

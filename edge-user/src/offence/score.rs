@@ -19,6 +19,9 @@ use crate::config::Offences;
 /// Peers scored at once.
 pub const MAX_PEERS: usize = 65_536;
 
+/// Least time between two looks for peers to forget.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
+
 /// Offences kept as evidence.
 const EVIDENCE: usize = 4;
 
@@ -40,6 +43,7 @@ pub struct Sentence {
 pub struct Scores {
     settings: Offences,
     peers: HashMap<IpNet, Peer>,
+    looked: Option<Duration>,
     unscored: u64,
 }
 
@@ -56,6 +60,7 @@ impl Scores {
         Self {
             settings,
             peers: HashMap::new(),
+            looked: None,
             unscored: 0,
         }
     }
@@ -125,7 +130,15 @@ impl Scores {
         self.settings = settings;
     }
 
+    /// Looks through the whole table, so not more often than every [`LOOK`]: new peers must not buy a scan each.
     fn forget_quiet(&mut self, now: Duration) {
+        if self
+            .looked
+            .is_some_and(|looked| now.saturating_sub(looked) < LOOK)
+        {
+            return;
+        }
+        self.looked = Some(now);
         let window = self.settings.window;
         self.peers.retain(|_, peer| {
             peer.moments
