@@ -18,7 +18,6 @@ mod tables;
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     helpers::generated::bpf_jiffies64,
-    macros::xdp,
     programs::XdpContext,
 };
 use edge_common::{
@@ -33,10 +32,10 @@ const LOOPBACK: u32 = 1;
 
 /// The shield: judges every frame of an interface.
 ///
-/// Written without aya's macro, whose wrapper costs a call.
+/// Like all entry points without aya's macro, whose wrapper costs a call.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
-pub extern "C" fn breakwater(ctx: *mut xdp_md) -> u32 {
+pub(crate) extern "C" fn breakwater(ctx: *mut xdp_md) -> u32 {
     let ctx = XdpContext::new(ctx);
     let frame = XdpFrame::new(&ctx);
     let ifindex = ctx.ingress_ifindex() as u32;
@@ -60,15 +59,17 @@ pub extern "C" fn breakwater(ctx: *mut xdp_md) -> u32 {
 }
 
 /// Drops everything: the floor that benchmarks compare with.
-#[xdp]
-pub fn floor(_ctx: XdpContext) -> u32 {
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub(crate) extern "C" fn floor(_ctx: *mut xdp_md) -> u32 {
     xdp_action::XDP_DROP
 }
 
 /// Tells the time: writes jiffies and the monotonic clock into the first 16 bytes of the frame it is run on.
-#[xdp]
-pub fn clock(ctx: XdpContext) -> u32 {
-    frame::write_clock(&ctx);
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub(crate) extern "C" fn clock(ctx: *mut xdp_md) -> u32 {
+    frame::write_clock(&XdpContext::new(ctx));
     xdp_action::XDP_PASS
 }
 

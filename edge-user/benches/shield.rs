@@ -267,8 +267,8 @@ fn random_sources(ebpf: &mut aya::Ebpf) -> Result<()> {
 fn print(cases: &[Case], samples: &BTreeMap<usize, Vec<f64>>) {
     let floor = samples.get(&0).cloned().unwrap_or_default();
     println!(
-        "{:<34} {:>8} {:>8} {:>8}   {}",
-        "path", "ns", "spread", "x floor", "target"
+        "{:<34} {:>8} {:>8} {:>8}   target",
+        "path", "ns", "spread", "x floor"
     );
     for (index, case) in cases.iter().enumerate() {
         let Some(values) = samples.get(&index) else {
@@ -311,10 +311,11 @@ fn median(values: &mut [f64]) -> f64 {
 
 fn quantile(values: &mut [f64], q: f64) -> f64 {
     values.sort_by(f64::total_cmp);
-    values
-        .get(((values.len().saturating_sub(1)) as f64 * q).round() as usize)
-        .copied()
-        .unwrap_or_default()
+    let last = values.len().saturating_sub(1);
+    let rank = (0..=last)
+        .min_by_key(|rank| ((*rank as f64 - last as f64 * q).abs() * 1e3) as i64)
+        .unwrap_or_default();
+    values.get(rank).copied().unwrap_or_default()
 }
 
 fn thread_ns() -> u64 {

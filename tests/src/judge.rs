@@ -1,0 +1,233 @@
+//! One packet before two judges: the program in the kernel, and the same pipeline over tables in memory.
+//!
+//! The tables in memory are a copy of the kernel's, made after the kernel's were filled by the code that the daemon
+//! runs; so what is compared is the pipeline, the maps and the compilers, not two ways of filling tables.
+
+use std::{net::IpAddr, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use aya::{
+    Ebpf,
+    maps::{Array, Map, MapData},
+    programs::{TestRun, TestRunOptions},
+};
+use edge_common::{
+    abi::{
+        AddressFlags, CELLS_PER_BUCKET, Control, LpmKey, Outcome, Reason, service::MAX_SERVICES,
+        service::PORTS,
+    },
+    datapath::{self, Arrival, Verdict},
+    mem::{Bytes, MemTables},
+};
+use edge_user::{
+    config::{Service, Shield},
+    kernel::{
+        Pins, ShieldTables,
+        lists::{List, lpm_key},
+        loader::{self, Sizes},
+        services,
+    },
+};
+use ipnet::IpNet;
+
+use crate::{bpffs::BpfDirectory, identity::Identity};
+
+/// Small tables, so that collisions do occur.
+const SIZES: Sizes = Sizes {
+    bans: 1024,
+    cells: 1 << 12,
+    earned: 256,
+};
+
+/// The kernel's side, with what it needs to be set up.
+pub struct Kernel {
+    ebpf: Ebpf,
+    /// The pinned tables.
+    pub tables: ShieldTables,
+    /// Where they are pinned.
+    pub pins: Pins,
+    cells: Array<MapData, [u32; CELLS_PER_BUCKET as usize]>,
+    _directory: BpfDirectory,
+}
+
+/// Counters of one packet: how many packets each (service, reason) has, observed ones apart.
+pub type Counts = Vec<u64>;
+
+impl Kernel {
+    /// Loads the program with tables of its own.
+    ///
+    /// # Errors
+    /// The kernel or the verifier refuses.
+    pub fn load() -> Result<Self> {
+        let directory = BpfDirectory::create(&Identity::new())?;
+        let pins = Pins::new(directory.path());
+        let ebpf = loader::load(&pins, SIZES)?;
+        let cells = Array::try_from(Map::Array(MapData::from_pin(pins.map("CELLS"))?))?;
+        Ok(Self {
+            ebpf,
+            tables: ShieldTables::open(&pins)?,
+            pins,
+            cells,
+            _directory: directory,
+        })
+    }
+
+    /// Instructions that the verifier walked.
+    ///
+    /// # Errors
+    /// The program cannot be described.
+    pub fn verified_instructions(&mut self) -> Result<u32> {
+        let info = loader::program(&mut self.ebpf, loader::PROGRAM)?.info()?;
+        info.verified_instruction_count()
+            .context("the kernel does not tell")
+    }
+
+    /// Puts services and lists in force, with exactly these bits of the control word beside them.
+    ///
+    /// # Errors
+    /// A table cannot be written.
+    pub fn configure(
+        &mut self,
+        services: &[Service],
+        shield: &Shield,
+        local: &[IpAddr],
+        bits: u64,
+    ) -> Result<()> {
+        let plan = services::plan(shield, services, self.tables.params.hz)?;
+        let lock = self.pins.lock()?;
+        self.tables.replace_list(&lock, List::Allow, &shield.allow)?;
+        self.tables.replace_list(&lock, List::Deny, &shield.deny)?;
+        let settings = Control::PASS_FRAGMENTS
+            | Control::PASS_MALFORMED
+            | Control::DROP_MARTIANS
+            | 0xffff_ffff_0000_0000;
+        self.tables.apply_services(&lock, &plan, local, settings, bits)?;
+        for index in 0..self.cells.len() {
+            self.cells.set(index, [0; CELLS_PER_BUCKET as usize], 0)?;
+        }
+        Ok(())
+    }
+
+    /// Judges one packet; answers with the action.
+    ///
+    /// # Errors
+    /// The kernel refuses the packet.
+    pub fn judge(&mut self, packet: &[u8]) -> Result<u32> {
+        let program = loader::program(&mut self.ebpf, loader::PROGRAM)?;
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            ..TestRunOptions::new()
+        };
+        Ok(program.test_run(options)?.return_value)
+    }
+
+    /// The counter of a verdict: first half as counted, second half as observed.
+    ///
+    /// # Errors
+    /// The counter cannot be read.
+    pub fn count(&self, index: u32) -> Result<u64> {
+        let values = self.tables.counters.get(&index, 0)?;
+        Ok(values.iter().map(|counter| counter.packets).sum())
+    }
+
+    /// All counters.
+    ///
+    /// # Errors
+    /// A counter cannot be read.
+    pub fn counts(&self) -> Result<Counts> {
+        (0..MAX_SERVICES * Reason::SLOTS * 2)
+            .map(|index| self.count(index))
+            .collect()
+    }
+
+    /// The tables in memory with the same content, and empty limiter cells.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub fn copy(&self) -> Result<MemTables> {
+        let tables = &self.tables;
+        let mut copy = MemTables::new(tables.params);
+        copy.control = tables.control();
+        for half in 0..2_u32 {
+            for port in 0..PORTS {
+                copy.ports[half as usize][port as usize] =
+                    tables.ports.get(half * PORTS + port).context("PORT_TABLE")?;
+            }
+            for index in 0..MAX_SERVICES {
+                copy.services[half as usize][index as usize] = tables
+                    .services
+                    .get(half * MAX_SERVICES + index)
+                    .context("SERVICES")?;
+            }
+        }
+        for entry in tables.addresses.iter() {
+            let (addr, flags) = entry?;
+            copy.addresses.insert(addr, AddressFlags(flags));
+        }
+        for word in 0..tables.hints.len() {
+            copy.hints[word as usize] = tables.hints.get(word).context("HINTS")?;
+        }
+        for entry in tables.bans.iter() {
+            let (key, ban) = entry?;
+            copy.bans.insert(key, ban);
+        }
+        let keys = |nets: Vec<IpNet>| nets.iter().map(lpm_key).collect::<Vec<LpmKey>>();
+        let control = copy.control;
+        copy.set_deny(
+            control.copy(Control::DENY) as usize,
+            &keys(tables.list(List::Deny)),
+        );
+        copy.allow[control.copy(Control::ALLOW) as usize] = keys(tables.list(List::Allow));
+        for entry in tables.earned.iter() {
+            let (host, state) = entry?;
+            copy.earn(host, state);
+        }
+        Ok(copy)
+    }
+}
+
+/// Index of a verdict's counter.
+pub const fn counter(service: u16, reason: u8, observed: bool) -> u32 {
+    let half = if observed { MAX_SERVICES * Reason::SLOTS } else { 0 };
+    half + service as u32 * Reason::SLOTS + reason as u32
+}
+
+/// Has both judge `packet`, and compares action and counters. `counts` are the kernel's counters so far.
+///
+/// # Errors
+/// They disagree.
+pub fn agree(kernel: &mut Kernel, memory: &MemTables, packet: &[u8], counts: &mut Counts) -> Result<Verdict> {
+    // The harness runs as if the frame had come over the loopback interface.
+    let arrival = Arrival {
+        tick: kernel.tables.clock.now(),
+        external: false,
+    };
+    let verdict = datapath::run(&Bytes(packet), memory, arrival);
+    let action = kernel.judge(packet)?;
+    let expected = match verdict.reason.outcome() {
+        Outcome::Pass => 2,
+        Outcome::Drop => 1,
+    };
+    ensure!(
+        action == expected,
+        "action {action} of the kernel, but {verdict:?} in memory"
+    );
+    let mut touched = vec![counter(verdict.service, verdict.reason as u8, false)];
+    if verdict.observed.is_some() {
+        touched.push(counter(verdict.service, verdict.observed.0, true));
+    }
+    for index in touched {
+        let place = counts
+            .get_mut(index as usize)
+            .context("a counter beyond the table")?;
+        *place += 1;
+        let counted = kernel.count(index)?;
+        ensure!(counted == *place, "the kernel did not count {verdict:?}");
+    }
+    Ok(verdict)
+}
+
+/// A directory that nothing is pinned in, to see that it is so.
+pub fn is_clean(directory: &Path) -> bool {
+    !Pins::new(directory).exist()
+}

@@ -1,0 +1,352 @@
+//! The packet pipeline as the kernel runs it, held beside the same pipeline over tables in memory.
+//!
+//! Runs on any kernel as root, also in the VM: packets go through `BPF_PROG_TEST_RUN`, no interface is touched.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::{Context, Result};
+use edge_common::abi::{BanSource, Control, Outcome, Reason, service::MAX_SERVICES};
+use edge_user::{
+    config::{Limits, Protocol, Rate, Service, Shield},
+    kernel::bans::BanOrder,
+};
+use ipnet::IpNet;
+use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
+use tests::{
+    judge::{self, Kernel},
+    packets::{self, Spec, Target},
+    rows, skip,
+};
+
+/// Worlds of the differential test, and packets in each.
+const WORLDS: u64 = 50;
+const PACKETS: u32 = 2_200;
+
+/// What the verifier may walk.
+const MOST_INSTRUCTIONS: u32 = 150_000;
+
+fn kernel(test: &str) -> Option<Kernel> {
+    if let Some(reason) = skip::missing() {
+        skip::report(test, reason);
+        return None;
+    }
+    Some(Kernel::load().expect("the program loads"))
+}
+
+fn order(net: IpNet, duration: Option<Duration>, new_connections_only: bool) -> BanOrder {
+    BanOrder {
+        net,
+        duration,
+        source: BanSource::Operator,
+        new_connections_only,
+        repeats: 0,
+        note: String::new(),
+    }
+}
+
+#[test]
+fn the_verifier_walks_a_bounded_number_of_instructions() {
+    let Some(mut kernel) = kernel("verifier") else {
+        return;
+    };
+    let walked = kernel.verified_instructions().expect("it is told");
+    println!("{walked} instructions verified");
+    assert!(walked < MOST_INSTRUCTIONS, "{walked} instructions verified");
+}
+
+#[test]
+fn every_row_leaves_with_its_reason_in_memory_and_in_the_kernel() {
+    let Some(mut kernel) = kernel("rows") else {
+        return;
+    };
+    let (services, shield) = rows::world();
+    let local: Vec<IpAddr> = [rows::LOCAL, rows::V4, rows::V6]
+        .iter()
+        .map(|text| text.parse().expect("an address"))
+        .collect();
+    kernel
+        .configure(&services, &shield, &local, Control::DROP_MARTIANS)
+        .expect("configured");
+    ban_the_sources(&mut kernel).expect("banned");
+    let memory = kernel.copy().expect("copied");
+    let mut counts = kernel.counts().expect("counted");
+    for row in rows::rows() {
+        let verdict = judge::agree(&mut kernel, &memory, &row.packet, &mut counts)
+            .unwrap_or_else(|error| panic!("{}: {error:#}", row.what));
+        assert_eq!(verdict.reason, row.reason, "{}", row.what);
+    }
+    assert_eq!(
+        kernel.counts().expect("counted"),
+        counts,
+        "nothing else was counted"
+    );
+}
+
+fn ban_the_sources(kernel: &mut Kernel) -> Result<()> {
+    let lock = kernel.pins.lock()?;
+    let host = |text: &str| rows::net(&format!("{text}/32"));
+    let mut bans = vec![
+        order(host(rows::BANNED), None, false),
+        order(
+            rows::net(rows::BANNED_NETWORK),
+            Some(Duration::from_hours(1)),
+            false,
+        ),
+        order(host(rows::BANNED_SYN), None, true),
+        order(host(rows::ALLOWED), None, false),
+        order(host(rows::PARDONED), Some(Duration::ZERO), false),
+    ];
+    bans.extend(
+        rows::BANNED_V6
+            .iter()
+            .map(|text| order(rows::net(text), None, false)),
+    );
+    for ban in &bans {
+        kernel.tables.ban(&lock, ban)?;
+    }
+    Ok(())
+}
+
+/// Observing turns every drop of the rows into a pass, and tells the same reason.
+#[test]
+fn observing_drops_nothing_and_tells_the_reason() {
+    let Some(mut kernel) = kernel("observe") else {
+        return;
+    };
+    let (services, shield) = rows::world();
+    let everything = Reason::ALL
+        .iter()
+        .fold(Control(0), |control, reason| control.observing(*reason));
+    kernel
+        .configure(
+            &services,
+            &shield,
+            &[rows::LOCAL.parse().expect("an address")],
+            everything.0,
+        )
+        .expect("configured");
+    ban_the_sources(&mut kernel).expect("banned");
+    let memory = kernel.copy().expect("copied");
+    let mut counts = kernel.counts().expect("counted");
+    let mut observed = 0;
+    for row in rows::rows() {
+        let verdict = judge::agree(&mut kernel, &memory, &row.packet, &mut counts)
+            .unwrap_or_else(|error| panic!("{}: {error:#}", row.what));
+        assert_eq!(verdict.reason.outcome(), Outcome::Pass, "{}", row.what);
+        if row.reason.outcome() == Outcome::Drop {
+            assert_eq!(verdict.observed.reason(), Some(row.reason), "{}", row.what);
+            observed += 1;
+        }
+    }
+    assert!(observed > 20, "the rows have drops of many reasons");
+}
+
+/// At least 100,000 random and mutated packets in random worlds: equal verdicts, equal counters.
+#[test]
+fn memory_and_kernel_judge_alike() {
+    let Some(mut kernel) = kernel("differential") else {
+        return;
+    };
+    let (mut packets_judged, mut seen) = (0_u64, vec![0_u64; Reason::ALL.len()]);
+    for seed in 0..WORLDS {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let spec = random_world(&mut kernel, &mut rng).expect("configured");
+        let memory = kernel.copy().expect("copied");
+        let mut counts = kernel.counts().expect("counted");
+        for number in 0..PACKETS {
+            let packet = packets::generate(&mut rng, &spec);
+            let verdict = judge::agree(&mut kernel, &memory, &packet, &mut counts)
+                .unwrap_or_else(|error| panic!("seed {seed}, packet {number}: {error:#}: {packet:02x?}"));
+            seen[verdict.reason as usize] += 1;
+            packets_judged += 1;
+        }
+        assert_eq!(
+            kernel.counts().expect("counted"),
+            counts,
+            "seed {seed}: nothing else was counted"
+        );
+    }
+    assert!(packets_judged >= 100_000);
+    let told: Vec<String> = Reason::ALL
+        .iter()
+        .map(|reason| format!("{} {}", reason.name(), seen[*reason as usize]))
+        .collect();
+    println!("{packets_judged} packets: {}", told.join(", "));
+    for reason in [
+        Reason::NotIp,
+        Reason::NotProtected,
+        Reason::Admitted,
+        Reason::AllowListed,
+        Reason::Banned,
+        Reason::Denied,
+        Reason::Fragment,
+        Reason::Truncated,
+        Reason::Malformed,
+        Reason::BadFlags,
+        Reason::SourcePackets,
+        Reason::NetworkPackets,
+    ] {
+        assert!(seen[reason as usize] > 0, "{} never occurred", reason.name());
+    }
+}
+
+/// Fills the kernel's tables at random and says what packets should be about.
+///
+/// Limits are so slow that no time of the test refills them: the outcome does not hang on the tick.
+fn random_world(kernel: &mut Kernel, rng: &mut SmallRng) -> Result<Spec> {
+    let sources = sources(rng);
+    let targets = targets();
+    let services: Vec<Service> = targets
+        .iter()
+        .enumerate()
+        .map(|(index, target)| Service {
+            name: format!("s{index}"),
+            address: (index % 4 != 3).then_some(target.address),
+            protocol: if target.protocol == tests::frame::TCP {
+                Protocol::Tcp
+            } else {
+                Protocol::Udp
+            },
+            port: target.port,
+            limits: random_limits(rng),
+            observe: rng.random_ratio(1, 10),
+        })
+        .collect();
+    let some = |rng: &mut SmallRng, share: u32| -> Vec<IpNet> {
+        let mut nets: Vec<IpNet> = sources
+            .iter()
+            .filter_map(|source| {
+                let chosen = rng.random_ratio(share, 100);
+                chosen.then(|| IpNet::new(*source, wider(source, rng)).expect("a length").trunc())
+            })
+            .collect();
+        nets.sort_unstable();
+        nets.dedup();
+        nets
+    };
+    let shield = Shield {
+        allow: if rng.random() { some(rng, 10) } else { Vec::new() },
+        deny: if rng.random() { some(rng, 10) } else { Vec::new() },
+        icmp: rng.random::<bool>().then_some(Rate {
+            per_second: 1,
+            burst: 3,
+        }),
+        ..Shield::default()
+    };
+    let mut bits = Control(0);
+    for (mask, share) in [
+        (Control::PASS_FRAGMENTS, 3),
+        (Control::PASS_MALFORMED, 3),
+        (Control::DROP_MARTIANS, 2),
+    ] {
+        if rng.random_ratio(1, share) {
+            bits.0 |= mask;
+        }
+    }
+    for reason in Reason::ALL {
+        if rng.random_ratio(1, 12) {
+            bits = bits.observing(*reason);
+        }
+    }
+    let local: Vec<IpAddr> = targets.iter().map(|target| target.address).collect();
+    kernel.configure(&services, &shield, &local, bits.0)?;
+    let old: Vec<IpNet> = kernel.tables.list_bans().iter().map(|ban| ban.net).collect();
+    let lock = kernel.pins.lock()?;
+    for net in old {
+        kernel.tables.unban(&lock, &net)?;
+    }
+    kernel.tables.forget_earned(&std::collections::HashSet::new());
+    for source in &sources {
+        if rng.random_ratio(1, 4) {
+            let lengths: &[u8] = if source.is_ipv4() {
+                &[32, 24]
+            } else {
+                &[128, 64, 56, 48]
+            };
+            let length = *lengths.choose(rng).context("a length")?;
+            let duration =
+                [None, Some(Duration::ZERO), Some(Duration::from_hours(1))][rng.random_range(0..3)];
+            kernel.tables.ban(
+                &lock,
+                &order(
+                    IpNet::new(*source, length)?.trunc(),
+                    duration,
+                    rng.random_ratio(1, 4),
+                ),
+            )?;
+        } else if rng.random_ratio(1, 4) {
+            kernel.tables.earn(*source)?;
+        }
+    }
+    Ok(Spec {
+        services: targets,
+        sources,
+        valid: 40,
+        noise: 5,
+    })
+}
+
+fn targets() -> Vec<Target> {
+    let target = |address: &str, protocol, port| Target {
+        address: address.parse().expect("an address"),
+        protocol,
+        port,
+    };
+    let (tcp, udp) = (tests::frame::TCP, tests::frame::UDP);
+    vec![
+        target(rows::V4, tcp, 443),
+        target("203.0.113.2", tcp, 443),
+        target(rows::V6, tcp, 443),
+        target(rows::LOCAL, tcp, 9000),
+        target(rows::V4, udp, 53),
+        target(rows::V6, udp, 53),
+        target("203.0.113.3", tcp, 443),
+    ]
+}
+
+fn sources(rng: &mut SmallRng) -> Vec<IpAddr> {
+    (0..40_u8)
+        .map(|number| {
+            if rng.random_ratio(1, 2) {
+                IpAddr::from([198, 51, 100 + number % 4, number])
+            } else {
+                IpAddr::from([
+                    0x2001,
+                    0xdb8,
+                    0,
+                    u16::from(number % 5),
+                    0,
+                    0,
+                    0,
+                    u16::from(number),
+                ])
+            }
+        })
+        .collect()
+}
+
+fn wider(source: &IpAddr, rng: &mut SmallRng) -> u8 {
+    if source.is_ipv4() {
+        rng.random_range(16..=32)
+    } else {
+        rng.random_range(24..=128)
+    }
+}
+
+fn random_limits(rng: &mut SmallRng) -> Limits {
+    let mut slow = |burst: u64| rng.random_ratio(1, 3).then_some(Rate { per_second: 1, burst });
+    Limits {
+        source_packets: slow(40),
+        source_syns: slow(3),
+        source_bytes: slow(20_000),
+        network_packets: slow(30),
+        network_syns: slow(8),
+        network_bytes: slow(40_000),
+    }
+}
+
+#[test]
+fn the_counter_table_is_as_large_as_it_is_indexed() {
+    assert_eq!(judge::counter(0, 0, true), MAX_SERVICES * Reason::SLOTS);
+    assert!(Reason::ALL.len() <= Reason::SLOTS as usize);
+}
