@@ -63,9 +63,17 @@ pub(crate) fn find_or_fetch(release: &str) -> Result<(Kernel, bool)> {
     if !apt::available() {
         bail!("kernel {release} is taken from Debian's packages, and this is no Debian system");
     }
-    let package = newest(release)?;
-    println!("setup: kernel {release}: fetching {package}");
-    fetch(&package, &cache)?;
+    let package = match newest(release).and_then(|package| fetch(&package, &cache).map(|()| package)) {
+        Ok(package) => package,
+        // The lists are missing, or so old that the archive has dropped what they know. Only this needs root.
+        Err(error) => {
+            println!("setup: kernel {release}: {error:#}; fetching the package lists");
+            apt::update().with_context(|| format!("kernel {release}"))?;
+            let package = newest(release)?;
+            fetch(&package, &cache)?;
+            package
+        }
+    };
     let kernel = cached(&cache).ok_or_else(|| anyhow!("{package} holds no kernel image"))?;
     Ok((kernel, true))
 }
@@ -86,14 +94,7 @@ fn cached(cache: &Path) -> Option<Kernel> {
 }
 
 fn newest(release: &str) -> Result<String> {
-    let pattern = format!("^linux-image-{}\\.", release.replace('.', "\\."));
-    let names = apt::search(&pattern)?;
-    if let Some(name) = best(release, &names) {
-        return Ok(name.to_owned());
-    }
-    // Nothing known yet: a machine that never fetched its lists. This step alone needs root.
-    apt::update()?;
-    let names = apt::search(&pattern)?;
+    let names = apt::search(&format!("^linux-image-{}\\.", release.replace('.', "\\.")))?;
     let name =
         best(release, &names).with_context(|| format!("no Debian package holds a kernel {release}"))?;
     Ok(name.to_owned())
@@ -122,6 +123,7 @@ fn numbers(text: &str) -> Vec<u64> {
 
 /// Unpacks into a neighbour first, so that an interrupted run leaves no half kernel in the cache.
 fn fetch(package: &str, cache: &Path) -> Result<()> {
+    println!("setup: kernel: fetching {package}");
     let unfinished = cache.with_file_name(format!("{}-unfinished", file_name(cache)));
     let _ = fs::remove_dir_all(&unfinished);
     let _ = fs::remove_dir_all(cache);
