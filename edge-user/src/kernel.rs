@@ -15,6 +15,7 @@ pub mod lists;
 pub mod loader;
 pub mod mapped;
 pub mod pins;
+pub mod program_log;
 pub mod services;
 pub mod tables;
 

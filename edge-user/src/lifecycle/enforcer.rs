@@ -186,6 +186,9 @@ impl Enforcer {
     fn sweep(&mut self) {
         let memory = self.settings.max_ban;
         if let Some(shield) = &mut self.shield {
+            if let Some(log) = &mut shield.log {
+                log.flush();
+            }
             match shield
                 .pins
                 .lock()

@@ -13,6 +13,7 @@ use crate::{
         interfaces::Netlink,
         lists::List,
         loader::{self, Sizes},
+        program_log::ProgramLog,
         services::{self, ServicePlan},
     },
 };
@@ -29,6 +30,7 @@ pub(super) struct Shield {
     pub(super) plan: ServicePlan,
     pub(super) local: Vec<IpAddr>,
     pub(super) attached: Vec<Attached>,
+    pub(super) log: Option<ProgramLog>,
 }
 
 impl Shield {
@@ -94,6 +96,7 @@ impl Shield {
             plan,
             local,
             attached,
+            log: ProgramLog::of(&mut ebpf),
         })
     }
 
