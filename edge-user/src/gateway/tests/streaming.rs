@@ -12,8 +12,9 @@ use super::support::{Edge, Origin};
 const MIB: usize = 1024 * 1024;
 const BODY: usize = 100 * MIB;
 
-/// How much memory may come on top while 100 MiB pass; both ends of the test live in this process too.
-const SLACK: usize = 24 * MIB;
+/// Growth that says nothing: other tests of this process run beside this one and take memory of their own. A body that
+/// was gathered would take all of [`BODY`].
+const SLACK: usize = 64 * 1024 * 1024;
 
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
