@@ -10,6 +10,7 @@ mod documentation;
 mod examples;
 mod lists;
 mod mistakes;
+mod readme;
 mod tokens;
 
 /// A directory with key files of every kind, which the rows refer to by name.
