@@ -160,14 +160,14 @@ impl Kernel {
                     .context("SERVICES")?;
             }
         }
-        for entry in tables.addresses.iter() {
+        for entry in &tables.addresses {
             let (addr, flags) = entry?;
             copy.addresses.insert(addr, AddressFlags(flags));
         }
         for word in 0..tables.hints.len() {
             copy.hints[word as usize] = tables.hints.get(word).context("HINTS")?;
         }
-        for entry in tables.bans.iter() {
+        for entry in &tables.bans {
             let (key, ban) = entry?;
             copy.bans.insert(key, ban);
         }
@@ -178,7 +178,7 @@ impl Kernel {
             &keys(tables.list(List::Deny)),
         );
         copy.allow[control.copy(Control::ALLOW) as usize] = keys(tables.list(List::Allow));
-        for entry in tables.earned.iter() {
+        for entry in &tables.earned {
             let (host, state) = entry?;
             copy.earn(host, state);
         }

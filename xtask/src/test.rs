@@ -22,11 +22,13 @@ use tally::{Reader, Tally};
 const ON_THE_HOST: [&str; 3] = ["--workspace", "--exclude", "edge-ebpf"];
 /// Test programs that run in the VM, as far as they are there: package, test target, and a filter on its tests. The
 /// tagged links are there because a host's kernel may lack 8021q.
-const IN_THE_VM: [(&str, &str, &[&str]); 4] = [
+const IN_THE_VM: [(&str, &str, &[&str]); 6] = [
     ("tests", "kernel", &[]),
-    ("tests", "edge", &[]),
     ("tests", "lab", &["tagged"]),
     ("tests", "limiter", &["tag"]),
+    ("tests", "auth", &["a_token_in_a_cookie"]),
+    ("tests", "bans", &["refused_tokens"]),
+    ("tests", "lifecycle", &["a_killed_daemon"]),
 ];
 
 const CHECK_LIMIT: Duration = Duration::from_mins(15);

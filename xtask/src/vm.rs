@@ -105,7 +105,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
 
 impl Boot<'_> {
     /// Boots, hands every line that the guest prints to `seen`, and returns the status of the program.
-    pub(crate) fn run(&self, seen: impl FnMut(&str) + Send) -> Result<u8> {
+    pub(crate) fn run(&self, mut seen: impl FnMut(&str) + Send) -> Result<u8> {
         let began = Instant::now();
         let folder = folder()?;
         let in_guest = format!("/bin/{}", name_in_guest(self.program)?);
@@ -141,13 +141,24 @@ impl Boot<'_> {
             self.accelerator.name(),
             began.elapsed().as_secs_f64()
         );
-        let machine = qemu::Machine {
+        let mut machine = qemu::Machine {
             kernel: &self.kernel.image,
             image: &image,
             accelerator: self.accelerator,
             limit: self.limit,
         };
-        let status = qemu::boot(&machine, seen);
+        let mut lines = 0_u64;
+        let mut status = qemu::boot(&machine, |line| {
+            lines += 1;
+            seen(line);
+        });
+        if status.is_err() && lines == 0 && machine.accelerator == Accelerator::Kvm {
+            // The probe believed it, and a whole guest did not even begin.
+            println!("vm: KVM does not run this guest: emulating it");
+            qemu::keep(&folder, Accelerator::Tcg)?;
+            machine.accelerator = Accelerator::Tcg;
+            status = qemu::boot(&machine, seen);
+        }
         fs::remove_file(&image).with_context(|| format!("cannot remove {}", image.display()))?;
         let status = status?;
         println!("vm: status {status} after {:.1} s", began.elapsed().as_secs_f64());

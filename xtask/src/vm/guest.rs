@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
@@ -15,6 +16,9 @@ use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, init_module, reboot, uname};
 
 use super::{COMMAND_FILE, EXIT_MARKER, EXIT_PORT, GUEST_ENVIRONMENT, MODULES_FOLDER, NO_STATUS};
+
+/// Time for the console to send its last line.
+const CONSOLE_DRAIN: Duration = Duration::from_millis(500);
 
 /// What is mounted where, and with which type.
 const MOUNTS: [(&str, &str); 9] = [
@@ -42,6 +46,8 @@ pub(crate) fn run() -> Result<()> {
         NO_STATUS
     });
     println!("{EXIT_MARKER}{status}");
+    // The port ends the emulator at once, and what the console has not sent by then is lost.
+    std::thread::sleep(CONSOLE_DRAIN);
     if let Err(error) = report(status) {
         println!("breakwater-vm: cannot write to port {EXIT_PORT:#x}: {error}");
     }

@@ -81,8 +81,15 @@ pub(crate) fn accelerator(folder: &Path) -> Result<Accelerator> {
     } else {
         Accelerator::Tcg
     };
-    fs::write(&note, format!("{} {boot}", answer.name())).context("cannot keep the answer about KVM")?;
+    keep(folder, answer)?;
     Ok(answer)
+}
+
+/// Keeps the answer about KVM in `folder` until the host reboots.
+pub(crate) fn keep(folder: &Path, answer: Accelerator) -> Result<()> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let note = folder.join("accelerator");
+    fs::write(note, format!("{} {boot}", answer.name())).context("cannot keep the answer about KVM")
 }
 
 fn kvm_works(folder: &Path) -> Result<bool> {
@@ -90,7 +97,8 @@ fn kvm_works(folder: &Path) -> Result<bool> {
     fs::write(&sector, probe_sector()).with_context(|| format!("cannot write {}", sector.display()))?;
     let mut qemu = Command::new(PROGRAM);
     devices(&mut qemu)
-        .args(["-accel", "kvm", "-drive"])
+        // The processor that guests will have: a KVM may run the default one and refuse the host's.
+        .args(["-accel", "kvm", "-cpu", Accelerator::Kvm.processor(), "-drive"])
         .arg(format!("file={},format=raw", sector.display()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
