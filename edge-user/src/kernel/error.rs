@@ -52,6 +52,16 @@ pub enum KernelError {
         /// What the kernel said, and what it usually means.
         reason: String,
     },
+    /// Another daemon runs.
+    #[error(
+        "another `breakwater run` has the shield at {0}\n  stop it first, or give this one a place of its own with --bpffs"
+    )]
+    Claimed(PathBuf),
+    /// Somebody else made the pin directory, or may write to it.
+    #[error(
+        "{0} belongs to somebody else, or others may write to it: they could take the shield off\n  see who made it, and remove it"
+    )]
+    ForeignDirectory(PathBuf),
     /// The shield is not there.
     #[error(
         "the shield is not attached (nothing pinned at {0})\n  `breakwater run` or `breakwater attach` starts it"
@@ -156,6 +166,8 @@ impl KernelError {
             | Self::ForeignProgram { .. }
             | Self::Attach { .. }
             | Self::NotAttached(_)
+            | Self::Claimed(_)
+            | Self::ForeignDirectory(_)
             | Self::BansFull { .. }
             | Self::Map { .. }
             | Self::Program { .. }

@@ -10,11 +10,15 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use edge_common::abi;
-use rustix::fs::{FlockOperation, StatFs, flock, statfs};
+use rustix::{
+    fs::{FlockOperation, StatFs, flock, statfs},
+    process::geteuid,
+};
 
 use super::KernelError;
 
@@ -108,11 +112,42 @@ impl Pins {
         if !is_bpffs(&mount_point) {
             mount_bpffs(Path::new(DEFAULT_BPFFS), &self.bpffs)?;
         }
-        for directory in [self.maps(), self.links()] {
-            fs::create_dir_all(&directory)
-                .map_err(KernelError::io(format!("making {}", directory.display())))?;
+        for directory in [
+            self.bpffs.join("breakwater"),
+            self.root.clone(),
+            self.maps(),
+            self.links(),
+        ] {
+            let made = fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&directory);
+            made.map_err(KernelError::io(format!("making {}", directory.display())))?;
+            // Where everybody may write (a BPF file system's default), somebody else may have been first: who owns
+            // a directory can take the pins out of it, and the shield off with them.
+            let found = fs::symlink_metadata(&directory)
+                .map_err(KernelError::io(format!("looking at {}", directory.display())))?;
+            let is_ours = found.uid() == geteuid().as_raw() || found.uid() == 0;
+            if !found.is_dir() || !is_ours || found.mode() & 0o022 != 0 {
+                return Err(KernelError::ForeignDirectory(directory));
+            }
         }
         Ok(())
+    }
+
+    /// Claims the shield for a daemon, as long as the answer is kept: two daemons would undo each other's work.
+    ///
+    /// # Errors
+    /// Another one has it.
+    pub fn claim(&self) -> Result<Lock, KernelError> {
+        let directory = File::open(self.maps()).map_err(KernelError::io("opening the pin directory"))?;
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock {
+                _directory: directory,
+            }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(KernelError::Claimed(self.root.clone())),
+            Err(error) => Err(KernelError::io("claiming the shield")(error.into())),
+        }
     }
 
     /// Takes the lock, waiting for whoever has it.
@@ -181,8 +216,14 @@ fn mount_bpffs(at: &Path, wanted: &Path) -> Result<(), KernelError> {
             source: io::Error::new(io::ErrorKind::Unsupported, "not a BPF file system"),
         });
     }
-    rustix::mount::mount("bpf", at, "bpf", rustix::mount::MountFlags::empty(), None)
-        .map_err(|error| refused(error.into()))?;
+    rustix::mount::mount(
+        "bpf",
+        at,
+        "bpf",
+        rustix::mount::MountFlags::empty(),
+        Some(c"mode=0700"),
+    )
+    .map_err(|error| refused(error.into()))?;
     tracing::info!(path = %at.display(), "mounted a BPF file system");
     Ok(())
 }

@@ -93,11 +93,15 @@ impl Authenticate for TokenGate {
                     .map(|header| (header.name.to_string(), header.value.to_vec()))
                     .collect(),
             }),
-            Err(refusal) => Err(Denial {
-                reason: reason(&refusal),
-                detail: refusal.reason(),
-                challenge: refusal.challenge(),
-            }),
+            Err(refusal) => {
+                // Asks for the key set at once, at most once a cooldown; this request does not wait for it.
+                drop(self.authority.key_wait(&refusal));
+                Err(Denial {
+                    reason: reason(&refusal),
+                    detail: refusal.reason(),
+                    challenge: refusal.challenge(),
+                })
+            }
         }
     }
 
@@ -117,6 +121,8 @@ fn reason(refusal: &Refusal) -> Reason {
         (400, _) => Reason::TokenAmbiguous,
         (403, _) => Reason::Forbidden,
         (_, _) if matches!(refusal, Refusal::Missing) => Reason::TokenMissing,
+        // A key that was published a moment ago: whoever has its first token must not be banned for it.
+        (_, _) if matches!(refusal, Refusal::UnknownKey { may_come: true, .. }) => Reason::TokenStale,
         (_, Offence::None | Offence::Innocent) => Reason::TokenStale,
         (_, Offence::Suspicious | Offence::Forged) => Reason::TokenRefused,
     }

@@ -24,11 +24,24 @@ use crate::{
 pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Result<(), LifecycleError> {
     let runtime = verbs::runtime()?;
     let mut prepared = None;
+    let pins = Pins::new(bpffs);
+    let was_there = pins.exist();
+    let has_shield = match &request.source {
+        ConfigSource::File { config, .. } => !config.shield.interfaces.is_empty(),
+        ConfigSource::Quickstart => true,
+    };
+    // Before anything of a running daemon's could be touched: its key, its tables.
+    let claim = if has_shield {
+        loader::check_capabilities()?;
+        pins.prepare()?;
+        Some(pins.claim()?)
+    } else {
+        None
+    };
     let config = match request.source {
         ConfigSource::File { config, .. } => *config,
         ConfigSource::Quickstart => {
-            loader::check_capabilities()?;
-            let fresh = quickstart::prepare()?;
+            let fresh = quickstart::prepare().inspect_err(|_| take_back(&pins, was_there))?;
             let mut config = fresh.config.clone();
             request.overrides.apply(&mut config);
             prepared = Some(fresh);
@@ -38,9 +51,7 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
     if config.shield.interfaces.is_empty() && config.listeners.is_empty() {
         return Err(LifecycleError::Nothing);
     }
-    let pins = Pins::new(bpffs);
-    let was_there = pins.exist();
-    runtime.block_on(async {
+    let ran = runtime.block_on(async {
         let stop = Stop::listen()?;
         let authority = load_keys(&config)?;
         let (reporter, offences) = Reporter::new();
@@ -65,12 +76,22 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         .await;
         enforcer.abort();
         served
-    })?;
-    if prepared.is_some() && !was_there && pins.exist() {
+    });
+    // A failed start, and the quick start in any case, leave nothing that was not there.
+    if !was_there && (ran.is_err() && !pins.exist() || prepared.is_some()) {
         pins.remove()?;
     }
+    ran?;
+    drop(claim);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Removes the pin directories of a start that came to nothing.
+fn take_back(pins: &Pins, was_there: bool) {
+    if !was_there && let Err(error) = pins.remove() {
+        tracing::warn!(%error, "could not take back a failed start");
+    }
 }
 
 /// Loads every provider's key.

@@ -116,7 +116,13 @@ impl Enforcer {
                 observed = event.observed != 0,
                 "dropped"
             );
-            if event.observed != 0 || self.settings.exempt_local && self.is_local(src) {
+            let is_exempt = self
+                .settings
+                .exempt
+                .iter()
+                .any(|net| net.contains(&src.to_canonical()))
+                || self.settings.exempt_local && self.is_local(src);
+            if event.observed != 0 || is_exempt {
                 continue;
             }
             let before = |net: &IpNet| repeats(self.shield.as_ref(), net);

@@ -67,6 +67,14 @@ impl Shield {
         };
         let mut ebpf = loader::load(pins, sizes)?;
         let mut tables = ShieldTables::open(pins)?;
+        if tables.ban_capacity != sizes.bans {
+            let (has, wanted) = (tables.ban_capacity, sizes.bans);
+            tracing::warn!(
+                has,
+                wanted,
+                "shield.max_bans: the adopted table keeps its size until `breakwater detach`"
+            );
+        }
         let local = netlink.addresses().await?;
         {
             let lock = pins.lock()?;
