@@ -11,7 +11,6 @@
 mod authority;
 mod cache;
 mod claims;
-mod cookie;
 mod identity;
 mod json;
 mod jwk;
@@ -24,7 +23,6 @@ mod login;
 mod material;
 mod outcome;
 mod provider;
-mod query;
 mod refusal;
 mod revocation;
 mod rule;
@@ -46,7 +44,6 @@ use tokio::time::Instant;
 pub use authority::{Authority, LoadError, Warning};
 pub use cache::{CacheCounters, CacheStatus};
 pub use claims::Claims;
-pub use cookie::without_cookie;
 pub use identity::{IdentityHeader, ReservedHeaders};
 pub use jwk::{JwksError, SkipReason, Skipped};
 pub use jwks::{FetchError, KeyWait, UrlError};
@@ -57,7 +54,6 @@ pub use login::{LoginError, location as login_location};
 pub use material::MaterialError;
 pub use outcome::{Outcome, Permit, VerifiedToken};
 pub use provider::{ProviderError, ProviderProblem};
-pub use query::without_parameter;
 pub use refusal::{Defect, Offence, Refusal};
 pub use revocation::{MAX_REVOCATIONS, Revocation, RevocationError, Revocations, Revoked};
 pub use rule::RuleError;
@@ -70,6 +66,8 @@ use keyset::Judgement;
 use outcome::Verified;
 use provider::ProviderState;
 use source::Found;
+
+pub use crate::carrier::{cookie::without_cookie, query::without_parameter};
 
 use crate::config::{AuthPolicy, AuthRule};
 

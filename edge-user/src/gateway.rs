@@ -46,7 +46,7 @@ pub mod route;
 mod tests;
 mod worker;
 
-pub use authenticate::{Authenticate, Denial, NoTokens, Permit};
+pub use authenticate::{Authenticate, Denial, Identity, NoTokens, Permit, Wait};
 pub use counters::CountersSnapshot;
 pub use gate::Request;
 pub use limits::Limits;

@@ -12,6 +12,7 @@ mod shield;
 mod status;
 mod verbs;
 
+pub use authenticate::TokenGate;
 pub use daemon::run;
 pub use error::LifecycleError;
 pub use verbs::{attach, ban, detach, status};

@@ -25,7 +25,7 @@ use super::{
     status::{AuthStatus, ProviderStatus},
     watch,
 };
-use crate::config::{AuthPolicy, AuthRule, Provider};
+use crate::config::{AuthPolicy, AuthRule, Provider, TokenSource};
 
 /// The providers of one configuration.
 #[derive(Debug)]
@@ -249,6 +249,17 @@ impl Authority {
             }
         }
         Ok(())
+    }
+
+    /// Names of the query parameters in which a rule's providers look for tokens.
+    pub fn token_parameters<'a>(&'a self, rule: &'a AuthRule) -> impl Iterator<Item = &'a str> {
+        let sources = self
+            .of(rule)
+            .flat_map(|(_, _, state)| state.config().sources.iter());
+        sources.filter_map(|source| match source {
+            TokenSource::Query(name) => Some(name.as_str()),
+            TokenSource::Bearer | TokenSource::Cookie(_) | TokenSource::Header(_) => None,
+        })
     }
 
     /// Headers that must be taken out of every client request, on every route, before anything is forwarded.

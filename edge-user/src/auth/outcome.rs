@@ -49,9 +49,14 @@ impl Permit {
         &self.token
     }
 
+    /// The token, to be kept.
+    pub fn into_token(self) -> Arc<VerifiedToken> {
+        self.token
+    }
+
     /// Headers to set on the forwarded request, after the client's forgeries are taken out.
     pub fn headers(&self) -> &[IdentityHeader] {
-        &self.token.headers
+        self.token.headers()
     }
 
     /// Places to take the token out of before forwarding; none if the provider leaves it in.
@@ -138,6 +143,11 @@ impl VerifiedToken {
         // The text was parsed before; were it not possible again, a token without claims satisfies nothing.
         self.claims
             .get_or_init(|| Claims::new(jws::claims_of(&self.text).unwrap_or_default()))
+    }
+
+    /// Headers that tell the upstream about it.
+    pub fn headers(&self) -> &[IdentityHeader] {
+        &self.headers
     }
 
     /// `sub`.

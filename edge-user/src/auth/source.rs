@@ -6,10 +6,13 @@
 use std::borrow::Cow;
 
 use super::{
-    RequestView, cookie, query,
+    RequestView,
     refusal::{Defect, Refusal},
 };
-use crate::config::TokenSource;
+use crate::{
+    carrier::{cookie, query},
+    config::TokenSource,
+};
 
 /// The token of a request, and in which of a route's sources it was.
 pub(super) struct Found<'a> {

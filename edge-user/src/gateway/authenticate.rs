@@ -1,9 +1,10 @@
 //! Stage two: whether the request may take its route, and the boundary behind which tokens are understood.
 //!
 //! Nothing is known here about JWTs: an [`Authenticate`] answers with a [`Permit`] or a [`Denial`], and only a permit
-//! makes a [`Permitted`]. An open route is permitted without asking.
+//! makes a [`Permitted`]. An open route is permitted without asking. A denial that a key on its way could turn into
+//! another answer comes with a [`Wait`]: the request is judged again when the wait says so.
 
-use std::time::SystemTime;
+use std::{borrow::Cow, fmt, pin::Pin, sync::Arc, time::SystemTime};
 
 use super::{
     gate::Request,
@@ -28,26 +29,67 @@ pub trait Authenticate: Send + Sync + 'static {
     fn identity_fields(&self) -> Vec<String>;
 }
 
+/// Who sent an admitted request. Shared, so that admitting a known token copies nothing.
+pub trait Identity: fmt::Debug + Send + Sync {
+    /// Who, for the log.
+    fn subject(&self) -> Option<&str>;
+
+    /// A claim in words, by names from the outermost inwards; none if it is absent or has parts.
+    fn claim(&self, path: &[String]) -> Option<Cow<'_, str>>;
+
+    /// Tells every field to set on the forwarded request: name in lower case, value.
+    fn each_field(&self, tell: &mut dyn FnMut(&str, &[u8]));
+}
+
 /// What an admitted token changes about the forwarded request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Permit {
-    /// Who, for the log; absent if no token was presented.
-    pub subject: Option<String>,
-    /// Where the token was found, if it is to be removed.
-    pub remove: Option<TokenSource>,
-    /// Fields to set: name in lower case, value.
-    pub set: Vec<(String, Vec<u8>)>,
+    /// Who; absent if no token was presented.
+    pub identity: Option<Arc<dyn Identity>>,
+    /// Every place where the token was found, if it is to be removed.
+    pub remove: Vec<TokenSource>,
+}
+
+impl Permit {
+    /// Who, for the log.
+    pub fn subject(&self) -> Option<&str> {
+        self.identity.as_ref().and_then(|identity| identity.subject())
+    }
 }
 
 /// Why a token, or its absence, was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Denial {
-    /// [`Reason::TokenMissing`], [`Reason::TokenRefused`] or [`Reason::Forbidden`].
+    /// [`Reason::TokenMissing`], [`Reason::TokenRefused`] or another of tokens.
     pub reason: Reason,
     /// A fixed text for the log.
     pub detail: &'static str,
     /// `WWW-Authenticate`.
     pub challenge: Option<String>,
+    /// Where a browser is sent instead of being refused.
+    pub location: Option<String>,
+    /// What could change the answer.
+    pub wait: Option<Box<dyn Wait>>,
+}
+
+impl Denial {
+    /// A denial that nothing will change.
+    pub fn new(reason: Reason, detail: &'static str, challenge: Option<String>) -> Self {
+        Self {
+            reason,
+            detail,
+            challenge,
+            location: None,
+            wait: None,
+        }
+    }
+}
+
+/// A place among the bounded number of requests that wait for a key. Holds it until it is dropped.
+pub trait Wait: fmt::Debug + Send {
+    /// Waits until the request should be judged again; false if that is the last time it makes sense. Bounded in time
+    /// over all calls together.
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
 }
 
 /// Authenticates nobody: for configurations in which every route is open. Any other policy is refused.
@@ -56,11 +98,11 @@ pub struct NoTokens;
 
 impl Authenticate for NoTokens {
     fn authenticate(&self, _: &AuthPolicy, _: &Request<'_>, _: SystemTime) -> Result<Permit, Denial> {
-        Err(Denial {
-            reason: Reason::TokenRefused,
-            detail: "no provider",
-            challenge: Some("Bearer".to_owned()),
-        })
+        Err(Denial::new(
+            Reason::TokenRefused,
+            "no provider",
+            Some("Bearer".to_owned()),
+        ))
     }
 
     fn identity_fields(&self) -> Vec<String> {
@@ -82,37 +124,63 @@ impl Permitted {
         self.route
     }
 
+    /// Who asks, and what that changes.
+    pub fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
     /// What the token changes.
     pub fn into_permit(self) -> Permit {
         self.permit
     }
 }
 
-/// Asks whether the request may take its route.
+/// Asks whether the request may take its route. Only a request whose token names a key that may be on its way waits.
 ///
 /// # Errors
 /// The denial, as a refusal.
-pub fn authenticate(plan: &Plan, request: &Request<'_>, routed: Routed) -> Result<Permitted, Refusal> {
+pub async fn authenticate(plan: &Plan, request: &Request<'_>, routed: Routed) -> Result<Permitted, Refusal> {
     let route = routed.route();
-    match &plan.route(route).auth {
-        AuthPolicy::None => Ok(Permitted {
-            route,
-            permit: Permit::default(),
-        }),
-        policy @ (AuthPolicy::Optional(_) | AuthPolicy::Required(_)) => plan
-            .authenticator()
+    let policy = match &plan.route(route).auth {
+        AuthPolicy::None => {
+            return Ok(Permitted {
+                route,
+                permit: Permit::default(),
+            });
+        }
+        policy @ (AuthPolicy::Optional(_) | AuthPolicy::Required(_)) => policy,
+    };
+    let judge = || {
+        plan.authenticator()
             .authenticate(policy, request, SystemTime::now())
-            .map(|permit| Permitted { route, permit })
-            .map_err(Refusal::from),
+    };
+    let mut answer = judge();
+    if let Err(denial) = &mut answer
+        && let Some(mut wait) = denial.wait.take()
+    {
+        loop {
+            let goes_on = wait.next().await;
+            answer = judge();
+            if !goes_on || !matches!(&answer, Err(denial) if denial.wait.is_some()) {
+                break;
+            }
+        }
     }
+    answer
+        .map(|permit| Permitted { route, permit })
+        .map_err(Refusal::from)
 }
 
 impl From<Denial> for Refusal {
     fn from(denial: Denial) -> Self {
-        Self {
-            reason: denial.reason,
-            detail: denial.detail.into(),
-            challenge: denial.challenge.map(String::into_boxed_str),
+        let mut refusal = Self::because(denial.reason, denial.detail);
+        if let Some(location) = denial.location {
+            // Who logs in must not be sent back to an answer from some cache.
+            refusal.fields.push(("location", location));
+            refusal.fields.push(("cache-control", "no-store".to_owned()));
+        } else if let Some(challenge) = denial.challenge {
+            refusal.fields.push(("www-authenticate", challenge));
         }
+        refusal
     }
 }

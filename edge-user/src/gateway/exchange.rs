@@ -145,7 +145,7 @@ impl Exchange {
     /// Notes that the request ends here. The first refusal stays.
     pub(crate) fn refused(&mut self, refusal: Refusal) {
         if self.status == 0 {
-            self.status = refusal.reason.status();
+            self.status = refusal.status();
         }
         if self.refusal.is_none() {
             self.refusal = Some(refusal);

@@ -8,11 +8,13 @@
 //!   `X-Forwarded-*`, `X-Real-IP` and their like, is dropped.
 //! - Identity fields that a permit may set are dropped from every request, on open routes too, in every spelling
 //!   (`_` for `-`).
-//! - The token is removed where it was found, if the permit says so.
+//! - The token is removed from every place where it was found, if the permit says so; what stands beside it keeps its
+//!   bytes.
 //! - `Upgrade` is never copied: a WebSocket handshake is written anew, anything else (h2c included) ends here.
 //! - `X-Request-Id` is written by this proxy. `Via` is not: origins turn compression off when they see it.
 
 use std::{
+    borrow::Cow,
     io::Write,
     net::{IpAddr, SocketAddr},
 };
@@ -22,7 +24,10 @@ use super::{
     gate::{FieldKind, JudgedResponse, Request, RequestBody, ResponseBody, ResponseShape, response},
     plan::Plan,
 };
-use crate::config::TokenSource;
+use crate::{
+    carrier::{cookie::without_cookie, query::without_parameter},
+    config::TokenSource,
+};
 
 /// Takes the fields of a forwarded message, in order.
 pub trait FieldSink {
@@ -108,20 +113,21 @@ pub fn request(
             | FieldKind::HopByHop
             | FieldKind::Forwarding
             | FieldKind::Disguised => continue,
-            FieldKind::Authorization if permit.remove == Some(TokenSource::Bearer) => continue,
+            FieldKind::Authorization if permit.remove.contains(&TokenSource::Bearer) => continue,
             FieldKind::Other | FieldKind::Trailer | FieldKind::Cookie | FieldKind::Authorization => {}
         }
-        let removed = matches!(&permit.remove, Some(TokenSource::Header(header)) if name.eq_ignore_ascii_case(header.as_bytes()));
-        if removed || plan.is_identity(name) || request.nominated(name) {
+        let is_taken = permit.remove.iter().any(
+            |source| matches!(source, TokenSource::Header(header) if name.eq_ignore_ascii_case(header.as_bytes())),
+        );
+        if is_taken || plan.is_identity(name) || request.nominated(name) {
             continue;
         }
         if kind == FieldKind::Cookie {
-            let cookie = match &permit.remove {
-                Some(TokenSource::Cookie(token)) => &without_cookie(value, token.as_bytes()),
-                _ => value,
-            };
             // HTTP/2 clients split the field; HTTP/1 servers want one (RFC 9113, 8.2.3).
-            join_cookie(cookies.get_or_insert_default(), cookie);
+            join_cookie(
+                cookies.get_or_insert_default(),
+                &without_token_cookies(value, permit),
+            );
         } else {
             sink.put(name, value);
         }
@@ -129,8 +135,8 @@ pub fn request(
     if let Some(cookies) = cookies.filter(|cookies| !cookies.is_empty()) {
         sink.put(b"cookie", &cookies);
     }
-    for (name, value) in &permit.set {
-        sink.put(name.as_bytes(), value);
+    if let Some(identity) = &permit.identity {
+        identity.each_field(&mut |name, value| sink.put(name.as_bytes(), value));
     }
     sink.put(b"x-forwarded-for", provenance.address.as_bytes());
     sink.put(b"x-forwarded-proto", provenance.scheme.as_bytes());
@@ -231,47 +237,30 @@ fn join_cookie(cookies: &mut Vec<u8>, more: &[u8]) {
     cookies.extend_from_slice(more);
 }
 
-/// A `Cookie` value without the pairs of one name.
-fn without_cookie(value: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(value.len());
-    for pair in value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
-        let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-        if !pair.is_empty() && pair[..end].trim_ascii() != name {
-            join_cookie(&mut kept, pair);
+/// A `Cookie` value without the cookies that a token was found in.
+fn without_token_cookies<'v>(value: &'v [u8], permit: &Permit) -> Cow<'v, [u8]> {
+    let mut value = Cow::Borrowed(value);
+    for source in &permit.remove {
+        if let TokenSource::Cookie(name) = source {
+            value = Cow::Owned(without_cookie(&value, name));
         }
     }
-    kept
-}
-
-/// The query without the parameters of one name, if there is any left.
-pub fn without_parameter(query: &[u8], name: &[u8]) -> Option<Vec<u8>> {
-    let mut kept = Vec::with_capacity(query.len());
-    for pair in query.split(|byte| *byte == b'&') {
-        let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-        if &pair[..end] != name {
-            if !kept.is_empty() {
-                kept.push(b'&');
-            }
-            kept.extend_from_slice(pair);
-        }
-    }
-    (!kept.is_empty()).then_some(kept)
+    value
 }
 
 /// Appends the forwarded target: the normalised path, and the query without a token.
 pub fn put_target(out: &mut Vec<u8>, request: &Request<'_>, permit: &Permit) {
     out.extend_from_slice(request.path().as_bytes());
     let Some(query) = request.query() else { return };
-    let shortened;
-    let query = match &permit.remove {
-        Some(TokenSource::Query(name)) => {
-            shortened = without_parameter(query, name.as_bytes());
-            shortened.as_deref()
+    let mut rest = Cow::Borrowed(query);
+    for source in &permit.remove {
+        if let TokenSource::Query(name) = source {
+            rest = Cow::Owned(without_parameter(&rest, name));
         }
-        _ => Some(query),
-    };
-    if let Some(query) = query {
+    }
+    // A query of nothing but the token goes with its question mark.
+    if !rest.is_empty() || query.is_empty() {
         out.push(b'?');
-        out.extend_from_slice(query);
+        out.extend_from_slice(&rest);
     }
 }

@@ -120,8 +120,8 @@ pub struct Refusal {
     pub reason: Reason,
     /// A finer reason for the log: a fixed text, never what the client sent.
     pub detail: Cow<'static, str>,
-    /// `WWW-Authenticate`, on 401 and 403 (RFC 6750, 3).
-    pub challenge: Option<Box<str>>,
+    /// What the answer says beside its status: names in lower case, values without control characters.
+    pub fields: Vec<(&'static str, String)>,
 }
 
 impl Refusal {
@@ -130,7 +130,7 @@ impl Refusal {
         Self {
             reason,
             detail: Cow::Borrowed(""),
-            challenge: None,
+            fields: Vec::new(),
         }
     }
 
@@ -139,13 +139,22 @@ impl Refusal {
         Self {
             reason,
             detail: Cow::Borrowed(detail),
-            challenge: None,
+            fields: Vec::new(),
+        }
+    }
+
+    /// The status a client gets: its reason's, or 302 where a browser is sent somewhere else.
+    pub fn status(&self) -> u16 {
+        if self.fields.iter().any(|(name, _)| *name == "location") {
+            302
+        } else {
+            self.reason.status()
         }
     }
 
     /// The body a client gets: `application/problem+json`.
     pub fn body(&self, request_id: &str) -> String {
-        let status = self.reason.status();
+        let status = self.status();
         format!(
             "{{\"type\":\"about:blank\",\"title\":\"{}\",\"status\":{status},\"reason\":\"{}\",\"request_id\":\"{request_id}\"}}\n",
             status_text(status),
@@ -163,6 +172,7 @@ impl From<Reason> for Refusal {
 /// The reason phrase of a status that a refusal can have.
 pub(crate) fn status_text(status: u16) -> &'static str {
     match status {
+        302 => "Found",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",

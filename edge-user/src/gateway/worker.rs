@@ -120,17 +120,21 @@ impl Worker {
         &self.hyper
     }
 
-    /// Takes a judged request through the stages.
-    pub(crate) fn decide(&self, exchange: &mut Exchange, request: &Request<'_>) -> Result<Target, Refusal> {
+    /// Takes a judged request through the stages. Waits for nothing but a key that may be on its way.
+    pub(crate) async fn decide(
+        &self,
+        exchange: &mut Exchange,
+        request: &Request<'_>,
+    ) -> Result<Target, Refusal> {
         exchange.asked(request);
         let site = Rc::clone(exchange.site());
         let plan = site.plan();
         let routed = route::route(plan, request)?;
         exchange.routed(routed.route());
-        let permitted = authenticate::authenticate(plan, request, routed)?;
+        let permitted = authenticate::authenticate(plan, request, routed).await?;
         let admitted = limit::limit(self.limits(), request, permitted)?;
         let target = balance::balance(plan, &site.turns, admitted)?;
-        exchange.permitted(target.permit().subject.as_deref());
+        exchange.permitted(target.permit().subject());
         exchange.decided(Instant::now());
         Ok(target)
     }

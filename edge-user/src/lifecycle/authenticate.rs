@@ -3,7 +3,9 @@
 //! Each worker thread has a door of its own to the authority, since the cache of verified tokens is never shared.
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,10 +13,15 @@ use std::{
     time::SystemTime,
 };
 
+use serde_json::Value;
+
 use crate::{
-    auth::{Authenticator, Authority, Offence, Outcome, Refusal, RequestView},
-    config::AuthPolicy,
-    gateway::{Authenticate, Denial, Permit, Reason, Request},
+    auth::{
+        Authenticator, Authority, KeyWait, Offence, Outcome, Refusal, RequestView, VerifiedToken,
+        login_location, without_parameter,
+    },
+    config::{AuthPolicy, AuthRule},
+    gateway::{Authenticate, Denial, Identity, Permit, Reason, Request, Wait},
 };
 
 /// Numbers authorities, so that a thread notices when it holds a door to an old one.
@@ -26,13 +33,14 @@ thread_local! {
 
 /// The authority, as the gateway sees it.
 #[derive(Debug)]
-pub(super) struct TokenGate {
+pub struct TokenGate {
     authority: Arc<Authority>,
     generation: u64,
 }
 
 impl TokenGate {
-    pub(super) fn new(authority: Arc<Authority>) -> Self {
+    /// A gate to these providers.
+    pub fn new(authority: Arc<Authority>) -> Self {
         Self {
             authority,
             generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
@@ -58,12 +66,79 @@ impl TokenGate {
     }
 }
 
+impl TokenGate {
+    /// Where a browser is sent that could log in: a page that it asked for, not what a script or a program fetches.
+    fn login(&self, policy: &AuthPolicy, refusal: &Refusal, request: &Request<'_>) -> Option<String> {
+        let (AuthPolicy::Optional(rule) | AuthPolicy::Required(rule)) = policy else {
+            return None;
+        };
+        let login = rule.login.as_ref()?;
+        let wants_page = request.values("accept").any(|value| {
+            value
+                .windows(PAGE.len())
+                .any(|part| part.eq_ignore_ascii_case(PAGE))
+        });
+        if !refusal.may_login() || !matches!(request.method(), b"GET" | b"HEAD") || !wants_page {
+            return None;
+        }
+        Some(login_location(login, &self.way_back(rule, request)))
+    }
+
+    /// The request's target without the token, which belongs into no address.
+    fn way_back(&self, rule: &AuthRule, request: &Request<'_>) -> Vec<u8> {
+        let mut target = request.path().as_bytes().to_vec();
+        if let Some(query) = request.query() {
+            let mut rest = Cow::Borrowed(query);
+            for name in self.authority.token_parameters(rule) {
+                rest = Cow::Owned(without_parameter(&rest, name));
+            }
+            if !rest.is_empty() {
+                target.push(b'?');
+                target.extend_from_slice(&rest);
+            }
+        }
+        target
+    }
+}
+
+/// What browsers accept when they ask for a page.
+const PAGE: &[u8] = b"text/html";
+
+impl Identity for VerifiedToken {
+    fn subject(&self) -> Option<&str> {
+        Self::subject(self)
+    }
+
+    fn claim(&self, path: &[String]) -> Option<Cow<'_, str>> {
+        match path {
+            [name] if name == "sub" => Self::subject(self).map(Cow::Borrowed),
+            _ => match self.claims().at(path)? {
+                Value::String(text) => Some(Cow::Borrowed(text)),
+                Value::Number(number) => Some(Cow::Owned(number.to_string())),
+                Value::Bool(flag) => Some(Cow::Borrowed(if *flag { "true" } else { "false" })),
+                Value::Null | Value::Array(_) | Value::Object(_) => None,
+            },
+        }
+    }
+
+    fn each_field(&self, tell: &mut dyn FnMut(&str, &[u8])) {
+        for header in self.headers() {
+            tell(&header.name, &header.value);
+        }
+    }
+}
+
+impl Wait for KeyWait {
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(Self::next(self))
+    }
+}
+
 /// A request, as authentication sees it.
 struct View<'a, 'r>(&'a Request<'r>);
 
 impl RequestView for View<'_, '_> {
     fn header_values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let name = name.to_owned();
         self.0
             .fields()
             .filter(move |(_, field, _)| field.eq_ignore_ascii_case(name.as_bytes()))
@@ -85,23 +160,18 @@ impl Authenticate for TokenGate {
         match self.ask(policy, request, now) {
             Ok(Outcome::Anonymous) => Ok(Permit::default()),
             Ok(Outcome::Verified(permit)) => Ok(Permit {
-                subject: permit.token().subject().map(str::to_owned),
-                remove: permit.removals().next().cloned(),
-                set: permit
-                    .headers()
-                    .iter()
-                    .map(|header| (header.name.to_string(), header.value.to_vec()))
-                    .collect(),
+                remove: permit.removals().cloned().collect(),
+                identity: Some(permit.into_token()),
             }),
-            Err(refusal) => {
-                // Asks for the key set at once, at most once a cooldown; this request does not wait for it.
-                drop(self.authority.key_wait(&refusal));
-                Err(Denial {
-                    reason: reason(&refusal),
-                    detail: refusal.reason(),
-                    challenge: refusal.challenge(),
-                })
-            }
+            Err(refusal) => Err(Denial {
+                location: self.login(policy, &refusal, request),
+                // Asks for the key set, at most once a cooldown, and for a place among those who wait for it.
+                wait: self
+                    .authority
+                    .key_wait(&refusal)
+                    .map(|wait| Box::new(wait) as Box<dyn Wait>),
+                ..Denial::new(reason(&refusal), refusal.reason(), refusal.challenge())
+            }),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, rc::Rc, time::Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
@@ -49,7 +49,7 @@ pub(super) async fn answer(
         judged.body = RequestBody::Chunked;
     }
     let request = Request::new(&laid.bytes, &laid.shape, &judged);
-    let target = match worker.decide(&mut exchange, &request) {
+    let target = match worker.decide(&mut exchange, &request).await {
         Ok(target) => target,
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };
@@ -91,16 +91,17 @@ fn refuse(mut exchange: Exchange, state: &ConnectionState, refusal: Refusal) -> 
     let body = refusal.body(exchange.id().as_str());
     let mut response = Response::new(ResponseBody::Own(Full::new(Bytes::from(body))));
     *response.status_mut() =
-        StatusCode::from_u16(refusal.reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/problem+json"),
     );
-    if let Some(challenge) = &refusal.challenge
-        && let Ok(challenge) = HeaderValue::from_str(challenge)
-    {
-        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    for (name, value) in &refusal.fields {
+        // What no field may hold is left out: the status says the most of it.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
     }
     if refusal.reason.closes() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -1,6 +1,7 @@
 //! A gateway, a recording origin and a raw client.
 
 use std::{
+    borrow::Cow,
     io::{Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     num::NonZeroU32,
@@ -12,8 +13,8 @@ use std::{
 use crate::{
     config::{AuthPolicy, AuthRule, Config, Listener, Offences, Route, Shield, TokenSource, Upstream},
     gateway::{
-        Authenticate, CountersSnapshot, Denial, Gateway, Handle, Limits, Parts, Permit, Reason, Request,
-        RunError, Summary,
+        Authenticate, CountersSnapshot, Denial, Gateway, Handle, Identity, Limits, Parts, Permit, Reason,
+        Request, RunError, Summary,
     },
     offence::{OffenceKind, OffenceSink},
 };
@@ -56,13 +57,7 @@ impl Authenticate for Tokens {
         request: &Request<'_>,
         _: std::time::SystemTime,
     ) -> Result<Permit, Denial> {
-        let denial = |reason, detail| {
-            Err(Denial {
-                reason,
-                detail,
-                challenge: Some("Bearer realm=\"t\"".into()),
-            })
-        };
+        let denial = |reason, detail| Err(Denial::new(reason, detail, Some("Bearer realm=\"t\"".into())));
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let bearer = request.values("authorization").next().map(text);
         let cookie = request.values("cookie").map(text).find_map(|cookies| {
@@ -86,9 +81,8 @@ impl Authenticate for Tokens {
             (None, AuthPolicy::Optional(_)) => Ok(Permit::default()),
             (None, _) => denial(Reason::TokenMissing, "no token"),
             (Some((token, source)), _) if token == "good" => Ok(Permit {
-                subject: Some("alice".into()),
-                remove: Some(source),
-                set: vec![("x-auth-subject".into(), b"alice".to_vec())],
+                identity: Some(Arc::new(Alice)),
+                remove: vec![source],
             }),
             (Some((token, _)), _) if token == "weak" => denial(Reason::Forbidden, "scope"),
             (Some(_), _) => denial(Reason::TokenRefused, "signature"),
@@ -97,6 +91,24 @@ impl Authenticate for Tokens {
 
     fn identity_fields(&self) -> Vec<String> {
         vec!["x-auth-subject".into()]
+    }
+}
+
+/// Whose token is good.
+#[derive(Debug)]
+struct Alice;
+
+impl Identity for Alice {
+    fn subject(&self) -> Option<&str> {
+        Some("alice")
+    }
+
+    fn claim(&self, path: &[String]) -> Option<Cow<'_, str>> {
+        (path == ["sub"]).then_some(Cow::Borrowed("alice"))
+    }
+
+    fn each_field(&self, tell: &mut dyn FnMut(&str, &[u8])) {
+        tell("x-auth-subject", b"alice");
     }
 }
 

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 /// Decoded values of every parameter of this name.
-pub(super) fn values<'a>(query: &'a [u8], name: &str) -> impl Iterator<Item = Cow<'a, [u8]>> {
+pub fn values<'a>(query: &'a [u8], name: &str) -> impl Iterator<Item = Cow<'a, [u8]>> {
     query
         .split(|byte| *byte == b'&')
         .filter_map(move |pair| value_of(pair, name.as_bytes()))

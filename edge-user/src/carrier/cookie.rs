@@ -7,7 +7,7 @@ use memchr::memchr;
 /// Values of every cookie of this name in one Cookie field value, surrounding double quotes taken off.
 ///
 /// Names compare byte for byte: `Token` is not `token`.
-pub(super) fn values<'a>(field: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+pub fn values<'a>(field: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
     pairs(field)
         .filter_map(move |pair| value_of(pair, name.as_bytes()))
         .map(unquote)
