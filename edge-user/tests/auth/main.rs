@@ -10,6 +10,8 @@
 mod algorithms;
 mod attacks;
 mod corpus;
+mod edge;
+mod http;
 mod keyserver;
 mod local;
 mod mutation;

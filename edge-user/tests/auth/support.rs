@@ -53,6 +53,14 @@ impl Signer {
     }
 
     /// The first of three RSA keys that all tests of a program share: making one takes long.
+    /// The secret as a provider's key.
+    pub(crate) fn secret_source(&self) -> KeySource {
+        match self {
+            Self::Secret(secret) => KeySource::Generated(secret.clone()),
+            _ => panic!("not a shared secret"),
+        }
+    }
+
     pub(crate) fn rsa() -> Self {
         Self::rsa_number(0)
     }

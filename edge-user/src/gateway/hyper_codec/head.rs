@@ -61,7 +61,8 @@ fn fields(bytes: &mut Vec<u8>, into: &mut Vec<Field>, headers: &HeaderMap) {
     for (name, value) in headers {
         let kind = classify(name.as_str().as_bytes());
         let name = append(bytes, name.as_str().as_bytes());
-        let value = append(bytes, value.as_bytes());
+        // HTTP/1 has no blanks around a value; HTTP/2 must not have any (RFC 9113, 8.2.1), and hyper lets them by.
+        let value = append(bytes, value.as_bytes().trim_ascii());
         into.push(Field { name, value, kind });
     }
 }
