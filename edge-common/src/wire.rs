@@ -2,10 +2,14 @@
 //!
 //! Every read is checked against the frame's end; a reader never panics and never loops unbounded.
 
+pub mod checksum;
 pub mod eth;
 pub mod ipv4;
 pub mod ipv6;
+pub mod segment;
+pub mod synack;
 pub mod tcp;
+pub mod tcp_options;
 
 use crate::abi::Addr;
 
