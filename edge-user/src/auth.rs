@@ -55,7 +55,9 @@ pub use material::MaterialError;
 pub use outcome::{Outcome, Permit, VerifiedToken};
 pub use provider::{ProviderError, ProviderProblem};
 pub use refusal::{Defect, Offence, Refusal};
-pub use revocation::{MAX_REVOCATIONS, Revocation, RevocationError, Revocations, Revoked};
+pub use revocation::{
+    MAX_REVOCATIONS, Revocation, RevocationError, Revocations, Revoked, edit as revocation_file,
+};
 pub use rule::RuleError;
 pub use status::{AuthStatus, Freshness, KeyStatus, ProviderStatus};
 pub use watch::WATCH_INTERVAL;

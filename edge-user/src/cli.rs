@@ -13,6 +13,7 @@ mod detach;
 mod exit;
 mod output;
 mod request;
+mod revoke;
 mod run;
 mod status;
 #[cfg(test)]
@@ -86,6 +87,7 @@ Examples:
   breakwater run --config edge.toml                  the real thing, in the foreground
   breakwater attach --config edge.toml               the shield alone; it stays when the command ends
   breakwater ban add 192.0.2.7 --for 10m --reason \"scraping\"
+  breakwater revoke add --sub alice --config edge.toml
   breakwater status                                  what is dropped, and why
   breakwater detach                                  take the shield off again
 
@@ -143,6 +145,8 @@ enum Verb {
     Status(status::StatusArgs),
     /// Ban addresses in the kernel, pardon them, list them.
     Ban(ban::BanArgs),
+    /// Revoke tokens and subjects, take it back, list what is revoked.
+    Revoke(revoke::RevokeArgs),
     /// Check a configuration and tell every mistake with file, line and key; changes nothing.
     Check(check::CheckArgs),
     /// Make a signed token to try a protected route with.
@@ -189,6 +193,7 @@ fn dispatch(verb: Verb, bpffs: &Path, out: &mut Output<impl Write>) -> Result<Ex
         Verb::Detach(args) => lifecycle::detach(&args.request(), bpffs)?,
         Verb::Status(args) => lifecycle::status(&args.request(), bpffs)?,
         Verb::Ban(args) => lifecycle::ban(&args.request(), bpffs)?,
+        Verb::Revoke(args) => return revoke::revoke(args, out),
         Verb::Check(args) => return check::check(&args, out),
         Verb::Token(args) => return token::token(&args, out),
         Verb::Version => return version::version(out),

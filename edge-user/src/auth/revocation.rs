@@ -3,6 +3,8 @@
 //! Matched on parsed claims, never on token bytes: a token has many spellings, its `jti` has one. A change moves
 //! the generation on after it is in place, so a cached token is checked again exactly when something changed.
 
+pub mod edit;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -10,7 +12,7 @@ use std::{
         PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use thiserror::Error;
@@ -21,6 +23,8 @@ use super::{claims::Names, material, unix_seconds};
 pub const MAX_REVOCATIONS: usize = 200_000;
 /// Longest revoked value, in bytes.
 const MAX_VALUE_BYTES: usize = 1024;
+/// The year 10000, in seconds since 1970: later times have no RFC 3339 form.
+const LAST_DATE: u64 = 253_402_300_800;
 
 /// What is revoked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -239,6 +243,35 @@ fn value(text: &str) -> Result<(String, &str), &'static str> {
     }
 }
 
+/// A revocation as a line of a file.
+fn shown(revocation: &Revocation) -> String {
+    let (kind, value) = match &revocation.revoked {
+        Revoked::Token(value) => ("jti", value),
+        Revoked::Subject(value) => ("sub", value),
+    };
+    let is_word = |char: char| !char.is_whitespace() && !char.is_control() && char != '"';
+    let value = if value.chars().all(is_word) {
+        value.to_string()
+    } else {
+        serde_json::Value::from(&**value).to_string()
+    };
+    let until = revocation.until.map(|until| {
+        let seconds = u64::try_from(until).unwrap_or_default();
+        // Dates that cannot be written are far enough away as a number.
+        match UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) {
+            Some(time) if seconds < LAST_DATE => format!(" {}", humantime::format_rfc3339_seconds(time)),
+            _ => format!(" {seconds}"),
+        }
+    });
+    format!("{kind} {value}{}", until.unwrap_or_default())
+}
+
+impl std::fmt::Display for Revocation {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&shown(self))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::claims::Claims, *};
@@ -324,7 +357,7 @@ mod tests {
                 .change(|lists| put(&mut lists.runtime, token(number, until)))
                 .unwrap();
         }
-        let later = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(5);
+        let later = SystemTime::UNIX_EPOCH + Duration::from_secs(5);
         assert!(revocations.add(token(MAX_REVOCATIONS, None), later).is_ok());
         assert!(matches!(
             revocations.add(token(MAX_REVOCATIONS + 1, None), later),

@@ -46,7 +46,7 @@ fn help_shows_every_verb_examples_and_exit_codes() {
     let (exit, out, errors) = run(&["--help"]);
     assert_eq!((exit, errors.as_str()), (Exit::Done, ""));
     for verb in [
-        "run", "attach", "detach", "status", "ban", "check", "token", "version", "help",
+        "run", "attach", "detach", "status", "ban", "revoke", "check", "token", "version", "help",
     ] {
         assert!(
             out.contains(&format!("\n  {verb} ")),
@@ -545,4 +545,60 @@ fn version_is_one_line() {
     assert!(
         out.starts_with(&format!("breakwater {} (", env!("CARGO_PKG_VERSION"))) && out.lines().count() == 1
     );
+}
+
+#[test]
+fn revocations_are_written_listed_and_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = file(&dir, "revoked", "# by hand\n");
+    let config = file(&dir, "edge.toml", "[gateway]\nrevocation_file = \"revoked\"\n");
+    for (arguments, expected) in [
+        (["add", "--sub", "alice", "--config"], "revoked: sub alice"),
+        (
+            ["add", "--jti", "two words", "--config"],
+            "revoked: jti \"two words\"",
+        ),
+        (["del", "--sub", "alice", "--config"], "taken back: sub alice"),
+    ] {
+        let (exit, out, errors) = run(&[&["revoke"][..], &arguments[..], &[config.as_str()][..]].concat());
+        assert_eq!((exit, out.trim()), (Exit::Done, expected), "{errors}");
+    }
+    assert_eq!(
+        fs::read_to_string(&list).unwrap(),
+        "# by hand\njti \"two words\"\n"
+    );
+    let (exit, out, _) = run(&["revoke", "list", "--file", &list]);
+    assert_eq!((exit, out.as_str()), (Exit::Done, "jti \"two words\"\n"));
+    let (_, out, _) = run(&["revoke", "list", "--json", "--file", &list]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        json[0],
+        serde_json::json!({"kind": "jti", "value": "two words", "until": null})
+    );
+    let (exit, ..) = run(&["revoke", "add", "--sub", "bob", "--for", "1h", "--file", &list]);
+    assert_eq!(exit, Exit::Done);
+    let (_, out, _) = run(&["revoke", "list", "--json", "--file", &list]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(
+        json[1]["until"]
+            .as_u64()
+            .is_some_and(|until| until > 1_600_000_000),
+        "{json}"
+    );
+
+    let (exit, _, errors) = run(&["revoke", "del", "--sub", "carol", "--file", &list]);
+    assert_eq!(exit, Exit::Runtime);
+    assert!(errors.contains("does not revoke sub carol"), "{errors}");
+    let without = file(&dir, "bare.toml", "");
+    let (exit, _, errors) = run(&["revoke", "list", "--config", &without]);
+    assert_eq!(exit, Exit::Usage, "{errors}");
+    for bad in [
+        &["revoke", "add", "--sub", "x"][..],
+        &["revoke", "add", "--file", "x"],
+        &["revoke", "add", "--sub", "x", "--jti", "y", "--file", "x"],
+        &["revoke", "add", "--sub", "x", "--for", "never", "--file", "x"],
+        &["revoke", "list", "--file", "x", "--config", "y"],
+    ] {
+        assert_eq!(run(bad).0, Exit::Usage, "{bad:?}");
+    }
 }

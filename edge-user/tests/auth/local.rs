@@ -10,6 +10,7 @@ use std::{
 use edge_user::{
     auth::{
         Authenticator, Authority, Outcome, Permit, Refusal, Revocation, Revoked, RuleError, login_location,
+        revocation_file::{self, Change},
         without_cookie, without_parameter,
     },
     config::{
@@ -640,4 +641,41 @@ fn watched_files_are_followed_and_a_bad_one_changes_nothing() {
     let errors = Authority::load(&[provider], Some(&list), Some(&authority), SystemTime::now()).unwrap_err();
     assert!(errors[0].to_string().contains("revoked:1: "), "{}", errors[0]);
     assert_eq!(answer(&of_new), Ok(()), "a refused reload changes nothing");
+}
+
+/// The file that `breakwater revoke` writes: each change is in force for a token that the cache knows, long before the
+/// next look at the clock's pace.
+#[tokio::test]
+async fn revocations_written_to_the_file_are_in_force_at_once_for_known_tokens() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("revoked");
+    fs::write(&path, "").unwrap();
+    let (signer, provider) = shared();
+    let authority = Arc::new(Authority::load(&[provider], Some(&path), None, now()).unwrap());
+    authority.spawn_tasks();
+    let door = Authenticator::new(authority);
+    let request = Request::bearer(signer.token(HS256, None, &claims()));
+    let ask = || permit(&door, &rule(&[0]), &request).map(|_| ());
+    assert_eq!(ask(), Ok(()));
+    let begun = Instant::now();
+    for _ in 0..4 {
+        let revoked = Revoked::Token("t-1".into());
+        let one = Revocation {
+            revoked: revoked.clone(),
+            until: None,
+        };
+        revocation_file::apply(&path, &Change::Add(one), NOW).unwrap();
+        while ask() != Err(Refusal::Revoked) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "not in force");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        revocation_file::apply(&path, &Change::Delete(revoked), NOW).unwrap();
+        while ask() != Ok(()) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "still in force");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    // Eight changes, which take eight seconds if the files are only looked at once a second.
+    println!("8 changes in {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
