@@ -12,11 +12,13 @@ mod error;
 mod identity;
 pub mod keyfile;
 mod load;
+pub mod pattern;
 mod places;
 mod problem;
 mod quickstart;
 mod raw;
 mod resolve;
+mod routing;
 mod section;
 mod snippet;
 mod source;
@@ -48,6 +50,7 @@ pub use self::{
     places::{Places, Subject},
     problem::{MAX_PROBLEMS, Problem, Severity},
     quickstart::{QUICKSTART, QUICKSTART_ISSUER, QUICKSTART_ORIGIN, Quickstart},
+    routing::{HostPattern, PathPattern, Route, RouteMatch, Segment, ValueMatch, ValueTest},
     source::MAX_FILE_BYTES,
 };
 
@@ -267,21 +270,6 @@ pub struct Upstream {
     pub endpoints: Vec<SocketAddr>,
     /// Limit for connecting.
     pub connect_timeout: Duration,
-}
-
-/// `[[route]]`: which requests, what they must prove, where they go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Unique name, used in logs and metrics.
-    pub name: String,
-    /// Path prefix of whole segments: `/api` matches `/api` and `/api/x`, never `/apix`.
-    pub path: String,
-    /// Index into [`Config::upstreams`].
-    pub upstream: usize,
-    /// What authentication it wants; every route says so, there is no default.
-    pub auth: AuthPolicy,
-    /// Limit from the forwarded request to the response head.
-    pub timeout: Duration,
 }
 
 /// `[offences]`: what refusals cost a client, and when the kernel takes over.

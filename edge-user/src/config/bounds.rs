@@ -14,6 +14,24 @@ pub const MAX_NAME_BYTES: usize = 64;
 /// Longest route path, in bytes.
 pub const MAX_PATH_BYTES: usize = 1024;
 
+/// Most `route.hosts`.
+pub const MAX_ROUTE_HOSTS: usize = 64;
+/// Longest host, in bytes (RFC 1035, 2.3.4, without length octets).
+pub const MAX_HOST_BYTES: usize = 253;
+
+/// Most `route.methods`.
+pub const MAX_ROUTE_METHODS: usize = 16;
+/// Longest method, in bytes: longer ones are refused before there is a route.
+pub const MAX_METHOD_BYTES: usize = 32;
+
+/// Most `route.headers`, and most `route.query`.
+pub const MAX_CONDITIONS: usize = 16;
+/// Longest value that a field or parameter is compared with, in bytes.
+pub const MAX_CONDITION_BYTES: usize = 1024;
+
+/// Most routes of one host and path: they are tried one after another.
+pub const MAX_ROUTES_OF_A_PATH: usize = 128;
+
 /// Longest interface name the kernel takes (IFNAMSIZ without its NUL).
 pub const MAX_INTERFACE_BYTES: usize = 15;
 

@@ -2,6 +2,8 @@
 //!
 //! The field names are the keys; a test holds the reference in `docs/configuration.md` to them.
 
+pub(super) mod route;
+
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -20,6 +22,8 @@ use super::{
     section::{KeyPath, section},
     value::{BadText, FromToml, Item, choice, from_text},
 };
+
+pub(super) use route::RawRoute;
 
 section! {
     /// The whole file.
@@ -90,18 +94,6 @@ section! {
         name: String,
         endpoints: Vec<Item<String>>,
         connect_timeout: Duration,
-    }
-
-    RawRoute as "route" {
-        name: String,
-        path: String,
-        upstream: String,
-        auth: AuthMode,
-        providers: Vec<Item<String>>,
-        scopes: Vec<Item<String>>,
-        claims: Vec<Item<RawClaim>>,
-        login: RawLogin,
-        timeout: Duration,
     }
 
     RawClaim as "route.claims" {
@@ -278,4 +270,10 @@ from_text! {
     ]);
     Reason, "a reason for which packets are dropped", drop_reason;
     Algorithm, "a signature algorithm", |text| choice("algorithm", text, &ALGORITHMS);
+}
+
+/// Every section of the file with its keys.
+#[cfg(test)]
+pub(super) fn sections() -> Vec<(&'static str, &'static [&'static str])> {
+    [SECTIONS, route::SECTIONS].concat()
 }

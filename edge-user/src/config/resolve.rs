@@ -8,14 +8,18 @@ mod auth;
 mod bans;
 mod claims;
 mod fetch;
+mod fields;
 mod forward;
 mod gateway;
 mod key;
 mod lists;
 mod login;
+mod matching;
 mod offences;
 mod paths;
 mod provider;
+mod routes;
+mod shadow;
 mod shield;
 mod sources;
 mod url;
@@ -206,12 +210,12 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
 
     let mut upstream_names = Names::new(items(&raw.upstream).iter().map(|item| item.value.name.value()));
     let mut provider_names = Names::new(items(&raw.provider).iter().map(|item| item.value.name.value()));
-    let mut targets = gateway::Targets {
+    let mut targets = routes::Targets {
         upstreams: &mut upstream_names,
         providers: &mut provider_names,
         issuers: &provider::issuers(items(&raw.provider)),
     };
-    let routes = gateway::routes(items(&raw.route), &mut targets, checks);
+    let routes = routes::routes(items(&raw.route), &mut targets, checks);
     gateway::unused(raw, &upstream_names, &provider_names, checks);
 
     let (workers, shutdown_grace) = gateway::process(raw.gateway.value(), checks);

@@ -202,10 +202,10 @@ macro_rules! section {
     ($($(#[$meta:meta])* $name:ident as $table:literal { $($(#[$doc:meta])* $key:ident: $type:ty,)+ })+) => {$(
         $(#[$meta])*
         #[derive(Debug, Clone)]
-        pub(super) struct $name {
+        pub(in $crate::config) struct $name {
             /// Where the section stands.
             place: $crate::config::problem::Place,
-            $($(#[$doc])* pub(super) $key: $crate::config::section::Key<$type>,)+
+            $($(#[$doc])* pub(in $crate::config) $key: $crate::config::section::Key<$type>,)+
         }
 
         impl $crate::config::section::Section for $name {
@@ -230,7 +230,7 @@ macro_rules! section {
 
     /// Every section with its keys.
     #[cfg(test)]
-    pub(super) const SECTIONS: &[(&str, &[&str])] = &[
+    pub(in $crate::config) const SECTIONS: &[(&str, &[&str])] = &[
         $(($table, &[$(stringify!($key)),+])),+
     ];
     };

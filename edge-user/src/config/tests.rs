@@ -11,6 +11,7 @@ mod examples;
 mod lists;
 mod mistakes;
 mod readme;
+mod routes;
 mod tokens;
 
 /// A directory with key files of every kind, which the rows refer to by name.
@@ -267,7 +268,7 @@ fn every_key_arrives() {
     };
     let route = |name: &str, path: &str, auth, seconds| Route {
         name: name.into(),
-        path: path.into(),
+        matches: RouteMatch::prefix(path),
         upstream: 0,
         auth,
         timeout: Duration::from_secs(seconds),

@@ -6,31 +6,20 @@ use super::{
     authenticate::Authenticate,
     counters::Counters,
     gate::field::alias_of,
-    path,
-    route::{RouteId, RouteTable},
+    route::{Conditions, RouteId, RouteTable},
 };
-use crate::config::{AuthPolicy, Config, Upstream};
+use crate::config::{AuthPolicy, Config, Upstream, pattern::PatternError};
 
 /// A configuration that cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The path has no single reading.
-    #[error("route {route}: path {path:?}: {fault}")]
-    Path {
+    /// A regex cannot be compiled.
+    #[error("route {route}: {error}")]
+    Pattern {
         /// Name of the route.
         route: String,
-        /// Its path.
-        path: String,
-        /// Why it is refused.
-        fault: path::PathFault,
-    },
-    /// Two routes have one path; the second could never match.
-    #[error("route {route}: has the same path as route {first}, and can never match")]
-    Duplicate {
-        /// Name of the later route.
-        route: String,
-        /// Name of the earlier one.
-        first: String,
+        /// Why.
+        error: PatternError,
     },
     /// The upstream does not exist.
     #[error("route {route}: unknown upstream")]
@@ -45,6 +34,8 @@ pub enum PlanError {
 pub struct PlannedRoute {
     /// Its name.
     pub name: Arc<str>,
+    /// What it asks of a request beside host and path.
+    pub conditions: Conditions,
     /// Index of its upstream.
     pub upstream: usize,
     /// What it asks of a token.
@@ -70,27 +61,23 @@ impl Plan {
         authenticator: Arc<dyn Authenticate>,
         workers: usize,
     ) -> Result<Self, PlanError> {
-        let mut table = RouteTable::new();
+        let pattern = |route: RouteId, error| PlanError::Pattern {
+            route: config.routes[route.index()].name.clone(),
+            error,
+        };
+        let matches = config.routes.iter().map(|route| &route.matches);
+        let table = RouteTable::compile(matches).map_err(|(route, error)| pattern(route, error))?;
         let mut routes: Vec<PlannedRoute> = Vec::with_capacity(config.routes.len());
         for (index, route) in config.routes.iter().enumerate() {
-            let prefix = path::normalise(route.path.as_bytes()).map_err(|fault| PlanError::Path {
-                route: route.name.clone(),
-                path: route.path.clone(),
-                fault,
-            })?;
-            table
-                .insert(&prefix, RouteId(index as u32))
-                .map_err(|first| PlanError::Duplicate {
-                    route: route.name.clone(),
-                    first: config.routes[first.index()].name.clone(),
-                })?;
             if route.upstream >= config.upstreams.len() {
                 return Err(PlanError::Upstream {
                     route: route.name.clone(),
                 });
             }
+            let conditions = Conditions::compile(&route.matches);
             routes.push(PlannedRoute {
                 name: route.name.as_str().into(),
+                conditions: conditions.map_err(|error| pattern(RouteId(index as u32), error))?,
                 upstream: route.upstream,
                 auth: route.auth.clone(),
                 timeout: route.timeout,

@@ -71,6 +71,8 @@ reasons! {
     Misdirected = 421, "misdirected", true, Some(OffenceKind::Malformed);
     /// No route lists the path.
     NoRoute = 404, "no_route", false, Some(OffenceKind::NoRoute);
+    /// Routes list the path for other methods only (RFC 9110, 15.5.6).
+    MethodNotAllowed = 405, "method_not_allowed", false, None;
     /// The route asks for a token and none was presented.
     TokenMissing = 401, "token_missing", false, Some(OffenceKind::MissingToken);
     /// The token was refused.
@@ -177,6 +179,7 @@ pub(crate) fn status_text(status: u16) -> &'static str {
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
+        405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",

@@ -2,38 +2,18 @@
 
 use std::collections::HashMap;
 
-use super::{Checks, claims, items, sources::HEADER_SOURCE};
+use super::{
+    Checks, claims,
+    fields::{RESERVED, normal},
+    items,
+    sources::HEADER_SOURCE,
+};
 use crate::config::{
     ClaimHeader, TokenForwarding, bounds,
     raw::{RawClaimHeader, RawProvider},
     section::{Field, Section},
     value::Item,
 };
-
-/// Headers that frame, route or authenticate the request itself, or that the gateway writes.
-const RESERVED: [&str; 21] = [
-    "authorization",
-    "connection",
-    "content-length",
-    "content-type",
-    "cookie",
-    "expect",
-    "forwarded",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "x-request-id",
-];
 
 pub(super) fn forwarding(raw: &RawProvider, checks: &mut Checks<'_>) -> TokenForwarding {
     checks.bounded(&raw.claim_headers, bounds::MAX_CLAIMS);
@@ -103,16 +83,4 @@ pub(super) fn clashes(providers: &[Item<RawProvider>], checks: &mut Checks<'_>) 
             );
         }
     }
-}
-
-/// How a name arrives in servers that turn headers into variables: case and punctuation are lost.
-fn normal(name: &str) -> String {
-    let letter = |c: char| {
-        if c.is_ascii_alphanumeric() {
-            c.to_ascii_lowercase()
-        } else {
-            '-'
-        }
-    };
-    name.chars().map(letter).collect()
 }

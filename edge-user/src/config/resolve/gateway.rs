@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
-use super::{Checks, Names, auth, items, login, paths, provider::Issuer};
+use super::{Checks, Names, items};
 use crate::config::{
-    DEMO_PREFIX, Listener, Route, Upstream, bounds,
-    raw::{RawConfig, RawGateway, RawListener, RawRoute, RawUpstream},
+    DEMO_PREFIX, Listener, Upstream, bounds,
+    raw::{RawConfig, RawGateway, RawListener, RawUpstream},
     section::{Field, Section},
     trusted::{self, Exposure, Fault, Terms},
     value::Item,
@@ -157,87 +157,6 @@ fn endpoint(
         );
     }
     Some(address)
-}
-
-/// What routes refer to.
-pub(super) struct Targets<'t, 'r> {
-    pub(super) upstreams: &'t mut Names<'r>,
-    pub(super) providers: &'t mut Names<'r>,
-    pub(super) issuers: &'t [Issuer<'r>],
-}
-
-pub(super) fn routes(
-    raw: &[Item<RawRoute>],
-    targets: &mut Targets<'_, '_>,
-    checks: &mut Checks<'_>,
-) -> Vec<Route> {
-    let names = raw.iter().filter_map(|item| item.value.name.field());
-    checks.unique(
-        "route name",
-        names.map(|name| (&name.value, name.value.clone(), &name.at)),
-    );
-    never_matching(raw, checks);
-    login::reachable(raw, checks);
-    raw.iter()
-        .filter_map(|item| route(&item.value, targets, checks))
-        .collect()
-}
-
-fn never_matching(raw: &[Item<RawRoute>], checks: &mut Checks<'_>) {
-    let mut first = std::collections::HashMap::new();
-    for path in raw.iter().filter_map(|item| item.value.path.field()) {
-        match first.get(path.value.as_str()) {
-            Some(earlier) => checks.error_help(
-                &path.at,
-                format!(
-                    "this route can never match: `{}` is taken by an earlier one",
-                    path.value
-                ),
-                format!("the earlier one is `{earlier}`"),
-            ),
-            None => {
-                first.insert(path.value.as_str(), path.at.key.as_str());
-            }
-        }
-    }
-}
-
-fn route(raw: &RawRoute, targets: &mut Targets<'_, '_>, checks: &mut Checks<'_>) -> Option<Route> {
-    let name = checks.name(&raw.name, raw.at());
-    let path = raw.path.required(raw.at(), checks.findings);
-    if let Some(Field { value, at }) = path {
-        if value.len() > bounds::MAX_PATH_BYTES {
-            checks.error(
-                at,
-                format!("a path is at most {} bytes long", bounds::MAX_PATH_BYTES),
-            );
-        } else if let Some((message, help)) = paths::fault(value) {
-            checks.error_help(at, message, help);
-        }
-    }
-    let upstream = raw
-        .upstream
-        .required(raw.at(), checks.findings)
-        .and_then(|Field { value, at }| {
-            let index = targets.upstreams.refer(value);
-            if index.is_none() {
-                checks.unknown("upstream", value, at, targets.upstreams);
-            }
-            index
-        });
-    let auth = auth::policy(raw, targets.providers, targets.issuers, checks);
-    let timeout = checks.duration(
-        &raw.timeout,
-        bounds::DEFAULT_ROUTE_TIMEOUT,
-        bounds::MAX_ROUTE_TIMEOUT,
-    );
-    Some(Route {
-        name,
-        path: path?.value.clone(),
-        upstream: upstream?,
-        auth: auth?,
-        timeout,
-    })
 }
 
 /// Warns of what is defined and does nothing.

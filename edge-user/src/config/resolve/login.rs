@@ -55,11 +55,18 @@ fn is_parameter(name: &str) -> Result<(), Fault> {
 
 /// A login page of this site must not want a token itself.
 pub(super) fn reachable(routes: &[Item<RawRoute>], checks: &mut Checks<'_>) {
-    let by_path: HashMap<&str, &RawRoute> = routes
-        .iter()
-        .rev()
-        .filter_map(|item| Some((item.value.path.value()?.as_str(), &item.value)))
-        .collect();
+    // Hosts, methods and conditions are left aside: of several routes of one path, any may serve the page.
+    let mut by_path: HashMap<&str, Vec<&RawRoute>> = HashMap::new();
+    let mut has_patterns = false;
+    for raw in routes.iter().map(|item| &item.value) {
+        has_patterns |= !raw.path_template.is_absent() || !raw.path_regex.is_absent();
+        for path in [&raw.path, &raw.path_exact]
+            .into_iter()
+            .filter_map(|path| path.value())
+        {
+            by_path.entry(path).or_default().push(raw);
+        }
+    }
     for raw in routes.iter().filter_map(|item| item.value.login.value()) {
         let Some(Field { value: address, at }) = raw.url.field() else {
             continue;
@@ -68,15 +75,22 @@ pub(super) fn reachable(routes: &[Item<RawRoute>], checks: &mut Checks<'_>) {
             continue;
         }
         let path = address.split(['?', '#']).next().unwrap_or_default();
-        let Some(route) = serving(path, &by_path) else {
-            checks.warn(
-                at,
-                format!("no route serves `{path}`: browsers will be answered with 404"),
-                "add a route for the login page, or name its host as in \"https://login.example.org/\"",
-            );
+        let serving = serving(path, &by_path);
+        if serving.is_empty() {
+            if !has_patterns {
+                checks.warn(
+                    at,
+                    format!("no route serves `{path}`: browsers will be answered with 404"),
+                    "add a route for the login page, or name its host as in \"https://login.example.org/\"",
+                );
+            }
             continue;
-        };
-        if let (Some(AuthMode::Required), Some(name)) = (route.auth.value(), route.name.value()) {
+        }
+        let wants = |route: &&&RawRoute| matches!(route.auth.value(), Some(AuthMode::Required));
+        if !has_patterns
+            && serving.iter().filter(wants).count() == serving.len()
+            && let Some(name) = serving.first().and_then(|route| route.name.value())
+        {
             checks.error_help(
                 at,
                 format!("the login page is behind route `{name}`, which wants a token itself"),
@@ -86,16 +100,22 @@ pub(super) fn reachable(routes: &[Item<RawRoute>], checks: &mut Checks<'_>) {
     }
 }
 
-/// The route of the longest prefix of whole segments.
-fn serving<'r>(path: &str, routes: &HashMap<&str, &'r RawRoute>) -> Option<&'r RawRoute> {
+/// The routes of the path itself or of its longest prefix of whole segments.
+fn serving<'a, 'r>(path: &str, routes: &'a HashMap<&str, Vec<&'r RawRoute>>) -> &'a [&'r RawRoute] {
+    let is_exact = |route: &&RawRoute| route.path_exact.value().is_some();
+    if let Some(exact) = routes.get(path)
+        && exact.iter().any(is_exact)
+    {
+        return exact;
+    }
     let mut prefix = path.trim_end_matches('/');
     loop {
         match prefix.rfind('/') {
             Some(slash) => match routes.get(prefix) {
-                Some(route) => return Some(route),
-                None => prefix = prefix.get(..slash).unwrap_or_default(),
+                Some(found) if !found.iter().all(is_exact) => return found,
+                Some(_) | None => prefix = prefix.get(..slash).unwrap_or_default(),
             },
-            None => return routes.get("/").copied(),
+            None => return routes.get("/").map_or(&[], Vec::as_slice),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::examples_dir;
-use crate::config::{Config, KeySource, Loaded, Quickstart, raw::SECTIONS};
+use crate::config::{Config, KeySource, Loaded, Quickstart, raw::sections};
 
 /// Files that the examples name under /etc/breakwater, which this host need not have.
 fn with_keys(text: &str, dir: &std::path::Path) -> String {
@@ -103,7 +103,7 @@ fn the_annotated_example_has_every_key() {
         .collect();
     // Other ways to say where a key is, one of them the quick start's.
     let elsewhere = ["key", "jwks_file", "jwks_url", "secret_env"];
-    for (section, keys) in SECTIONS {
+    for (section, keys) in sections() {
         for key in keys.iter().filter(|key| !elsewhere.contains(key)) {
             assert!(words.contains(key), "{section}.{key}");
         }

@@ -520,7 +520,7 @@ fn routes() {
         ),
         (
             "path = '/'\nupstream = 'app'\nauth = 'none'\n[[route]]\nname = 'q'\npath = '/'\nupstream = 'app'\nauth = 'none'\n",
-            &["11 route[1].path: can never match: `/` is taken by an earlier one"],
+            &["11 route[1].path: this route can never match: route `r` takes its requests first"],
         ),
     ];
     for (route, expected) in rows {

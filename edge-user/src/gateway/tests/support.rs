@@ -11,7 +11,9 @@ use std::{
 };
 
 use crate::{
-    config::{AuthPolicy, AuthRule, Config, Listener, Offences, Route, Shield, TokenSource, Upstream},
+    config::{
+        AuthPolicy, AuthRule, Config, Listener, Offences, Route, RouteMatch, Shield, TokenSource, Upstream,
+    },
     gateway::{
         Authenticate, CountersSnapshot, Denial, Gateway, Handle, Identity, Limits, Parts, Permit, Reason,
         Request, RunError, Summary,
@@ -140,7 +142,7 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
             .iter()
             .map(|(path, upstream, protected)| Route {
                 name: format!("route {path}"),
-                path: (*path).into(),
+                matches: RouteMatch::prefix(path),
                 upstream: *upstream,
                 auth: if *protected {
                     AuthPolicy::Required(rule.clone())

@@ -1,0 +1,103 @@
+//! `[[route]]` as the rest of the program sees it: which requests, what they must prove, what becomes of them.
+
+use std::time::Duration;
+
+use super::AuthPolicy;
+
+/// `[[route]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Unique name, used in logs and metrics.
+    pub name: String,
+    /// Which requests.
+    pub matches: RouteMatch,
+    /// Index into [`Config::upstreams`](super::Config::upstreams).
+    pub upstream: usize,
+    /// What authentication it wants; every route says so, there is no default.
+    pub auth: AuthPolicy,
+    /// Limit from the forwarded request to the response head.
+    pub timeout: Duration,
+}
+
+/// What a request must be for a route; all of it must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteMatch {
+    /// Any of these hosts; every host if empty.
+    pub hosts: Vec<HostPattern>,
+    /// The path.
+    pub path: PathPattern,
+    /// Any of these methods, `HEAD` among them where `GET` is; every method if empty.
+    pub methods: Vec<String>,
+    /// All of these fields.
+    pub headers: Vec<ValueMatch>,
+    /// All of these query parameters.
+    pub query: Vec<ValueMatch>,
+}
+
+impl RouteMatch {
+    /// Every request whose path is `prefix` or below it.
+    pub fn prefix(prefix: &str) -> Self {
+        Self {
+            hosts: Vec::new(),
+            path: PathPattern::Prefix(prefix.to_owned()),
+            methods: Vec::new(),
+            headers: Vec::new(),
+            query: Vec::new(),
+        }
+    }
+}
+
+/// A host of [`RouteMatch::hosts`], in lower case, without port and final dot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// This host.
+    Exact(String),
+    /// Hosts below this domain: `*.example.org` is `Below("example.org")`.
+    Below(String),
+}
+
+/// A path of [`RouteMatch::path`], each literal part in the spelling of a normalised path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathPattern {
+    /// This path and no other.
+    Exact(String),
+    /// Whole segments: `/api` matches `/api`, `/api/` and `/api/x`, never `/apix`.
+    Prefix(String),
+    /// The whole path, segment by segment.
+    Template(Vec<Segment>),
+    /// The whole path.
+    Regex(String),
+}
+
+/// A segment of a [`PathPattern::Template`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// This text.
+    Literal(String),
+    /// `{name}`: one segment that is not empty.
+    Parameter(String),
+    /// `{*name}`, at the end only: the rest of the path, at least one segment.
+    Rest(String),
+    /// The empty segment after a final slash.
+    End,
+}
+
+/// A condition on a field or a query parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueMatch {
+    /// Its name; of a field, in lower case.
+    pub name: String,
+    /// What one of its values must be.
+    pub test: ValueTest,
+}
+
+/// What a value must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValueTest {
+    /// There is one, or there is none.
+    Present(bool),
+    /// This.
+    Exact(String),
+    /// A match of the whole value.
+    Regex(String),
+}

@@ -1,0 +1,295 @@
+//! `[[route]]`: what it matches, and every mistake in that.
+
+use std::fmt::Write;
+
+use super::mistakes;
+use crate::config::{Config, HostPattern, PathPattern, Segment, ValueTest};
+
+/// Routes named `r0`, `r1` …, each with these lines and what else a route needs.
+fn routes(each: &[&str]) -> String {
+    let mut text = "[[upstream]]\nname = 'app'\nendpoints = ['1.2.3.4:5']\n".to_owned();
+    for (index, lines) in each.iter().enumerate() {
+        let _ = write!(
+            text,
+            "[[route]]\nname = 'r{index}'\nupstream = 'app'\nauth = 'none'\n{lines}\n"
+        );
+    }
+    text
+}
+
+/// Rows of (the routes' lines, what is told); lines are counted from the start of the first route's own, as 1.
+fn errors(rows: &[(&[&str], &[&str])]) {
+    let rows: Vec<(String, Vec<String>)> = rows
+        .iter()
+        .map(|(each, told)| {
+            let moved = told.iter().map(|told| {
+                let (line, rest) = told.split_once(' ').expect("a line");
+                format!("{} {rest}", line.parse::<usize>().expect("a number") + 7)
+            });
+            (routes(each), moved.collect())
+        })
+        .collect();
+    let told: Vec<Vec<&str>> = rows
+        .iter()
+        .map(|(_, told)| told.iter().map(String::as_str).collect())
+        .collect();
+    let rows: Vec<(&str, &[&str])> = rows
+        .iter()
+        .zip(&told)
+        .map(|((text, _), told)| (text.as_str(), told.as_slice()))
+        .collect();
+    mistakes::errors(&rows);
+}
+
+#[test]
+fn every_kind_of_match_is_read() {
+    let text = routes(&[
+        "hosts = ['Example.ORG', '*.example.net', '[2001:DB8::1]']\npath_template = '/u/{id}/{*rest}'\nmethods = ['GET', 'PURGE']",
+        "path_exact = '/a/'\nheaders = [{ name = 'X-A', value = '1' }]\nquery = [{ name = 'B', regex = '[0-9]+' }]",
+        "path_regex = '/v[0-9]/.*'\nquery = [{ name = 'p', present = false }]",
+    ]);
+    let config = Config::parse(&text, "t.toml", std::path::Path::new("."))
+        .unwrap()
+        .config;
+    let first = &config.routes[0].matches;
+    assert_eq!(
+        first.hosts,
+        [
+            HostPattern::Exact("example.org".into()),
+            HostPattern::Below("example.net".into()),
+            HostPattern::Exact("[2001:db8::1]".into()),
+        ]
+    );
+    assert_eq!(
+        first.path,
+        PathPattern::Template(vec![
+            Segment::Literal("u".into()),
+            Segment::Parameter("id".into()),
+            Segment::Rest("rest".into()),
+        ])
+    );
+    assert_eq!(first.methods, ["GET", "PURGE"]);
+    let second = &config.routes[1].matches;
+    assert_eq!(second.path, PathPattern::Exact("/a/".into()));
+    assert_eq!(
+        (second.headers[0].name.as_str(), &second.headers[0].test),
+        ("x-a", &ValueTest::Exact("1".into()))
+    );
+    assert_eq!(
+        (second.query[0].name.as_str(), &second.query[0].test),
+        ("B", &ValueTest::Regex("[0-9]+".into()))
+    );
+    let third = &config.routes[2].matches;
+    assert_eq!(third.path, PathPattern::Regex("/v[0-9]/.*".into()));
+    assert_eq!(third.query[0].test, ValueTest::Present(false));
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn what_a_route_cannot_match() {
+    errors(&[
+        (
+            &["path = '/a'\npath_exact = '/a'"],
+            &["2 route[0].path_exact: a route has one path"],
+        ),
+        (
+            &["path = '/{id}'"],
+            &["1 route[0].path: a prefix has no parameters"],
+        ),
+        (
+            &["path_template = '/a'"],
+            &["1 route[0].path_template: a template has a parameter"],
+        ),
+        (
+            &["path_template = '/a/x{id}'"],
+            &["1 route[0].path_template: a parameter is a whole segment"],
+        ),
+        (
+            &["path_template = '/{a}/{a}'"],
+            &["1 route[0].path_template: two parameters have one name"],
+        ),
+        (
+            &["path_exact = 'a'"],
+            &["1 route[0].path_exact: a path starts with `/`"],
+        ),
+        (
+            &["path_regex = '(/a'"],
+            &["1 route[0].path_regex: this regex cannot be used: error: unclosed group"],
+        ),
+        (
+            &["path_regex = '/(?!a)'"],
+            &["1 route[0].path_regex: this regex cannot be used: error: look-around"],
+        ),
+        (
+            &["path_regex = 'a/b'"],
+            &["1 route[0].path_regex: this regex can never match"],
+        ),
+        (
+            &["path_regex = '/a{1000}{1000}'"],
+            &["1 route[0].path_regex: larger than 262144 bytes"],
+        ),
+        (
+            &["path = '/'\nhosts = []"],
+            &["2 route[0].hosts: no host can ever match"],
+        ),
+        (
+            &[
+                "path = '/'\nhosts = ['*', 'a:80', 'a.', 'a..b', '', 'ü.example', '*.*.org', 'a/b', '[::1', '*.[::1]']",
+            ],
+            &[
+                "2 route[0].hosts[0]: `*` is every host",
+                "2 route[0].hosts[1]: a host has no port here",
+                "2 route[0].hosts[2]: a host ends without a dot",
+                "2 route[0].hosts[3]: `a..b` is not a host",
+                "2 route[0].hosts[4]: `` is not a host",
+                "2 route[0].hosts[5]: `ü.example` is not a host",
+                "2 route[0].hosts[6]: `*.*.org` is not a host",
+                "2 route[0].hosts[7]: `a/b` is not a host",
+                "2 route[0].hosts[8]: a host has no port here",
+                "2 route[0].hosts[9]: is not a host",
+            ],
+        ),
+        (
+            &["path = '/'\nhosts = ['a', 'A']"],
+            &["2 route[0].hosts[1]: host `a` is given twice"],
+        ),
+        (
+            &["path = '/'\nmethods = []"],
+            &["2 route[0].methods: no method can ever match"],
+        ),
+        (
+            &["path = '/'\nmethods = ['get', 'CONNECT', 'trace', 'A B', '', 'GET', 'GET']"],
+            &[
+                "2 route[0].methods[0]: methods are written as they are sent",
+                "2 route[0].methods[1]: `CONNECT` never matches",
+                "2 route[0].methods[2]: `TRACE` never matches",
+                "2 route[0].methods[3]: `A B` is not a method",
+                "2 route[0].methods[4]: `` is not a method",
+                "2 route[0].methods[6]: method `GET` is given twice",
+            ],
+        ),
+        (
+            &[
+                "path = '/'\nheaders = [{ name = 'host', value = 'a' }, { name = 'x y', value = 'a' }, { name = 'X_Forwarded_For', value = 'a' }, { name = 'te', present = true }]",
+            ],
+            &[
+                "2 route[0].headers[0].name: a host is not matched as a header",
+                "2 route[0].headers[1].name: this is not the name of a header",
+                "2 route[0].headers[2].name: a client's `X_Forwarded_For` is not to be trusted",
+                "2 route[0].headers[3].name: a client's `te` is not to be trusted",
+            ],
+        ),
+        (
+            &[
+                "path = '/'\nheaders = [{ name = 'a' }, { name = 'b', value = '1', regex = '1' }, { name = 'B', value = '2' }, { name = 'c', regex = '(' }, { value = '1' }]",
+            ],
+            &[
+                "2 route[0].headers[0]: nothing is asked of the value",
+                "2 route[0].headers[1].regex: a condition is one thing",
+                "2 route[0].headers[2].name: header `B` is given twice",
+                "2 route[0].headers[3].regex: this regex cannot be used",
+                "2 route[0].headers[4].name: missing key `name`",
+            ],
+        ),
+        (
+            &["path = '/'\nquery = [{ name = '', present = true }, { name = 'a', value = \"\\n\" }]"],
+            &[
+                "2 route[0].query[0].name: this is not the name of a parameter",
+                "2 route[0].query[1].value: a value is at most 1024 bytes without control characters",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn routes_that_others_leave_nothing_to() {
+    let a = "path = '/a'";
+    errors(&[
+        (
+            &[a, a],
+            &["6 route[1].path: this route can never match: route `r0` takes its requests first"],
+        ),
+        // The names of parameters make no difference.
+        (
+            &["path_template = '/{a}'", "path_template = '/{b}'"],
+            &["6 route[1].path_template: can never match"],
+        ),
+        (
+            &["path_regex = '/a+'", "path_regex = '/a+'"],
+            &["6 route[1].path_regex: can never match"],
+        ),
+        // `GET` takes HEAD too.
+        (
+            &[
+                "path = '/a'\nmethods = ['GET']",
+                "path = '/a'\nmethods = ['HEAD']",
+            ],
+            &["7 route[1].path: can never match"],
+        ),
+        // Two routes together, by method and by host.
+        (
+            &[
+                "path = '/a'\nmethods = ['GET']",
+                "path = '/a'\nmethods = ['POST']",
+                "path = '/a'\nmethods = ['POST', 'GET']",
+            ],
+            &["13 route[2].path: can never match: route `r0`"],
+        ),
+        (
+            &[
+                "path = '/a'\nhosts = ['a']",
+                "path = '/a'\nhosts = ['b']",
+                "path = '/a'\nhosts = ['b', 'a']",
+            ],
+            &["13 route[2].path: can never match: route `r0`"],
+        ),
+        // A value that is there is there; one that is asked for matches a regex.
+        (
+            &[
+                "path = '/a'\nheaders = [{ name = 'x', present = true }]",
+                "path = '/a'\nheaders = [{ name = 'X', value = '1' }]",
+            ],
+            &["7 route[1].path: can never match"],
+        ),
+        (
+            &[
+                "path = '/a'\nquery = [{ name = 'x', regex = '[0-9]' }]",
+                "path = '/a'\nquery = [{ name = 'x', value = '1' }]",
+            ],
+            &["7 route[1].path: can never match"],
+        ),
+        // Each of these leaves something to the others, in whatever order.
+        (
+            &[
+                a,
+                "path = '/a'\nmethods = ['GET']",
+                "path = '/a'\nhosts = ['a']",
+                "path = '/a'\nheaders = [{ name = 'x', value = '1' }]",
+                "path = '/a'\nheaders = [{ name = 'x', value = '2' }]",
+                "path = '/a'\nheaders = [{ name = 'x', present = true }]",
+                "path = '/a'\nquery = [{ name = 'x', regex = '[0-9]' }]",
+                "path = '/a'\nquery = [{ name = 'x', value = 'y' }]",
+                "path_exact = '/a'",
+                "path_template = '/a/{x}'",
+                "path_template = '/a/{x}/'",
+                "path_template = '/a/{*x}'",
+                "path_regex = '/a/.*'",
+                "path = '/a'\nhosts = ['a', 'b']",
+                "path = '/a'\nmethods = ['GET', 'POST']",
+            ],
+            &[],
+        ),
+    ]);
+}
+
+#[test]
+fn a_path_has_a_bounded_number_of_routes() {
+    let each: Vec<String> = (0..130)
+        .map(|index| format!("path = '/a'\nquery = [{{ name = 'x', value = '{index}' }}]"))
+        .collect();
+    let each: Vec<&str> = each.iter().map(String::as_str).collect();
+    errors(&[(
+        &each,
+        &["769 route[128].path: more than 128 routes have one host and path"],
+    )]);
+}
