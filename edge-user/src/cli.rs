@@ -8,6 +8,7 @@
 mod args;
 mod attach;
 mod ban;
+mod capture;
 mod check;
 mod detach;
 mod exit;
@@ -19,6 +20,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod token;
+mod top;
 mod version;
 
 use std::{
@@ -34,7 +36,10 @@ pub use self::{
     ban::MAX_REASON_CHARS,
     exit::{CliError, Exit},
     output::Output,
-    request::{AttachRequest, BanRequest, ConfigSource, DetachRequest, Overrides, RunRequest, StatusRequest},
+    request::{
+        AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, Format, Overrides,
+        RunRequest, Sampled, StatusRequest, TopRequest,
+    },
     token::QUICKSTART_KEY_FILE,
 };
 use crate::{
@@ -89,6 +94,8 @@ Examples:
   breakwater ban add 192.0.2.7 --for 10m --reason \"scraping\"
   breakwater revoke add --sub alice --config edge.toml
   breakwater status                                  what is dropped, and why
+  breakwater top                                     the same, live
+  breakwater capture --dropped out.pcapng            drops for Wireshark, each with its reason
   breakwater detach                                  take the shield off again
 
 Environment:
@@ -143,6 +150,10 @@ enum Verb {
     Detach(detach::DetachArgs),
     /// Show what is protected, what was dropped and why; works with and without a running gateway.
     Status(status::StatusArgs),
+    /// Watch live what passes and what is dropped, who sends it, and who is banned.
+    Top(top::TopArgs),
+    /// Write sampled drops to a file for Wireshark, each with its reason.
+    Capture(capture::CaptureArgs),
     /// Ban addresses in the kernel, pardon them, list them.
     Ban(ban::BanArgs),
     /// Revoke tokens and subjects, take it back, list what is revoked.
@@ -175,14 +186,19 @@ pub fn run_from(
             logging::LoggingError::Twice => Ok(()),
             logging::LoggingError::Filter { .. } => Err(CliError::usage(error.to_string(), "")),
         })
-        .and_then(|()| dispatch(cli.verb, &cli.bpffs, out));
+        .and_then(|()| dispatch(cli.verb, &cli.bpffs, out, errors));
     match done {
         Ok(exit) => exit,
         Err(error) => exit::report(&error, errors),
     }
 }
 
-fn dispatch(verb: Verb, bpffs: &Path, out: &mut Output<impl Write>) -> Result<Exit, CliError> {
+fn dispatch(
+    verb: Verb,
+    bpffs: &Path,
+    out: &mut Output<impl Write>,
+    errors: &mut impl Write,
+) -> Result<Exit, CliError> {
     let answer = match verb {
         Verb::Run(args) => {
             let mut closed = Ok(());
@@ -192,6 +208,20 @@ fn dispatch(verb: Verb, bpffs: &Path, out: &mut Output<impl Write>) -> Result<Ex
         Verb::Attach(args) => lifecycle::attach(&args.request()?, bpffs)?,
         Verb::Detach(args) => lifecycle::detach(&args.request(), bpffs)?,
         Verb::Status(args) => lifecycle::status(&args.request(), bpffs)?,
+        Verb::Top(args) => match lifecycle::top(&args.request()?, bpffs)? {
+            Some(picture) => picture,
+            None => return Ok(Exit::Done),
+        },
+        Verb::Capture(args) => {
+            let request = args.request();
+            let summary = lifecycle::capture(&request, bpffs)?;
+            if request.file.is_none() {
+                // Standard output is the file.
+                let _ = writeln!(errors, "{summary}");
+                return Ok(Exit::Done);
+            }
+            summary
+        }
         Verb::Ban(args) => lifecycle::ban(&args.request(), bpffs)?,
         Verb::Revoke(args) => return revoke::revoke(args, out),
         Verb::Check(args) => return check::check(&args, out),

@@ -18,6 +18,7 @@ pub mod pins;
 pub mod program_log;
 pub mod services;
 pub mod tables;
+pub mod tap;
 
 pub use clock::Clock;
 pub use error::KernelError;

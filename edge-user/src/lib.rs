@@ -10,6 +10,7 @@ pub mod config;
 pub mod gateway;
 pub mod kernel;
 pub mod lifecycle;
+pub mod live;
 pub mod offence;
 pub mod telemetry;
 pub mod upstream;

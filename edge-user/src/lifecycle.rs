@@ -4,15 +4,19 @@
 //! anything is attached, and whatever fails takes back what went before. Decides nothing about packets or requests.
 
 mod authenticate;
+mod capture;
 mod daemon;
 mod enforcer;
 mod error;
 mod quickstart;
 mod shield;
 mod status;
+mod top;
 mod verbs;
 
 pub use authenticate::TokenGate;
+pub use capture::capture;
 pub use daemon::run;
 pub use error::LifecycleError;
+pub use top::top;
 pub use verbs::{attach, ban, detach, status};

@@ -3,6 +3,7 @@
 use std::{io::Write, path::Path, time::Duration};
 
 use clap::{Args, error::ErrorKind};
+use ipnet::IpNet;
 
 use super::{CliError, Exit, Output, Overrides};
 use crate::{
@@ -83,6 +84,11 @@ pub(super) fn interface(text: &str) -> Result<String, String> {
         "an interface name has 1 to {} bytes, without `/`, `:` or blanks",
         bounds::MAX_INTERFACE_BYTES
     ))
+}
+
+/// A network, or one address.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    config::parse_network(text).map_err(|(message, help)| format!("{message}; {help}"))
 }
 
 /// A duration longer than zero.

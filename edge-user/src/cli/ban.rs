@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
 use super::{BanRequest, args};
-use crate::config::{self, bounds};
+use crate::config::bounds;
 
 /// Longest reason, in characters.
 pub const MAX_REASON_CHARS: usize = 120;
@@ -80,7 +80,7 @@ impl BanArgs {
 }
 
 fn banned_network(text: &str) -> Result<IpNet, String> {
-    let network = config::parse_network(text).map_err(|(message, help)| format!("{message}; {help}"))?;
+    let network = args::network(text)?;
     let lengths: &[u8] = match network {
         IpNet::V4(_) => &V4_LENGTHS,
         IpNet::V6(_) => &V6_LENGTHS,

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use edge_common::abi::Reason;
 use ipnet::IpNet;
 
 use crate::config::{AttachMode, Config};
@@ -99,4 +100,54 @@ pub enum BanRequest {
         /// As JSON.
         json: bool,
     },
+}
+
+/// `breakwater capture`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaptureRequest {
+    /// Where to write; standard output if absent.
+    pub file: Option<PathBuf>,
+    /// What of it.
+    pub sampled: Sampled,
+    /// Only these reasons; all if empty.
+    pub reasons: Vec<Reason>,
+    /// Only these sources; all if empty.
+    pub sources: Vec<IpNet>,
+    /// Only these interfaces; all if empty.
+    pub interfaces: Vec<String>,
+    /// Packets after which it ends.
+    pub count: Option<u64>,
+    /// Time after which it ends.
+    pub duration: Option<Duration>,
+    /// Whether a file that is there may be overwritten.
+    pub overwrite: bool,
+}
+
+/// Which samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sampled {
+    /// Of what was dropped.
+    Dropped,
+    /// Of what was only observed, and passed.
+    Observed,
+    /// Of both.
+    Both,
+}
+
+/// `breakwater top`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopRequest {
+    /// Time between two readings.
+    pub interval: Duration,
+    /// One picture, as text or JSON, instead of a live view.
+    pub once: Option<Format>,
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }

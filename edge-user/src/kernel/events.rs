@@ -1,14 +1,16 @@
-//! The ring buffer of sampled drops. One reader at a time: the daemon, or `capture` without one.
+//! The ring buffer of sampled drops, as the daemon reads it: one at a time takes samples out. Whoever else wants to see
+//! them has a [`super::tap::Tap`].
 
 use aya::maps::{Map, MapData, RingBuf};
 use edge_common::abi::Event;
 use tokio::io::unix::AsyncFd;
 
-use super::{KernelError, Pins, tables::open};
+use super::{KernelError, Pins, pins::Lock, tables::open};
 
 /// Reads samples.
 pub struct EventReader {
     ring: AsyncFd<RingBuf<MapData>>,
+    _lock: Option<Lock>,
 }
 
 impl EventReader {
@@ -17,12 +19,13 @@ impl EventReader {
     /// # Errors
     /// Nothing is pinned, or it cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self, KernelError> {
+        let lock = pins.reader(true)?;
         let ring = RingBuf::try_from(Map::RingBuf(open(pins, "EVENTS")?))
             .map_err(KernelError::map("opening EVENTS"))?;
         // SAFETY: the ring buffer owns its file descriptor and answers with the same one as long as it lives.
         let ring = unsafe { AsyncFd::register(ring) }
             .map_err(|error| KernelError::io("polling EVENTS")(error.into()))?;
-        Ok(Self { ring })
+        Ok(Self { ring, _lock: lock })
     }
 
     /// Waits for samples and hands each to `take`, at most `most` of them.

@@ -150,6 +150,27 @@ impl Pins {
         }
     }
 
+    /// The right to take samples out of the ring buffer, as long as the answer is kept. With `wait` it waits for
+    /// whoever has it, else it is `None` if somebody has.
+    ///
+    /// # Errors
+    /// There is nothing pinned.
+    pub fn reader(&self, wait: bool) -> Result<Option<Lock>, KernelError> {
+        let directory = File::open(self.links()).map_err(KernelError::io("opening the pin directory"))?;
+        let operation = if wait {
+            FlockOperation::LockExclusive
+        } else {
+            FlockOperation::NonBlockingLockExclusive
+        };
+        match flock(&directory, operation) {
+            Ok(()) => Ok(Some(Lock {
+                _directory: directory,
+            })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(KernelError::io("asking for the ring buffer")(error.into())),
+        }
+    }
+
     /// Takes the lock, waiting for whoever has it.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Why starting or running failed, with the exit code that fits.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use crate::{
     auth::LoadError,
@@ -30,6 +30,19 @@ pub enum LifecycleError {
     /// Nothing to do.
     #[error("nothing to run: the configuration has neither an interface to shield nor a listener")]
     Nothing,
+    /// The file to capture into.
+    #[error("cannot write {}: {source}{help}", file.display())]
+    CaptureFile {
+        /// Which.
+        file: PathBuf,
+        /// What to do about it.
+        help: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The terminal does not do what a live view needs.
+    #[error("the terminal: {0}\n  for one picture use `top --once`")]
+    Terminal(io::Error),
     /// The system refused something.
     #[error("{what}: {source}")]
     Io {
@@ -64,7 +77,11 @@ impl LifecycleError {
             {
                 4
             }
-            Self::Setup(SetupError::Bind(_)) | Self::Run(_) | Self::Io { .. } => 1,
+            Self::Setup(SetupError::Bind(_))
+            | Self::Run(_)
+            | Self::CaptureFile { .. }
+            | Self::Terminal(_)
+            | Self::Io { .. } => 1,
         }
     }
 }

@@ -181,7 +181,7 @@ fn table(bans: &[BanEntry]) -> String {
     out
 }
 
-fn json(value: &impl serde::Serialize) -> Result<String, LifecycleError> {
+pub(super) fn json(value: &impl serde::Serialize) -> Result<String, LifecycleError> {
     serde_json::to_string_pretty(value).map_err(|error| LifecycleError::Io {
         what: "writing JSON",
         source: std::io::Error::other(error),
