@@ -7,10 +7,12 @@
 //! looking up the environment variables it names. No message, and no `Debug` form, contains a secret.
 
 pub mod bounds;
+pub mod certificate;
 mod claim;
 mod error;
 mod identity;
 pub mod keyfile;
+mod listener;
 mod load;
 pub mod pattern;
 mod places;
@@ -46,6 +48,9 @@ pub use self::{
         AuthPolicy, AuthRule, ClaimEncoding, ClaimHeader, ClaimRule, ClaimTest, ClaimValue, KeySource, Login,
         Provider, RemoteKeys, TokenChecks, TokenForwarding, TokenSource,
     },
+    listener::{
+        CertificateFiles, ClientCertificates, GatewayLimits, Listener, ListenerTls, TlsVersion, UnknownName,
+    },
     load::LoadOptions,
     places::{Places, Subject},
     problem::{MAX_PROBLEMS, Problem, Severity},
@@ -77,6 +82,8 @@ pub struct Config {
     pub workers: Option<NonZeroU32>,
     /// How long connections may go on after a stop was asked for.
     pub shutdown_grace: Duration,
+    /// What clients may make grow.
+    pub limits: GatewayLimits,
 }
 
 /// A configuration that may be used, and what was noticed about it.
@@ -250,15 +257,6 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-}
-
-/// `[[listener]]`: a TCP address the gateway accepts on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
-    /// Unique name.
-    pub name: String,
-    /// Address and port.
-    pub address: SocketAddr,
 }
 
 /// `[[upstream]]`: a set of equal endpoints.

@@ -27,9 +27,12 @@ use crate::{config::Config, offence::OffenceSink};
 
 pub mod authenticate;
 pub mod balance;
+pub mod client;
+pub mod closing;
 pub mod connections;
 pub mod counters;
 pub mod demo;
+mod door;
 mod exchange;
 pub mod gate;
 pub mod header_policy;
@@ -39,23 +42,33 @@ pub mod limits;
 pub mod listen;
 pub mod path;
 pub mod plan;
+pub mod provenance;
+pub mod proxy_protocol;
 pub mod refusal;
 mod request_id;
 pub mod route;
+mod socket;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod worker;
 
 pub use authenticate::{Authenticate, Denial, Identity, NoTokens, Permit, Wait};
+pub use client::Client;
+pub use closing::Closing;
 pub use counters::CountersSnapshot;
 pub use gate::Request;
 pub use limits::Limits;
 pub use listen::BindError;
 pub use plan::{Plan, PlanError};
 pub use refusal::Reason;
+pub use tls::TlsFault;
 
+use closing::ClosingCounters;
 use connections::Connections;
+use door::Door;
 use listen::Sockets;
+use tls::Terminator;
 
 /// What the gateway is made of, beside its configuration.
 #[derive(Clone)]
@@ -79,6 +92,14 @@ pub enum SetupError {
     /// A listener could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A listener's certificates cannot be used.
+    #[error("listener {listener}: {source}")]
+    Tls {
+        /// Name of the listener.
+        listener: String,
+        /// Why.
+        source: TlsFault,
+    },
 }
 
 /// Why a gateway that was set up could not run.
@@ -111,7 +132,9 @@ pub struct Summary {
 pub(crate) struct Shared {
     plan: ArcSwap<Plan>,
     parts: Parts,
+    doors: Vec<Arc<Door>>,
     connections: Connections,
+    closings: Vec<ClosingCounters>,
     stop: watch::Receiver<bool>,
     ready: watch::Sender<usize>,
     grace: Duration,
@@ -142,13 +165,16 @@ impl Gateway {
     pub fn bind(config: &Config, parts: Parts) -> Result<Self, SetupError> {
         let workers = worker_count(config);
         let plan = Plan::compile(config, Arc::clone(&parts.authenticator), workers)?;
+        let doors = doors(config)?;
         let (sockets, addresses) = listen::bind(&config.listeners, workers)?;
         let (stop, stopped) = watch::channel(false);
         let connections = Connections::new(parts.limits.connections, parts.limits.connections_per_peer);
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(plan),
             parts,
+            doors,
             connections,
+            closings: (0..workers).map(|_| ClosingCounters::default()).collect(),
             stop: stopped,
             ready: watch::channel(0).0,
             grace: config.shutdown_grace,
@@ -181,6 +207,7 @@ impl Gateway {
     /// # Errors
     /// A worker that could not start or died; the others are stopped then.
     pub fn run(self) -> Result<Summary, RunError> {
+        let watching = watch_certificates(&self.shared.doors);
         let (ended, ends) = mpsc::channel();
         let mut threads = Vec::with_capacity(self.workers);
         for (index, sockets) in self.sockets.into_iter().enumerate() {
@@ -217,6 +244,7 @@ impl Gateway {
                 Err(_) => failure = failure.or(Some(RunError::Died { worker })),
             }
         }
+        drop(watching);
         failure.map_or(Ok(Summary { cut }), Err)
     }
 }
@@ -251,6 +279,24 @@ impl Handle {
         self.shared.plan.load().counters().snapshot()
     }
 
+    /// How many connections were closed for each reason, all workers together.
+    pub fn closings(&self) -> Vec<(Closing, u64)> {
+        let workers = &self.shared.closings;
+        let sum = |closing| workers.iter().map(|worker| worker.get(closing)).sum();
+        Closing::ALL
+            .iter()
+            .map(|closing| (*closing, sum(*closing)))
+            .collect()
+    }
+
+    /// Reads every listener's certificates again at once; what is not good changes nothing and is told in the log.
+    /// They are looked after anyway; this is for whoever does not want to wait.
+    pub fn reload_certificates(&self) {
+        for terminator in terminators(&self.shared.doors) {
+            tls::watch::reload(&terminator, false);
+        }
+    }
+
     /// Client connections open now.
     pub fn connections(&self) -> usize {
         self.shared.connections.open()
@@ -263,4 +309,39 @@ fn worker_count(config: &Config) -> usize {
         || thread::available_parallelism().map_or(1, NonZeroUsize::get),
         |workers| usize::try_from(workers.get()).unwrap_or(1),
     )
+}
+
+fn doors(config: &Config) -> Result<Vec<Arc<Door>>, SetupError> {
+    let door = |listener: &crate::config::Listener| {
+        Door::new(listener)
+            .map(Arc::new)
+            .map_err(|source| SetupError::Tls {
+                listener: listener.name.clone(),
+                source,
+            })
+    };
+    config.listeners.iter().map(door).collect()
+}
+
+fn terminators(doors: &[Arc<Door>]) -> Vec<Arc<Terminator>> {
+    doors.iter().filter_map(|door| door.tls().cloned()).collect()
+}
+
+/// Starts the thread that follows certificate files, if there are any; it ends once the sender is dropped.
+fn watch_certificates(doors: &[Arc<Door>]) -> Option<mpsc::Sender<()>> {
+    let terminators = terminators(doors);
+    if terminators.is_empty() {
+        return None;
+    }
+    let (watching, stop) = mpsc::channel();
+    let spawned = thread::Builder::new()
+        .name("certificates".to_owned())
+        .spawn(move || tls::watch::run(&terminators, &stop));
+    match spawned {
+        Ok(_) => Some(watching),
+        Err(error) => {
+            tracing::error!(%error, "certificate files are not watched");
+            None
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! What a client can do wrong: the vocabulary shared by the gateway, which sees it, and the scoring, which
 //! answers it.
 //!
-//! An offence is always filed under the address of the connection's peer, never under one that a header claims.
+//! An offence is filed under the address of the connection's peer, or under the client that a configured peer names in
+//! its PROXY protocol header; never under one that a header of a request claims.
 
 pub mod ceiling;
 pub mod escalation;
@@ -31,11 +32,15 @@ pub enum OffenceKind {
     Oversized,
     /// More connections at once than one peer may hold.
     TooManyConnections,
+    /// A TLS handshake that came to nothing: no common version, cipher or name, or an untrusted certificate.
+    TlsRefused,
+    /// HTTP/2 frames that cost more than they are worth.
+    Http2Flood,
 }
 
 impl OffenceKind {
     /// Every kind, in declaration order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::BadToken,
         Self::MissingToken,
         Self::Forbidden,
@@ -45,18 +50,21 @@ impl OffenceKind {
         Self::SlowClient,
         Self::Oversized,
         Self::TooManyConnections,
+        Self::TlsRefused,
+        Self::Http2Flood,
     ];
 
     /// Whether it counts towards a ban. What honest clients do in numbers (a missing or expired token, a page that
     /// is gone, too few rights) is told, and banned for by nobody.
     pub const fn is_scored(self) -> bool {
         match self {
-            Self::BadToken | Self::Malformed | Self::Smuggling | Self::SlowClient => true,
+            Self::BadToken | Self::Malformed | Self::Smuggling | Self::SlowClient | Self::Http2Flood => true,
             Self::MissingToken
             | Self::Forbidden
             | Self::NoRoute
             | Self::Oversized
-            | Self::TooManyConnections => false,
+            | Self::TooManyConnections
+            | Self::TlsRefused => false,
         }
     }
 
@@ -72,7 +80,41 @@ impl OffenceKind {
             Self::SlowClient => "slow_client",
             Self::Oversized => "oversized",
             Self::TooManyConnections => "too_many_connections",
+            Self::TlsRefused => "tls_refused",
+            Self::Http2Flood => "http2_flood",
         }
+    }
+}
+
+/// Whom an offence is filed under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Offender {
+    /// The client.
+    pub address: IpAddr,
+    /// The peer that speaks for it, if it is not its own.
+    pub behind: Option<IpAddr>,
+}
+
+impl Offender {
+    /// A client whose packets come from its own address.
+    pub const fn peer(address: IpAddr) -> Self {
+        Self {
+            address,
+            behind: None,
+        }
+    }
+
+    /// A client whose packets come from a proxy's address.
+    pub const fn behind(address: IpAddr, proxy: IpAddr) -> Self {
+        Self {
+            address,
+            behind: Some(proxy),
+        }
+    }
+
+    /// Whether dropping the address's packets would meet the client: behind a proxy only the gateway can.
+    pub const fn is_reached_by_the_kernel(&self) -> bool {
+        self.behind.is_none()
     }
 }
 
@@ -80,7 +122,7 @@ impl OffenceKind {
 pub trait OffenceSink: Send + Sync + 'static {
     /// Takes note of an offence. Called on the request path of every worker: it never blocks, and drops and counts
     /// what it cannot take.
-    fn offence(&self, peer: IpAddr, kind: OffenceKind);
+    fn offence(&self, offender: Offender, kind: OffenceKind);
 }
 
 /// Takes no note.
@@ -88,5 +130,5 @@ pub trait OffenceSink: Send + Sync + 'static {
 pub struct NoOffences;
 
 impl OffenceSink for NoOffences {
-    fn offence(&self, _: IpAddr, _: OffenceKind) {}
+    fn offence(&self, _: Offender, _: OffenceKind) {}
 }

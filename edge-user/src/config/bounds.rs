@@ -70,6 +70,54 @@ pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// Longest `gateway.shutdown_grace`.
 pub const MAX_SHUTDOWN_GRACE: Duration = Duration::from_hours(24);
 
+/// Most certificates of one listener.
+pub const MAX_CERTIFICATES: usize = 1000;
+/// Most names of one certificate.
+pub const MAX_CERTIFICATE_NAMES: usize = 1000;
+/// `listener.tls.handshake_timeout`.
+pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest `listener.tls.handshake_timeout`.
+pub const MAX_HANDSHAKE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// `gateway.limits.header_count`; hyper's and most servers' default.
+pub const DEFAULT_HEADER_COUNT: u32 = 100;
+/// Largest `gateway.limits.header_count`.
+pub const MAX_HEADER_COUNT: u32 = 256;
+/// `gateway.limits.header_bytes`: a 16 KiB cookie beside other large fields fits.
+pub const DEFAULT_HEADER_BYTES: u32 = 64 * 1024;
+/// Least `gateway.limits.header_bytes`.
+pub const MIN_HEADER_BYTES: u32 = 1024;
+/// Largest `gateway.limits.header_bytes`.
+pub const MAX_HEADER_BYTES: u32 = 1024 * 1024;
+/// `gateway.limits.target_bytes`.
+pub const DEFAULT_TARGET_BYTES: u32 = 8 * 1024;
+/// Largest `gateway.limits.target_bytes`: longer ones no library takes.
+pub const MAX_TARGET_BYTES: u32 = 65_534;
+/// `gateway.limits.connections`.
+pub const DEFAULT_CONNECTIONS: u32 = 16 * 1024;
+/// Largest `gateway.limits.connections`.
+pub const MAX_CONNECTIONS: u32 = 10_000_000;
+/// `gateway.limits.connections_per_address`.
+pub const DEFAULT_CONNECTIONS_PER_ADDRESS: u32 = 1024;
+/// `gateway.limits.streams`.
+pub const DEFAULT_STREAMS: u32 = 128;
+/// Largest `gateway.limits.streams`.
+pub const MAX_STREAMS: u32 = 1000;
+/// `gateway.limits.header_timeout`.
+pub const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// `gateway.limits.idle_timeout`.
+pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+/// `gateway.limits.stall_timeout`.
+pub const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// `gateway.limits.min_body_rate`, in bytes a second: a modem is faster.
+pub const DEFAULT_MIN_BODY_RATE: u32 = 240;
+/// Largest `gateway.limits.min_body_rate`.
+pub const MAX_MIN_BODY_RATE: u32 = 1_000_000_000;
+/// `gateway.limits.proxy_header_timeout`.
+pub const DEFAULT_PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest of the time limits in `gateway.limits`.
+pub const MAX_CLIENT_TIMEOUT: Duration = Duration::from_hours(1);
+
 /// `upstream.connect_timeout`.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest `upstream.connect_timeout`.

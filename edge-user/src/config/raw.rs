@@ -16,7 +16,7 @@ use serde_spanned::Spanned;
 use toml::de::DeValue;
 
 use super::{
-    AttachMode, ClaimEncoding, ClaimValue, FragmentPolicy, Protocol,
+    AttachMode, ClaimEncoding, ClaimValue, FragmentPolicy, Protocol, TlsVersion, UnknownName,
     claim::ClaimPath,
     problem::Findings,
     section::{KeyPath, section},
@@ -88,6 +88,28 @@ section! {
     RawListener as "listener" {
         name: String,
         address: SocketAddr,
+        dual_stack: bool,
+        proxy_protocol: Vec<Item<IpNet>>,
+        trusted_proxies: Vec<Item<IpNet>>,
+        tls: RawTls,
+    }
+
+    RawTls as "listener.tls" {
+        certificates: Vec<Item<RawCertificate>>,
+        unknown_name: UnknownName,
+        minimum: TlsVersion,
+        http2: bool,
+        handshake_timeout: Duration,
+        client_certificates: ClientCertificateMode,
+        client_ca_file: String,
+        subject_header: String,
+        fingerprint_header: String,
+    }
+
+    RawCertificate as "listener.tls.certificates" {
+        certificate_file: String,
+        key_file: String,
+        names: Vec<Item<String>>,
     }
 
     RawUpstream as "upstream" {
@@ -162,7 +184,30 @@ section! {
         workers: u64,
         shutdown_grace: Duration,
         revocation_file: String,
+        limits: RawGatewayLimits,
     }
+
+    RawGatewayLimits as "gateway.limits" {
+        header_count: u64,
+        header_bytes: u64,
+        target_bytes: u64,
+        connections: u64,
+        connections_per_address: u64,
+        streams: u64,
+        header_timeout: Duration,
+        idle_timeout: Duration,
+        stall_timeout: Duration,
+        min_body_rate: u64,
+        proxy_header_timeout: Duration,
+    }
+}
+
+/// `listener.tls.client_certificates`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClientCertificateMode {
+    None,
+    Optional,
+    Required,
 }
 
 /// `route.auth`.
@@ -263,6 +308,19 @@ from_text! {
         ("none", AuthMode::None),
         ("optional", AuthMode::Optional),
         ("required", AuthMode::Required),
+    ]);
+    UnknownName, "\"default\" or \"refuse\"", |text| choice("treatment of unknown names", text, &[
+        ("default", UnknownName::Default),
+        ("refuse", UnknownName::Refuse),
+    ]);
+    TlsVersion, "a TLS version", |text| choice("TLS version", text, &[
+        ("1.2", TlsVersion::Tls12),
+        ("1.3", TlsVersion::Tls13),
+    ]);
+    ClientCertificateMode, "\"none\", \"optional\" or \"required\"", |text| choice("mode", text, &[
+        ("none", ClientCertificateMode::None),
+        ("optional", ClientCertificateMode::Optional),
+        ("required", ClientCertificateMode::Required),
     ]);
     ClaimEncoding, "an encoding", |text| choice("encoding", text, &[
         ("plain", ClaimEncoding::Plain),

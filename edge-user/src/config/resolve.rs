@@ -12,6 +12,8 @@ mod fields;
 mod forward;
 mod gateway;
 mod key;
+mod limits;
+mod listener;
 mod lists;
 mod login;
 mod matching;
@@ -22,6 +24,7 @@ mod routes;
 mod shadow;
 mod shield;
 mod sources;
+mod tls;
 mod url;
 
 use std::{collections::HashMap, num::NonZeroU32, path::Path, time::Duration};
@@ -204,7 +207,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
     let shield = shield::shield(raw.shield.value(), checks);
     let services = shield::services(items(&raw.service), &shield, checks);
     shield::never_escalating(raw.shield.value(), &shield, &services, checks);
-    let listeners = gateway::listeners(items(&raw.listener), checks);
+    let listeners = listener::listeners(items(&raw.listener), checks);
     let upstreams = gateway::upstreams(items(&raw.upstream), items(&raw.listener), checks);
     let providers = provider::providers(items(&raw.provider), checks);
 
@@ -219,6 +222,10 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
     gateway::unused(raw, &upstream_names, &provider_names, checks);
 
     let (workers, shutdown_grace) = gateway::process(raw.gateway.value(), checks);
+    let limits = limits::limits(
+        raw.gateway.value().and_then(|gateway| gateway.limits.value()),
+        checks,
+    );
     let revocation_file = gateway::revocation_file(raw, checks);
     let offences = offences::offences(raw.offences.value(), checks);
     Config {
@@ -232,5 +239,6 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         offences,
         workers,
         shutdown_grace,
+        limits,
     }
 }

@@ -8,6 +8,7 @@ use super::*;
 
 mod documentation;
 mod examples;
+mod listeners;
 mod lists;
 mod mistakes;
 mod readme;
@@ -17,7 +18,15 @@ mod tokens;
 /// A directory with key files of every kind, which the rows refer to by name.
 pub(super) fn key_dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let files: [(&str, &[u8], u32); 9] = [
+    let (site, site_key) = certificate(&["example.org", "*.example.org"]);
+    let (_, other_key) = certificate(&["example.org"]);
+    let ended = ended_certificate();
+    let files: [(&str, &[u8], u32); 14] = [
+        ("site.pem", site.as_bytes(), 0o644),
+        ("site.key", site_key.as_bytes(), 0o600),
+        ("other.key", other_key.as_bytes(), 0o600),
+        ("open-site.key", site_key.as_bytes(), 0o644),
+        ("ended.pem", ended.as_bytes(), 0o644),
         ("allow.list", b"192.0.2.128/25\n", 0o644),
         ("good.key", &[b'k'; 64], 0o600),
         ("newline.key", b"0123456789abcdef0123456789abcde\n", 0o600),
@@ -35,6 +44,21 @@ pub(super) fn key_dir() -> tempfile::TempDir {
     }
     fs::create_dir(dir.path().join("directory.key")).unwrap();
     dir
+}
+
+/// A certificate whose time is over.
+fn ended_certificate() -> String {
+    let mut parameters = rcgen::CertificateParams::new(["example.org".to_owned()]).unwrap();
+    parameters.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    parameters.self_signed(&key).unwrap().pem()
+}
+
+/// A certificate for `names` and its key, as PEM.
+pub(super) fn certificate(names: &[&str]) -> (String, String) {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let issued = rcgen::generate_simple_self_signed(names).unwrap();
+    (issued.cert.pem(), issued.signing_key.serialize_pem())
 }
 
 pub(super) fn test_env(name: &str) -> Option<std::ffi::OsString> {
@@ -228,10 +252,7 @@ fn every_key_arrives() {
     assert_eq!(config.services, [web, dns]);
     assert_eq!(
         config.listeners,
-        [Listener {
-            name: "web".into(),
-            address: "[::]:443".parse().unwrap()
-        }]
+        [Listener::plain("web", "[::]:443".parse().unwrap())]
     );
     assert_eq!(
         config.upstreams,

@@ -40,7 +40,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Slot {
     connections: Connections,
-    peer: IpAddr,
+    client: Option<IpAddr>,
 }
 
 impl Connections {
@@ -55,24 +55,23 @@ impl Connections {
         }))
     }
 
-    /// Counts a connection of `peer`, if there is room.
-    pub fn open_for(&self, peer: IpAddr) -> Result<Slot, TurnedAway> {
-        let peer = peer.to_canonical();
+    /// Counts a connection of a client that is not known yet, if there is room.
+    pub fn open_one(&self) -> Result<Slot, TurnedAway> {
         if self.0.open.fetch_add(1, Ordering::Relaxed) >= self.0.limit {
             self.0.open.fetch_sub(1, Ordering::Relaxed);
             return Err(TurnedAway::Full);
         }
-        let mut peers = self.shard(peer);
-        let count = peers.entry(peer).or_insert(0);
-        if *count >= self.0.per_peer {
-            self.0.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(TurnedAway::Peer);
-        }
-        *count += 1;
         Ok(Slot {
             connections: self.clone(),
-            peer,
+            client: None,
         })
+    }
+
+    /// Counts a connection of `client`, if there is room.
+    pub fn open_for(&self, client: IpAddr) -> Result<Slot, TurnedAway> {
+        let mut slot = self.open_one()?;
+        slot.count_for(client)?;
+        Ok(slot)
     }
 
     /// Connections open now.
@@ -87,14 +86,31 @@ impl Connections {
     }
 }
 
+impl Slot {
+    /// Counts it for `client` from now on, if that may have another; once for each slot.
+    pub fn count_for(&mut self, client: IpAddr) -> Result<(), TurnedAway> {
+        let client = client.to_canonical();
+        let mut peers = self.connections.shard(client);
+        let count = peers.entry(client).or_insert(0);
+        if *count >= self.connections.0.per_peer {
+            return Err(TurnedAway::Peer);
+        }
+        *count += 1;
+        drop(peers);
+        self.client = Some(client);
+        Ok(())
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         self.connections.0.open.fetch_sub(1, Ordering::Relaxed);
-        let mut peers = self.connections.shard(self.peer);
-        if let Some(count) = peers.get_mut(&self.peer) {
+        let Some(client) = self.client else { return };
+        let mut peers = self.connections.shard(client);
+        if let Some(count) = peers.get_mut(&client) {
             *count -= 1;
             if *count == 0 {
-                peers.remove(&self.peer);
+                peers.remove(&client);
             }
         }
     }

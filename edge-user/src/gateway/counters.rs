@@ -27,7 +27,8 @@ impl Counter {
         );
     }
 
-    fn get(&self) -> u64 {
+    /// Its value now.
+    pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    client::Client,
     counters::Outcome,
     gate::Request,
     refusal::{Reason, Refusal},
@@ -22,7 +23,7 @@ use crate::telemetry::access;
 pub(crate) struct Exchange {
     worker: Rc<Worker>,
     site: Rc<Site>,
-    peer: SocketAddr,
+    client: Rc<Client>,
     id: RequestId,
     head_read: Instant,
     decided: Option<Instant>,
@@ -50,12 +51,12 @@ struct Told {
 
 impl Exchange {
     /// Begins the account of a request whose head was complete at `head_read`.
-    pub(crate) fn begin(worker: &Rc<Worker>, peer: SocketAddr, head_read: Instant) -> Self {
+    pub(crate) fn begin(worker: &Rc<Worker>, client: &Rc<Client>, head_read: Instant) -> Self {
         Self {
             site: worker.site(),
             id: worker.next_id(),
             worker: Rc::clone(worker),
-            peer,
+            client: Rc::clone(client),
             head_read,
             decided: None,
             sent: None,
@@ -202,12 +203,12 @@ impl Drop for Exchange {
             tax: timings.tax,
         });
         if let Some(kind) = reason.and_then(Reason::offence) {
-            self.worker.offence(self.peer.ip(), kind);
+            self.worker.offence(self.client.offender(), kind);
         }
         if let Some(told) = &self.told {
             access::emit(&access::Record {
                 request_id: self.id.as_str(),
-                peer: self.peer,
+                peer: self.client.peer,
                 method: &told.method,
                 path: &told.path,
                 route: self.route.map_or("", |route| &self.site.plan().route(route).name),

@@ -16,30 +16,35 @@ pub mod request;
 pub mod response;
 pub mod scan;
 
+use crate::config::bounds;
+
 pub use field::{Field, FieldKind};
 pub use request::{JudgedRequest, Request, RequestBody, RequestShape};
 pub use response::{JudgedResponse, ResponseBody, ResponseShape};
 
-/// Most fields in one head; hyper's and most servers' default.
-pub const MAX_FIELDS: usize = 100;
+/// Most fields in one head, whatever is configured: where a parsed head has room on the stack.
+pub const MAX_FIELDS: usize = bounds::MAX_HEADER_COUNT as usize;
 
 /// Longest method that is passed on, in bytes.
 pub const MAX_METHOD: usize = 32;
 
-/// Bounds of a head, in bytes.
+/// Bounds of a head; sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadLimits {
     /// Request target.
     pub target: usize,
     /// Whole head, first line and final empty line included.
     pub head: usize,
+    /// Number of fields; at most [`MAX_FIELDS`].
+    pub fields: usize,
 }
 
 impl Default for HeadLimits {
     fn default() -> Self {
         Self {
-            target: 8 * 1024,
-            head: 64 * 1024,
+            target: bounds::DEFAULT_TARGET_BYTES as usize,
+            head: bounds::DEFAULT_HEADER_BYTES as usize,
+            fields: bounds::DEFAULT_HEADER_COUNT as usize,
         }
     }
 }

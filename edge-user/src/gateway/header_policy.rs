@@ -4,8 +4,8 @@
 //! - Fields of one connection (RFC 9110, 7.6.1) and those that `Connection` nominates end here, both ways. What this
 //!   proxy writes itself is written after, so no nomination can take it away.
 //! - `Host`, `Content-Length` and `Transfer-Encoding` are written from what the gate found, never copied.
-//! - `Forwarded`, `X-Forwarded-For`, `-Proto` and `-Host` say what this proxy saw. What a client claims in them, in
-//!   `X-Forwarded-*`, `X-Real-IP` and their like, is dropped.
+//! - `Forwarded`, `X-Forwarded-For`, `-Proto` and `-Host` say what this proxy saw ([`Provenance`]). What a client claims
+//!   in them, in `X-Forwarded-*`, `X-Real-IP` and their like, is dropped; a trusted proxy's words are continued.
 //! - Identity fields that a permit may set are dropped from every request, on open routes too, in every spelling
 //!   (`_` for `-`).
 //! - The token is removed from every place where it was found, if the permit says so; what stands beside it keeps its
@@ -13,16 +13,13 @@
 //! - `Upgrade` is never copied: a WebSocket handshake is written anew, anything else (h2c included) ends here.
 //! - `X-Request-Id` is written by this proxy. `Via` is not: origins turn compression off when they see it.
 
-use std::{
-    borrow::Cow,
-    io::Write,
-    net::{IpAddr, SocketAddr},
-};
+use std::{borrow::Cow, io::Write};
 
 use super::{
     authenticate::Permit,
     gate::{FieldKind, JudgedResponse, Request, RequestBody, ResponseBody, ResponseShape, response},
     plan::Plan,
+    provenance::Provenance,
 };
 use crate::{
     carrier::{cookie::without_cookie, query::without_parameter},
@@ -44,34 +41,6 @@ impl FieldSink for Vec<u8> {
         self.extend_from_slice(b": ");
         self.extend_from_slice(value);
         self.extend_from_slice(b"\r\n");
-    }
-}
-
-/// What this proxy says about a client's connection; written once per connection, copied per request.
-#[derive(Debug)]
-pub struct Provenance {
-    /// The peer of the connection.
-    pub peer: SocketAddr,
-    address: String,
-    forwarded: String,
-    scheme: &'static str,
-}
-
-impl Provenance {
-    /// What is said about a connection from `peer`.
-    pub fn new(peer: SocketAddr, tls: bool) -> Self {
-        let scheme = if tls { "https" } else { "http" };
-        let ip = peer.ip().to_canonical();
-        let forwarded = match ip {
-            IpAddr::V4(ip) => format!("for={ip};proto={scheme}"),
-            IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto={scheme}"),
-        };
-        Self {
-            peer,
-            address: ip.to_string(),
-            forwarded,
-            scheme,
-        }
     }
 }
 
@@ -138,15 +107,7 @@ pub fn request(
     if let Some(identity) = &permit.identity {
         identity.each_field(&mut |name, value| sink.put(name.as_bytes(), value));
     }
-    sink.put(b"x-forwarded-for", provenance.address.as_bytes());
-    sink.put(b"x-forwarded-proto", provenance.scheme.as_bytes());
-    sink.put(b"x-forwarded-host", host);
-    let mut forwarded = Vec::with_capacity(provenance.forwarded.len() + host.len() + 8);
-    forwarded.extend_from_slice(provenance.forwarded.as_bytes());
-    forwarded.extend_from_slice(b";host=\"");
-    forwarded.extend_from_slice(host);
-    forwarded.push(b'"');
-    sink.put(b"forwarded", &forwarded);
+    provenance.put(sink, request, host);
     sink.put(b"x-request-id", request_id);
     if judged.takes_trailers {
         sink.put(b"te", b"trailers");

@@ -8,7 +8,6 @@
 //! answered here, and no connection is upgraded.
 
 use std::{
-    net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
     time::Duration,
@@ -23,7 +22,6 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
 
@@ -36,9 +34,12 @@ mod service;
 
 use self::gated_io::{ConnectionState, GatedIo};
 use super::{
+    client::Client,
     gate::{HeadLimits, Version},
-    header_policy::{Dialect, Provenance},
+    header_policy::Dialect,
     limits::{LINGER_BYTES, LINGER_TIME},
+    provenance::Provenance,
+    socket::Socket,
     worker::Worker,
 };
 
@@ -59,20 +60,21 @@ const SEND_BUFFER: usize = 64 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(20);
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(worker: &Rc<Worker>, stream: Socket, client: Client) {
     let mut stream = stream;
     let Some(first) = first_bytes(worker, &mut stream).await else {
         return;
     };
+    let provenance = Rc::new(Provenance::new(client));
     if first.starts_with(PREFACE) {
-        serve_http2(worker, stream, first, peer).await;
+        serve_http2(worker, stream, first, provenance).await;
     } else {
-        serve_http1(worker, stream, first, peer).await;
+        serve_http1(worker, stream, first, provenance).await;
     }
 }
 
 /// Reads until the bytes cannot or must be an HTTP/2 preface; `None` if nothing came.
-async fn first_bytes(worker: &Worker, stream: &mut TcpStream) -> Option<Vec<u8>> {
+async fn first_bytes(worker: &Worker, stream: &mut Socket) -> Option<Vec<u8>> {
     let mut first = Vec::with_capacity(gated_io::READ_SIZE);
     let mut stop = worker.stop();
     let read = async {
@@ -94,10 +96,9 @@ async fn first_bytes(worker: &Worker, stream: &mut TcpStream) -> Option<Vec<u8>>
     Some(first)
 }
 
-async fn serve_http1(worker: &Rc<Worker>, stream: TcpStream, first: Vec<u8>, peer: SocketAddr) {
+async fn serve_http1(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, provenance: Rc<Provenance>) {
     let state = Rc::new(ConnectionState::default());
     let io = GatedIo::new(stream, first, worker.limits().clone(), Rc::clone(&state));
-    let provenance = Rc::new(Provenance::new(peer, false));
     let service = service_fn(|request: Request<Incoming>| {
         let (worker, state, provenance) = (Rc::clone(worker), Rc::clone(&state), Rc::clone(&provenance));
         // Boxed, as hyper gives a connection back only if its service can be moved.
@@ -110,10 +111,10 @@ async fn serve_http1(worker: &Rc<Worker>, stream: TcpStream, first: Vec<u8>, pee
         ))
     });
     // The gate bounds heads before hyper sees them; hyper's buffer only has to hold one.
-    let HeadLimits { head, .. } = worker.limits().head;
+    let HeadLimits { head, fields, .. } = worker.limits().head;
     let mut connection = http1::Builder::new()
         .half_close(true)
-        .max_headers(super::gate::MAX_FIELDS)
+        .max_headers(fields)
         .max_buf_size(head.max(MIN_HYPER_BUFFER))
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(io), service);
@@ -129,7 +130,7 @@ async fn serve_http1(worker: &Rc<Worker>, stream: TcpStream, first: Vec<u8>, pee
     })
     .await;
     if let Err(error) = result {
-        tracing::debug!(%error, %peer, "connection failed");
+        tracing::debug!(%error, peer = %provenance.client.peer, "connection failed");
         return;
     }
     let io = connection.into_parts().io.into_inner();
@@ -142,7 +143,7 @@ const MIN_HYPER_BUFFER: usize = 8192;
 
 /// Closes a connection. One whose client may still be sending is read from for a while: the kernel answers bytes to
 /// a closed socket with a reset, which may overtake the response that says why.
-async fn close(mut stream: TcpStream, linger: bool) {
+async fn close(mut stream: Socket, linger: bool) {
     if stream.shutdown().await.is_err() || !linger {
         return;
     }
@@ -159,10 +160,9 @@ async fn close(mut stream: TcpStream, linger: bool) {
     let _ = timeout(LINGER_TIME, drain).await;
 }
 
-async fn serve_http2(worker: &Rc<Worker>, stream: TcpStream, first: Vec<u8>, peer: SocketAddr) {
+async fn serve_http2(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, provenance: Rc<Provenance>) {
     let state = Rc::new(ConnectionState::default());
     let io = GatedIo::open(stream, first, worker.limits().clone(), Rc::clone(&state));
-    let provenance = Rc::new(Provenance::new(peer, false));
     let service = service_fn(|request: Request<Incoming>| {
         // Faults of one stream are not those of its neighbours.
         let state = Rc::new(ConnectionState::default());
@@ -189,7 +189,7 @@ async fn serve_http2(worker: &Rc<Worker>, stream: TcpStream, first: Vec<u8>, pee
         }
     };
     if let Err(error) = result {
-        tracing::debug!(%error, %peer, "connection failed");
+        tracing::debug!(%error, peer = %provenance.client.peer, "connection failed");
     }
 }
 

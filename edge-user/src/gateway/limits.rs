@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::gate::HeadLimits;
+use crate::config::GatewayLimits;
 
 /// Bounds of the gateway. A 16 KiB cookie fits the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,10 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// A body, either way, of which nothing moves.
     pub stall_timeout: Duration,
+    /// Least bytes a second of a request body, over each [`Self::stall_timeout`] spent waiting for it.
+    pub min_body_rate: u32,
+    /// From the accepted connection to the end of its PROXY protocol header.
+    pub proxy_header_timeout: Duration,
     /// Client connections at once, all workers together.
     pub connections: usize,
     /// Client connections at once of one peer address.
@@ -33,18 +38,31 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        Self::of(&GatewayLimits::default())
+    }
+}
+
+impl Limits {
+    /// As configured; what the configuration does not set has its default here.
+    pub fn of(config: &GatewayLimits) -> Self {
         Self {
-            head: HeadLimits::default(),
+            head: HeadLimits {
+                target: config.target_bytes.get() as usize,
+                head: config.header_bytes.get() as usize,
+                fields: config.header_count.get() as usize,
+            },
             response_head: 64 * 1024,
             body: None,
-            head_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_mins(1),
-            stall_timeout: Duration::from_secs(30),
-            connections: 16 * 1024,
-            connections_per_peer: 1024,
+            head_timeout: config.header_timeout,
+            idle_timeout: config.idle_timeout,
+            stall_timeout: config.stall_timeout,
+            min_body_rate: config.min_body_rate,
+            proxy_header_timeout: config.proxy_header_timeout,
+            connections: config.connections.get() as usize,
+            connections_per_peer: config.connections_per_address.get() as usize,
             idle_upstream: 64,
             upstream_idle_timeout: Duration::from_millis(4500),
-            streams: 128,
+            streams: config.streams.get(),
         }
     }
 }

@@ -65,10 +65,10 @@ pub fn bind(listeners: &[Listener], workers: usize) -> Result<(Vec<Sockets>, Add
         };
         let mut address = listener.address;
         if address.port() != 0 {
-            probe(address).map_err(fault)?;
+            probe(address, listener.dual_stack).map_err(fault)?;
         }
         for sockets in &mut by_worker {
-            let socket = bind_one(address).map_err(fault)?;
+            let socket = bind_one(address, listener.dual_stack).map_err(fault)?;
             // A port of 0 is chosen by the kernel for the first worker; the others share it.
             address = socket.local_addr().map_err(fault)?;
             sockets.push(socket);
@@ -79,20 +79,20 @@ pub fn bind(listeners: &[Listener], workers: usize) -> Result<(Vec<Sockets>, Add
 }
 
 /// Fails if another process has the address, be it with `SO_REUSEPORT` itself.
-fn probe(address: SocketAddr) -> io::Result<()> {
-    let socket = open(address)?;
+fn probe(address: SocketAddr, dual_stack: bool) -> io::Result<()> {
+    let socket = open(address, dual_stack)?;
     socket.bind(&address.into())
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = open(address)?;
+fn bind_one(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListener> {
+    let socket = open(address, dual_stack)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-fn open(address: SocketAddr) -> io::Result<Socket> {
+fn open(address: SocketAddr, dual_stack: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
@@ -100,7 +100,7 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
     )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!dual_stack)?;
     }
     Ok(socket)
 }
@@ -110,10 +110,7 @@ mod tests {
     use super::*;
 
     fn listener(address: SocketAddr) -> Listener {
-        Listener {
-            name: "web".to_owned(),
-            address,
-        }
+        Listener::plain("web", address)
     }
 
     #[test]

@@ -83,7 +83,16 @@ impl Plan {
                 timeout: route.timeout,
             });
         }
-        let identity_fields = authenticator.identity_fields();
+        let mut identity_fields = authenticator.identity_fields();
+        let tls = config
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.tls.as_ref());
+        identity_fields.extend(
+            tls.flat_map(|tls| [&tls.subject_header, &tls.fingerprint_header])
+                .flatten()
+                .cloned(),
+        );
         let counters = Counters::new(
             workers,
             routes.iter().map(|route| Arc::clone(&route.name)).collect(),

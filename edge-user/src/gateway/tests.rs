@@ -4,6 +4,7 @@ mod faults;
 mod forwarding;
 mod http2;
 mod lifecycle;
+mod listeners;
 mod routing;
 mod streaming;
 mod strict;

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,7 +13,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::spawn_local,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
@@ -21,8 +21,10 @@ use tokio::{
 use super::{
     Shared, authenticate,
     balance::{self, Target, Turns},
-    connections::TurnedAway,
+    closing::{Closing, ClosingCounters},
+    connections::{Slot, TurnedAway},
     counters::WorkerCounters,
+    door::Door,
     exchange::Exchange,
     gate::Request,
     hyper_codec, limit,
@@ -33,7 +35,7 @@ use super::{
     request_id::{RequestId, RequestIds},
     route,
 };
-use crate::offence::OffenceKind;
+use crate::offence::{OffenceKind, Offender};
 
 /// How often idle upstream connections are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -76,6 +78,8 @@ pub(crate) struct Worker {
     site: RefCell<Rc<Site>>,
     ids: RequestIds,
     open: Cell<usize>,
+    /// Handshakes sign one at a time.
+    turns: Semaphore,
     hyper: hyper_codec::client::HyperPool,
 }
 
@@ -101,8 +105,18 @@ impl Worker {
     }
 
     /// Reports an offence.
-    pub(crate) fn offence(&self, peer: IpAddr, kind: OffenceKind) {
-        self.shared.parts.offences.offence(peer, kind);
+    pub(crate) fn offence(&self, offender: Offender, kind: OffenceKind) {
+        self.shared.parts.offences.offence(offender, kind);
+    }
+
+    /// Counts and reports why a connection was closed.
+    pub(crate) fn closed(&self, offender: Offender, closing: Closing) {
+        if let Some(counters) = self.shared.closings.get(self.index) {
+            ClosingCounters::count(counters, closing);
+        }
+        if let Some(kind) = closing.offence() {
+            self.offence(offender, kind);
+        }
     }
 
     /// Whether a stop was asked for.
@@ -162,11 +176,12 @@ async fn serve(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Resu
         site: RefCell::new(Rc::new(Site::new(shared.plan.load_full(), index))),
         ids: RequestIds::new(index),
         open: Cell::new(0),
+        turns: Semaphore::new(1),
         hyper: hyper_codec::client::HyperPool::new(limits.idle_upstream, limits.upstream_idle_timeout),
     });
-    for socket in sockets {
+    for (socket, door) in sockets.into_iter().zip(&shared.doors) {
         let listener = TcpListener::from_std(socket)?;
-        spawn_local(accept(Rc::clone(&worker), listener));
+        spawn_local(accept(Rc::clone(&worker), listener, Arc::clone(door)));
     }
     let sweeper = spawn_local(sweep(Rc::clone(&worker)));
     shared.ready.send_modify(|count| *count += 1);
@@ -182,7 +197,7 @@ async fn serve(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Resu
 }
 
 /// Accepts until a stop, then closes the listening socket.
-async fn accept(worker: Rc<Worker>, listener: TcpListener) {
+async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Arc<Door>) {
     let mut stop = worker.stop();
     loop {
         let accepted = tokio::select! {
@@ -191,7 +206,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener) {
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok((stream, peer)) => admit(&worker, stream, peer),
+            Ok((stream, peer)) => admit(&worker, &door, stream, peer),
             Err(error) => {
                 tracing::debug!(%error, "accept failed");
                 if !matches!(
@@ -206,23 +221,49 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener) {
 }
 
 /// Counts a new connection and serves it, or turns it away.
-fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
-    let slot = match worker.shared.connections.open_for(peer.ip()) {
+fn admit(worker: &Rc<Worker>, door: &Arc<Door>, stream: TcpStream, peer: SocketAddr) {
+    let connections = &worker.shared.connections;
+    let slot = if door.is_proxied(peer) {
+        connections.open_one()
+    } else {
+        connections.open_for(peer.ip())
+    };
+    let slot = match slot {
         Ok(slot) => slot,
-        Err(TurnedAway::Peer) => {
-            worker.offence(peer.ip(), OffenceKind::TooManyConnections);
+        Err(away) => {
+            let closing = match away {
+                TurnedAway::Peer => Closing::TooMany,
+                TurnedAway::Full => Closing::Full,
+            };
+            worker.closed(Offender::peer(peer.ip()), closing);
+            if away == TurnedAway::Full && door.tls().is_none() {
+                turn_away(&stream);
+            }
             return;
         }
-        Err(TurnedAway::Full) => return turn_away(&stream),
     };
     // Without it small responses wait for an acknowledgement; if it cannot be set they do.
     let _ = stream.set_nodelay(true);
-    let worker = Rc::clone(worker);
-    spawn_local(async move {
-        let open = Open::new(&worker);
-        hyper_codec::serve(&worker, stream, peer).await;
-        drop((open, slot));
-    });
+    spawn_local(attend(Rc::clone(worker), Arc::clone(door), stream, peer, slot));
+}
+
+/// Takes a connection through its door, and serves it to its end.
+async fn attend(worker: Rc<Worker>, door: Arc<Door>, stream: TcpStream, peer: SocketAddr, mut slot: Slot) {
+    let open = Open::new(&worker);
+    let mut stop = worker.stop();
+    let entered = tokio::select! {
+        biased;
+        entered = door.enter(stream, peer, &mut slot, worker.limits(), &worker.turns) => entered,
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    match entered {
+        Ok((socket, client)) => hyper_codec::serve(&worker, socket, client).await,
+        Err((closing, client)) => {
+            tracing::debug!(listener = door.name(), %peer, why = closing.slug(), "connection closed");
+            worker.closed(client.offender(), closing);
+        }
+    }
+    drop((open, slot));
 }
 
 /// Tells a client that the gateway is full, if that can be done at once.

@@ -113,7 +113,7 @@ fn bind(
     let parts = Parts {
         authenticator: Arc::new(TokenGate::new(Arc::clone(authority))),
         offences: Arc::new(reporter),
-        limits: Limits::default(),
+        limits: Limits::of(&config.limits),
         pin: true,
     };
     Ok(Some(Gateway::bind(config, parts)?))

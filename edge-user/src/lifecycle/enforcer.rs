@@ -89,12 +89,18 @@ impl Enforcer {
     }
 
     fn note(&mut self, offence: Offence) {
-        if self.settings.exempt_local && self.is_local(offence.peer) {
+        let Offence { offender, kind } = offence;
+        // The kernel would drop packets of an address that sends none.
+        if !offender.is_reached_by_the_kernel() {
+            tracing::debug!(client = %offender.address, kind = kind.name(), "offence behind a proxy: not scored");
+            return;
+        }
+        if self.settings.exempt_local && self.is_local(offender.address) {
             return;
         }
         let now = self.begun.elapsed();
         let before = |net: &IpNet| repeats(self.shield.as_ref(), net);
-        if let Some(sentence) = self.scores.note(offence.peer, offence.kind, now, before) {
+        if let Some(sentence) = self.scores.note(offender.address, kind, now, before) {
             self.carry_out(sentence, BanSource::Gateway);
         }
     }

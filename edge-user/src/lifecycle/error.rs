@@ -71,7 +71,10 @@ impl LifecycleError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Kernel(error) => error.exit_code(),
-            Self::Setup(SetupError::Plan(_)) | Self::Config(_) | Self::Keys(_) | Self::Nothing => 3,
+            Self::Setup(SetupError::Plan(_) | SetupError::Tls { .. })
+            | Self::Config(_)
+            | Self::Keys(_)
+            | Self::Nothing => 3,
             Self::Setup(SetupError::Bind(error))
                 if error.source.kind() == io::ErrorKind::PermissionDenied =>
             {

@@ -1,16 +1,13 @@
 //! The way from the request path to the scores: bounded, never blocking, losses counted.
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use tokio::sync::mpsc;
 
-use super::{OffenceKind, OffenceSink};
+use super::{OffenceKind, OffenceSink, Offender};
 
 /// Offences that may wait.
 pub const QUEUE: usize = 8_192;
@@ -18,8 +15,8 @@ pub const QUEUE: usize = 8_192;
 /// One offence on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offence {
-    /// The connection's peer.
-    pub peer: IpAddr,
+    /// Who did it.
+    pub offender: Offender,
     /// What it did.
     pub kind: OffenceKind,
 }
@@ -49,8 +46,8 @@ impl Reporter {
 }
 
 impl OffenceSink for Reporter {
-    fn offence(&self, peer: IpAddr, kind: OffenceKind) {
-        if self.queue.try_send(Offence { peer, kind }).is_err() {
+    fn offence(&self, offender: Offender, kind: OffenceKind) {
+        if self.queue.try_send(Offence { offender, kind }).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -58,6 +58,11 @@ fn claim_header(raw: &RawClaimHeader, checks: &mut Checks<'_>) -> Option<ClaimHe
     })
 }
 
+/// Whether a header may carry what the gateway says about a client.
+pub(super) fn is_free_header(name: &str) -> bool {
+    http::HeaderName::from_bytes(name.as_bytes()).is_ok() && !RESERVED.contains(&normal(name).as_str())
+}
+
 /// A header that is set from a claim is taken from every client: it cannot carry anybody's token.
 pub(super) fn clashes(providers: &[Item<RawProvider>], checks: &mut Checks<'_>) {
     let mut carriers: HashMap<String, &str> = HashMap::new();

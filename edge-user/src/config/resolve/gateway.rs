@@ -4,7 +4,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use super::{Checks, Names, items};
 use crate::config::{
-    DEMO_PREFIX, Listener, Upstream, bounds,
+    DEMO_PREFIX, Upstream, bounds,
     raw::{RawConfig, RawGateway, RawListener, RawUpstream},
     section::{Field, Section},
     trusted::{self, Exposure, Fault, Terms},
@@ -46,28 +46,6 @@ pub(super) fn revocation_file(raw: &RawConfig, checks: &mut Checks<'_>) -> Optio
         );
     }
     Some(path)
-}
-
-pub(super) fn listeners(raw: &[Item<RawListener>], checks: &mut Checks<'_>) -> Vec<Listener> {
-    let names = raw.iter().filter_map(|item| item.value.name.field());
-    checks.unique(
-        "listener name",
-        names.map(|name| (&name.value, name.value.clone(), &name.at)),
-    );
-    // Port 0 asks for any free one, so two of them do not meet.
-    let addresses = raw.iter().filter_map(|item| item.value.address.field());
-    let fixed = addresses.filter(|field| field.value.port() != 0);
-    checks.unique(
-        "listener address",
-        fixed.map(|field| (field.value, field.value.to_string(), &field.at)),
-    );
-    raw.iter()
-        .filter_map(|Item { value: raw, .. }| {
-            let name = checks.name(&raw.name, raw.at());
-            let address = raw.address.required(raw.at(), checks.findings)?.value;
-            Some(Listener { name, address })
-        })
-        .collect()
 }
 
 pub(super) fn upstreams(

@@ -236,6 +236,106 @@ fn its_defaults_and_bounds_are_those_in_force() {
             "max_ban",
             format!("{} days", bounds::LONGEST_BAN.as_secs() / 86400),
         ),
+        (
+            "listener.tls",
+            "handshake_timeout",
+            duration(bounds::DEFAULT_HANDSHAKE_TIMEOUT),
+        ),
+        (
+            "listener.tls",
+            "certificates",
+            format!("at most {}", bounds::MAX_CERTIFICATES),
+        ),
+        (
+            "listener.tls.certificates",
+            "names",
+            format!("At most {}", bounds::MAX_CERTIFICATE_NAMES),
+        ),
+        (
+            "gateway.limits",
+            "header_count",
+            format!("`{}`", bounds::DEFAULT_HEADER_COUNT),
+        ),
+        (
+            "gateway.limits",
+            "header_count",
+            format!("1 to {}", bounds::MAX_HEADER_COUNT),
+        ),
+        (
+            "gateway.limits",
+            "header_bytes",
+            format!("`{}`", bounds::DEFAULT_HEADER_BYTES),
+        ),
+        (
+            "gateway.limits",
+            "header_bytes",
+            number(bounds::MAX_HEADER_BYTES.into()),
+        ),
+        (
+            "gateway.limits",
+            "target_bytes",
+            format!("`{}`", bounds::DEFAULT_TARGET_BYTES),
+        ),
+        (
+            "gateway.limits",
+            "target_bytes",
+            number(bounds::MAX_TARGET_BYTES.into()),
+        ),
+        (
+            "gateway.limits",
+            "connections",
+            format!("`{}`", bounds::DEFAULT_CONNECTIONS),
+        ),
+        (
+            "gateway.limits",
+            "connections",
+            number(bounds::MAX_CONNECTIONS.into()),
+        ),
+        (
+            "gateway.limits",
+            "connections_per_address",
+            format!("`{}`", bounds::DEFAULT_CONNECTIONS_PER_ADDRESS),
+        ),
+        (
+            "gateway.limits",
+            "streams",
+            format!("`{}`", bounds::DEFAULT_STREAMS),
+        ),
+        (
+            "gateway.limits",
+            "streams",
+            format!("1 to {}", bounds::MAX_STREAMS),
+        ),
+        (
+            "gateway.limits",
+            "header_timeout",
+            duration(bounds::DEFAULT_HEADER_TIMEOUT),
+        ),
+        (
+            "gateway.limits",
+            "idle_timeout",
+            duration(bounds::DEFAULT_IDLE_TIMEOUT),
+        ),
+        (
+            "gateway.limits",
+            "stall_timeout",
+            duration(bounds::DEFAULT_STALL_TIMEOUT),
+        ),
+        (
+            "gateway.limits",
+            "min_body_rate",
+            format!("`{}`", bounds::DEFAULT_MIN_BODY_RATE),
+        ),
+        (
+            "gateway.limits",
+            "min_body_rate",
+            number(bounds::MAX_MIN_BODY_RATE.into()),
+        ),
+        (
+            "gateway.limits",
+            "proxy_header_timeout",
+            duration(bounds::DEFAULT_PROXY_HEADER_TIMEOUT),
+        ),
         ("gateway", "workers", format!("1 to {}", bounds::MAX_WORKERS)),
         (
             "gateway",
@@ -283,7 +383,8 @@ fn its_examples_have_no_mistake_of_their_own() {
             // What they refer to is elsewhere on the page, and their key files are not on this host.
             let elsewhere = problem.message.starts_with("unknown upstream")
                 || problem.message.starts_with("unknown provider")
-                || problem.key == "provider[0].secret_file";
+                || problem.key == "provider[0].secret_file"
+                || problem.key.starts_with("listener[0].tls.certificates");
             assert!(elsewhere, "{problem}");
         }
         seen += 1;

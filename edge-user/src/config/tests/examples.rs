@@ -7,7 +7,11 @@ use crate::config::{Config, KeySource, Loaded, Quickstart, raw::sections};
 
 /// Files that the examples name under /etc/breakwater, which this host need not have.
 fn with_keys(text: &str, dir: &std::path::Path) -> String {
+    let (certificate, key) = super::certificate(&["example.org", "*.example.org"]);
     for (name, content) in [
+        ("site.pem", certificate.clone()),
+        ("site.key", key),
+        ("clients.pem", certificate),
         ("jwt.secret", "k".repeat(64)),
         ("sso.pem", "-----BEGIN PUBLIC KEY-----\n".to_owned()),
         ("partner-ca.pem", "-----BEGIN CERTIFICATE-----\n".to_owned()),

@@ -17,8 +17,9 @@ pub fn request(head: &[u8], limits: &HeadLimits, shape: &mut RequestShape) -> Re
     }
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
+    let most = limits.fields.min(MAX_FIELDS);
     let status = parsed
-        .parse_with_uninit_headers(head, &mut fields)
+        .parse_with_uninit_headers(head, &mut fields[..most])
         .map_err(request_fault)?;
     let (httparse::Status::Complete(len), Some(method), Some(target)) = (status, parsed.method, parsed.path)
     else {

@@ -21,7 +21,8 @@ use crate::gateway::{
     balance::Target,
     exchange::Exchange,
     gate::{Request, response},
-    header_policy::{self, Provenance},
+    header_policy,
+    provenance::Provenance,
     refusal::{Reason, Refusal},
 };
 

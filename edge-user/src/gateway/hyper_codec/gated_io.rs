@@ -15,7 +15,6 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Sleep, sleep},
 };
 
@@ -23,6 +22,7 @@ use crate::gateway::{
     gate::{MAX_METHOD, RequestBody, RequestShape, chunked::Chunked, parse, request::judge, scan::Scan},
     limits::Limits,
     refusal::{Reason, Refusal},
+    socket::Socket,
 };
 
 /// How much is read from a socket at once.
@@ -60,7 +60,7 @@ enum Phase {
 
 /// The socket.
 pub(super) struct GatedIo {
-    stream: TcpStream,
+    stream: Socket,
     raw: Vec<u8>,
     /// Where the bytes that were not yet handed on begin.
     start: usize,
@@ -77,7 +77,7 @@ pub(super) struct GatedIo {
 
 impl GatedIo {
     /// The gate in front of an HTTP/1 connection that began with `first`.
-    pub(super) fn new(stream: TcpStream, first: Vec<u8>, limits: Limits, state: Rc<ConnectionState>) -> Self {
+    pub(super) fn new(stream: Socket, first: Vec<u8>, limits: Limits, state: Rc<ConnectionState>) -> Self {
         Self {
             stream,
             raw: first,
@@ -94,12 +94,7 @@ impl GatedIo {
     }
 
     /// The same socket without a gate, for HTTP/2.
-    pub(super) fn open(
-        stream: TcpStream,
-        first: Vec<u8>,
-        limits: Limits,
-        state: Rc<ConnectionState>,
-    ) -> Self {
+    pub(super) fn open(stream: Socket, first: Vec<u8>, limits: Limits, state: Rc<ConnectionState>) -> Self {
         Self {
             phase: Phase::Open,
             ..Self::new(stream, first, limits, state)
@@ -112,7 +107,7 @@ impl GatedIo {
     }
 
     /// The socket itself.
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> Socket {
         self.stream
     }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::gateway::{
     exchange::Exchange,
     gate::{Request, RequestBody, Version, request, response::Asked},
-    header_policy::Provenance,
+    provenance::Provenance,
     refusal::Refusal,
     worker::Worker,
 };
@@ -29,7 +29,7 @@ pub(super) async fn answer(
     version: Version,
     request: http::Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let mut exchange = Exchange::begin(&worker, provenance.peer, Instant::now());
+    let mut exchange = Exchange::begin(&worker, &provenance.client, Instant::now());
     let in_flight = InFlight::new(&state);
     if let Some(refusal) = state.head_refusal.take() {
         return Ok(refuse(exchange, &state, refusal));

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     io::{Read, Write},
-    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     num::NonZeroU32,
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
@@ -12,13 +12,14 @@ use std::{
 
 use crate::{
     config::{
-        AuthPolicy, AuthRule, Config, Listener, Offences, Route, RouteMatch, Shield, TokenSource, Upstream,
+        AuthPolicy, AuthRule, Config, GatewayLimits, Listener, Offences, Route, RouteMatch, Shield,
+        TokenSource, Upstream,
     },
     gateway::{
         Authenticate, CountersSnapshot, Denial, Gateway, Handle, Identity, Limits, Parts, Permit, Reason,
         Request, RunError, Summary,
     },
-    offence::{OffenceKind, OffenceSink},
+    offence::{OffenceKind, OffenceSink, Offender},
 };
 
 /// How long a test waits for anything.
@@ -34,17 +35,26 @@ pub(super) struct Edge {
 
 /// Records offences.
 #[derive(Default)]
-pub(super) struct Recorder(Mutex<Vec<(IpAddr, OffenceKind)>>);
+pub(super) struct Recorder(Mutex<Vec<(Offender, OffenceKind)>>);
 
 impl Recorder {
     pub(super) fn kinds(&self) -> Vec<OffenceKind> {
         self.0.lock().unwrap().iter().map(|(_, kind)| *kind).collect()
     }
+
+    pub(super) fn offenders(&self) -> Vec<Offender> {
+        self.0
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(offender, _)| *offender)
+            .collect()
+    }
 }
 
 impl OffenceSink for Recorder {
-    fn offence(&self, peer: IpAddr, kind: OffenceKind) {
-        self.0.lock().unwrap().push((peer, kind));
+    fn offence(&self, offender: Offender, kind: OffenceKind) {
+        self.0.lock().unwrap().push((offender, kind));
     }
 }
 
@@ -125,10 +135,7 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
     Config {
         shield: Shield::default(),
         services: Vec::new(),
-        listeners: vec![Listener {
-            name: "web".into(),
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-        }],
+        listeners: vec![Listener::plain("web", SocketAddr::from(([127, 0, 0, 1], 0)))],
         upstreams: upstreams
             .iter()
             .enumerate()
@@ -157,6 +164,7 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
         offences: Offences::default(),
         workers: NonZeroU32::new(1),
         shutdown_grace: Duration::from_secs(5),
+        limits: GatewayLimits::default(),
     }
 }
 
@@ -271,6 +279,13 @@ impl Client {
         let mut bytes = Vec::new();
         let _ = self.stream.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What one read brings; nothing at the end.
+    pub(super) fn read_some(&mut self) -> String {
+        let mut part = [0; 4096];
+        let read = self.stream.read(&mut part).unwrap_or(0);
+        String::from_utf8_lossy(&part[..read]).into_owned()
     }
 
     /// One response; bodies by length or chunks.

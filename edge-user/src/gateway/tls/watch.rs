@@ -1,0 +1,61 @@
+//! Follows the files that certificates, keys and authorities come from.
+//!
+//! A thread looks at each file's identity, size and time every second; that sees edits, replacements and swapped links
+//! alike. What has changed is read as a whole; if it is not good, what was in force stays so, and that is told once for
+//! each change.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, SystemTime},
+};
+
+use super::Terminator;
+
+/// Time between two looks: a change is in force this much later.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Device, inode, size, and time of the last change.
+type Stamp = Option<(u64, u64, u64, i64, i64)>;
+
+/// Looks until the other end of `stop` is gone.
+pub(crate) fn run(terminators: &[Arc<Terminator>], stop: &Receiver<()>) {
+    // The first look reads every file again, so that no change falls between loading and watching.
+    let mut seen: Vec<Vec<Stamp>> = vec![Vec::new(); terminators.len()];
+    while stop.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        for (terminator, seen) in terminators.iter().zip(&mut seen) {
+            let now: Vec<Stamp> = terminator.files().map(|path| stamp(path)).collect();
+            if now != *seen {
+                let first = seen.is_empty();
+                *seen = now;
+                reload(terminator, first);
+            }
+        }
+    }
+}
+
+/// Reads a listener's files again, and tells what came of it.
+pub(crate) fn reload(terminator: &Terminator, quietly: bool) {
+    let listener = terminator.listener();
+    match terminator.reload(SystemTime::now()) {
+        Ok(()) if quietly => {}
+        Ok(()) => tracing::info!(listener, "certificates read again, in force from now on"),
+        Err(error) => tracing::error!(listener, %error, "certificates stay as they were"),
+    }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let metadata = fs::metadata(path).ok()?;
+    Some((
+        metadata.dev(),
+        metadata.ino(),
+        metadata.len(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+    ))
+}
