@@ -35,6 +35,7 @@ pub mod demo;
 mod door;
 mod exchange;
 pub mod gate;
+mod h1_codec;
 pub mod header_policy;
 mod hyper_codec;
 pub mod limit;

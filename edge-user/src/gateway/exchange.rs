@@ -32,6 +32,8 @@ pub(crate) struct Exchange {
     ended: Option<Instant>,
     connect: Duration,
     waited: Duration,
+    relayed: Duration,
+    passed_on: bool,
     route: Option<RouteId>,
     upstream: Option<SocketAddr>,
     status: u16,
@@ -64,6 +66,8 @@ impl Exchange {
             ended: None,
             connect: Duration::ZERO,
             waited: Duration::ZERO,
+            relayed: Duration::ZERO,
+            passed_on: false,
             route: None,
             upstream: None,
             status: 0,
@@ -143,6 +147,16 @@ impl Exchange {
         self.waited = waited;
     }
 
+    /// Notes own time that was spent on the request's body while its answer was waited for.
+    pub(crate) fn relayed(&mut self, began: Instant, now: Instant) {
+        self.relayed += now.saturating_duration_since(began);
+    }
+
+    /// Notes that another codec takes the request, and keeps its account.
+    pub(crate) fn passed_on(&mut self) {
+        self.passed_on = true;
+    }
+
     /// Notes that the request ends here. The first refusal stays.
     pub(crate) fn refused(&mut self, refusal: Refusal) {
         if self.status == 0 {
@@ -185,6 +199,7 @@ impl Exchange {
         };
         timings.tax = timings.decide
             + timings.send.saturating_sub(timings.connect)
+            + self.relayed
             + timings.body.saturating_sub(self.waited);
         timings
     }
@@ -192,6 +207,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if self.passed_on {
+            return;
+        }
         let timings = self.timings();
         let reason = self.refusal.as_ref().map(|refusal| refusal.reason);
         self.site.counters().finish(&Outcome {

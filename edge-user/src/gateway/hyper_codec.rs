@@ -20,10 +20,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use tokio::{io::AsyncReadExt, time::timeout};
 
 pub(crate) mod body;
 pub(crate) mod client;
@@ -36,8 +33,9 @@ use self::gated_io::{ConnectionState, GatedIo};
 use super::{
     client::Client,
     gate::{HeadLimits, Version},
+    h1_codec::{self, Ended},
     header_policy::Dialect,
-    limits::{LINGER_BYTES, LINGER_TIME},
+    limits::Codec,
     provenance::Provenance,
     socket::Socket,
     worker::Worker,
@@ -68,9 +66,16 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: Socket, client: Client) {
     let provenance = Rc::new(Provenance::new(client));
     if first.starts_with(PREFACE) {
         serve_http2(worker, stream, first, provenance).await;
-    } else {
-        serve_http1(worker, stream, first, provenance).await;
+        return;
     }
+    let (stream, first) = match worker.limits().codec {
+        Codec::Hyper => (stream, first),
+        Codec::Bytes => match h1_codec::serve(worker, stream, first, &provenance).await {
+            Ended::Closed => return,
+            Ended::Declined(stream, unread) => (stream, unread),
+        },
+    };
+    serve_http1(worker, stream, first, provenance).await;
 }
 
 /// Reads until the bytes cannot or must be an HTTP/2 preface; `None` if nothing came.
@@ -135,30 +140,11 @@ async fn serve_http1(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, proven
     }
     let io = connection.into_parts().io.into_inner();
     let unread = io.has_unread();
-    close(io.into_stream(), unread || state.refused.get()).await;
+    h1_codec::close(io.into_stream(), unread || state.refused.get()).await;
 }
 
 /// hyper refuses a buffer smaller than this.
 const MIN_HYPER_BUFFER: usize = 8192;
-
-/// Closes a connection. One whose client may still be sending is read from for a while: the kernel answers bytes to
-/// a closed socket with a reset, which may overtake the response that says why.
-async fn close(mut stream: Socket, linger: bool) {
-    if stream.shutdown().await.is_err() || !linger {
-        return;
-    }
-    let drain = async {
-        let (mut drained, mut buffer) = (0, vec![0; 16 * 1024]);
-        while drained < LINGER_BYTES {
-            match stream.read(&mut buffer).await {
-                Ok(0) | Err(_) => return,
-                Ok(read) => drained += read,
-            }
-        }
-    };
-    // Running out of time is the normal end for a client that never closes.
-    let _ = timeout(LINGER_TIME, drain).await;
-}
 
 async fn serve_http2(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, provenance: Rc<Provenance>) {
     let state = Rc::new(ConnectionState::default());

@@ -5,6 +5,16 @@ use std::time::Duration;
 use super::gate::HeadLimits;
 use crate::config::GatewayLimits;
 
+/// Which way HTTP/1 goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Codec {
+    /// By bytes, and by hyper what that declines.
+    #[default]
+    Bytes,
+    /// By hyper: for comparison.
+    Hyper,
+}
+
 /// Bounds of the gateway. A 16 KiB cookie fits the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -24,6 +34,8 @@ pub struct Limits {
     pub min_body_rate: u32,
     /// From the accepted connection to the end of its PROXY protocol header.
     pub proxy_header_timeout: Duration,
+    /// An upgraded connection, both ways, of which nothing moves.
+    pub tunnel_idle_timeout: Duration,
     /// Client connections at once, all workers together.
     pub connections: usize,
     /// Client connections at once of one peer address.
@@ -34,6 +46,8 @@ pub struct Limits {
     pub upstream_idle_timeout: Duration,
     /// HTTP/2 streams at once on one connection.
     pub streams: u32,
+    /// Which codec serves HTTP/1.
+    pub codec: Codec,
 }
 
 impl Default for Limits {
@@ -58,11 +72,13 @@ impl Limits {
             stall_timeout: config.stall_timeout,
             min_body_rate: config.min_body_rate,
             proxy_header_timeout: config.proxy_header_timeout,
+            tunnel_idle_timeout: Duration::from_mins(5),
             connections: config.connections.get() as usize,
             connections_per_peer: config.connections_per_address.get() as usize,
             idle_upstream: 64,
             upstream_idle_timeout: Duration::from_millis(4500),
             streams: config.streams.get(),
+            codec: Codec::default(),
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct PlannedRoute {
     pub auth: AuthPolicy,
     /// Limit from the forwarded request to the response head.
     pub timeout: Duration,
+    /// It needs something that only the codec on hyper does.
+    pub hyper: bool,
 }
 
 /// A compiled configuration.
@@ -81,6 +83,7 @@ impl Plan {
                 upstream: route.upstream,
                 auth: route.auth.clone(),
                 timeout: route.timeout,
+                hyper: false,
             });
         }
         let mut identity_fields = authenticator.identity_fields();
@@ -130,6 +133,11 @@ impl Plan {
     /// Who understands tokens.
     pub fn authenticator(&self) -> &dyn Authenticate {
         &*self.authenticator
+    }
+
+    /// Whether requests of this route need something that only the codec on hyper does.
+    pub fn wants_hyper(&self, route: RouteId) -> bool {
+        self.routes.get(route.index()).is_none_or(|route| route.hyper)
     }
 
     /// What was counted under this plan.

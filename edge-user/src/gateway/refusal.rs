@@ -99,6 +99,8 @@ reasons! {
     UpstreamTimeout = 504, "upstream_timeout", false, None;
     /// The upstream's response body stalled.
     UpstreamStalled = 504, "upstream_stalled", true, None;
+    /// Nothing moved on an upgraded connection.
+    TunnelIdle = 408, "tunnel_idle", true, None;
     /// The route's upstream has no endpoint.
     NoEndpoint = 503, "no_endpoint", false, None;
     /// Every connection or upstream slot is taken.

@@ -1,11 +1,36 @@
-//! The gateway end to end, over real sockets on loopback.
+//! The gateway end to end, over real sockets on loopback: every test twice, once by each codec. A new file of tests is
+//! named in both modules.
 
-mod faults;
-mod forwarding;
-mod http2;
-mod lifecycle;
-mod listeners;
-mod routing;
-mod streaming;
-mod strict;
-mod support;
+/// By bytes.
+#[path = "tests"]
+mod bytes {
+    const CODEC: crate::gateway::limits::Codec = crate::gateway::limits::Codec::Bytes;
+
+    mod codec;
+    mod faults;
+    mod forwarding;
+    mod http2;
+    mod lifecycle;
+    mod listeners;
+    mod routing;
+    mod streaming;
+    mod strict;
+    mod support;
+}
+
+/// By hyper.
+#[path = "tests"]
+#[expect(clippy::duplicate_mod, reason = "the same tests over the other codec")]
+mod hyper {
+    const CODEC: crate::gateway::limits::Codec = crate::gateway::limits::Codec::Hyper;
+
+    mod faults;
+    mod forwarding;
+    mod http2;
+    mod lifecycle;
+    mod listeners;
+    mod routing;
+    mod streaming;
+    mod strict;
+    mod support;
+}

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -27,7 +27,7 @@ use super::{
     door::Door,
     exchange::Exchange,
     gate::Request,
-    hyper_codec, limit,
+    h1_codec, hyper_codec, limit,
     limits::Limits,
     listen::Sockets,
     plan::Plan,
@@ -81,6 +81,7 @@ pub(crate) struct Worker {
     /// Handshakes sign one at a time.
     turns: Semaphore,
     hyper: hyper_codec::client::HyperPool,
+    h1: h1_codec::Local,
 }
 
 impl Worker {
@@ -121,7 +122,7 @@ impl Worker {
 
     /// Whether a stop was asked for.
     pub(crate) fn is_stopping(&self) -> bool {
-        *self.shared.stop.borrow()
+        self.h1.timers().is_stopping() || *self.shared.stop.borrow()
     }
 
     /// Tells when a stop is asked for.
@@ -132,6 +133,11 @@ impl Worker {
     /// Idle upstream connections of the hyper codec.
     pub(crate) fn hyper_pool(&self) -> &hyper_codec::client::HyperPool {
         &self.hyper
+    }
+
+    /// What the codec by bytes shares among its connections.
+    pub(crate) fn h1(&self) -> &h1_codec::Local {
+        &self.h1
     }
 
     /// Takes a judged request through the stages. Waits for nothing but a key that may be on its way.
@@ -178,6 +184,7 @@ async fn serve(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Resu
         open: Cell::new(0),
         turns: Semaphore::new(1),
         hyper: hyper_codec::client::HyperPool::new(limits.idle_upstream, limits.upstream_idle_timeout),
+        h1: h1_codec::Local::new(limits, Instant::now(), SystemTime::now()),
     });
     for (socket, door) in sockets.into_iter().zip(&shared.doors) {
         let listener = TcpListener::from_std(socket)?;
@@ -187,13 +194,15 @@ async fn serve(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Resu
     shared.ready.send_modify(|count| *count += 1);
     // The sender lives as long as the gateway; if it is gone, that is a stop too.
     let _ = worker.stop().wait_for(|stop| *stop).await;
-    sweeper.abort();
+    worker.h1.timers().stop();
     let drained = timeout(shared.grace, async {
         while worker.open.get() > 0 {
             sleep(Duration::from_millis(5)).await;
         }
     });
-    Ok(drained.await.map_or_else(|_| worker.open.get(), |()| 0))
+    let left = drained.await.map_or_else(|_| worker.open.get(), |()| 0);
+    sweeper.abort();
+    Ok(left)
 }
 
 /// Accepts until a stop, then closes the listening socket.
@@ -289,12 +298,20 @@ impl Drop for Open<'_> {
     }
 }
 
+/// Keeps the connections' deadlines, and closes upstream connections that were idle for too long.
 async fn sweep(worker: Rc<Worker>) {
-    let mut ticks = interval(SWEEP_EVERY);
+    let mut ticks = interval(h1_codec::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next = Instant::now();
     loop {
         ticks.tick().await;
-        worker.hyper.sweep(Instant::now());
+        let now = Instant::now();
+        worker.h1.timers().tick(now, SystemTime::now());
+        if now >= next {
+            next = now + SWEEP_EVERY;
+            worker.hyper.sweep(now);
+            worker.h1.links().sweep(now);
+        }
     }
 }
 

@@ -108,14 +108,7 @@ impl Chunked {
         let (mut at, mut run) = (0, 0);
         while at < input.len() && self.state != State::Done {
             if self.state == State::Data {
-                let take =
-                    usize::try_from(self.left).map_or(input.len() - at, |left| left.min(input.len() - at));
-                at += take;
-                self.left -= take as u64;
-                self.data += take as u64;
-                if self.left == 0 {
-                    self.state = State::DataCr;
-                }
+                at += self.take(input.len() - at);
                 continue;
             }
             let in_extension = self.state == State::Extension;
@@ -131,6 +124,40 @@ impl Chunked {
         }
         keep(&input[run.min(at)..at]);
         Ok(at)
+    }
+
+    /// The same, and reports runs of data alone: sizes, line ends and trailers are left out.
+    ///
+    /// # Errors
+    /// As [`Chunked::feed`].
+    pub fn feed_data<'i>(
+        &mut self,
+        input: &'i [u8],
+        mut keep: impl FnMut(&'i [u8]),
+    ) -> Result<usize, ChunkFault> {
+        let mut at = 0;
+        while at < input.len() && self.state != State::Done {
+            if self.state == State::Data {
+                let take = self.take(input.len() - at);
+                keep(&input[at..at + take]);
+                at += take;
+            } else {
+                self.step(input[at])?;
+                at += 1;
+            }
+        }
+        Ok(at)
+    }
+
+    /// Takes in up to `there` bytes of data; answers with how many.
+    fn take(&mut self, there: usize) -> usize {
+        let take = usize::try_from(self.left).map_or(there, |left| left.min(there));
+        self.left -= take as u64;
+        self.data += take as u64;
+        if self.left == 0 {
+            self.state = State::DataCr;
+        }
+        take
     }
 
     fn step(&mut self, byte: u8) -> Result<(), ChunkFault> {

@@ -127,6 +127,11 @@ impl<'a> Request<'a> {
             .map(|(_, _, value)| value)
     }
 
+    /// Whether sending it twice does no harm (RFC 9110, 9.2.2), as far as its method says.
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE")
+    }
+
     /// Whether `Connection` nominates the field.
     pub fn nominated(&self, name: &[u8]) -> bool {
         self.judged.nominates

@@ -119,6 +119,18 @@ pub fn judge(bytes: &[u8], shape: &ResponseShape, asked: Asked) -> Result<Judged
     })
 }
 
+/// Whether a 101 says that it goes on as a WebSocket, and nothing else (RFC 6455, 4.1).
+pub fn upgrades_to_websocket(bytes: &[u8], shape: &ResponseShape) -> bool {
+    let mut upgrades = shape
+        .fields
+        .iter()
+        .filter(|field| field.kind == FieldKind::Upgrade);
+    upgrades
+        .next()
+        .is_some_and(|field| field.value.of(bytes).eq_ignore_ascii_case(b"websocket"))
+        && upgrades.next().is_none()
+}
+
 /// Whether a response field of this name is nominated by `Connection`.
 pub fn nominated(bytes: &[u8], fields: &[Field], name: &[u8]) -> bool {
     fields

@@ -3,7 +3,10 @@
 //! A resumed scan never looks at a byte twice, so a head that drips in byte by byte costs no more than one that
 //! comes at once.
 
-use memchr::memchr_iter;
+use memchr::{memchr, memchr_iter};
+
+use super::{HeadLimits, MAX_METHOD, field::is_token};
+use crate::gateway::refusal::{Reason, Refusal};
 
 /// A line ended by LF alone (RFC 9112, 2.2 lets a recipient accept it; this one does not).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +37,22 @@ impl Scan {
         self.seen = bytes.len();
         Ok(None)
     }
+}
+
+/// Method, two spaces and version beside the target.
+const AROUND_TARGET: usize = MAX_METHOD + 11;
+
+/// Whether an incomplete request head, of which there is at least one byte, is above a limit already or cannot become
+/// one.
+pub fn too_long(unread: &[u8], limits: &HeadLimits) -> Option<Refusal> {
+    if !is_token(&unread[..1]) && unread[0] != b'\r' {
+        return Some(Refusal::because(Reason::BadSyntax, "request line"));
+    }
+    let line = limits.target + AROUND_TARGET;
+    if unread.len() > line && memchr(b'\n', &unread[..line]).is_none() {
+        return Some(Reason::TargetTooLong.into());
+    }
+    (unread.len() > limits.head).then(|| Reason::HeadTooLarge.into())
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub(super) async fn forward(
     let site = Rc::clone(exchange.site());
     let body = RequestBody::new(body, exchange.worker().limits().body, Rc::clone(outgoing.state));
     let progress = body.progress();
-    let repeatable = progress.done.get() && is_idempotent(outgoing.request.method());
+    let repeatable = progress.done.get() && outgoing.request.is_idempotent();
     let mut message = build(exchange, target, outgoing, body)?;
     let mut fresh = false;
     loop {
@@ -110,11 +110,6 @@ async fn within<F: Future>(limit: Duration, body: &Progress, answer: F) -> Resul
 /// A fault of the client's body explains a failed request before the upstream does.
 fn fault(state: &ConnectionState, otherwise: Reason) -> Refusal {
     state.body_fault.take().unwrap_or(otherwise).into()
-}
-
-/// Methods that may be sent twice (RFC 9110, 9.2.2) and carry no body.
-fn is_idempotent(method: &[u8]) -> bool {
-    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE")
 }
 
 /// Builds the forwarded request by the header policy.

@@ -19,7 +19,13 @@ use tokio::{
 };
 
 use crate::gateway::{
-    gate::{MAX_METHOD, RequestBody, RequestShape, chunked::Chunked, parse, request::judge, scan::Scan},
+    gate::{
+        RequestBody, RequestShape,
+        chunked::Chunked,
+        parse,
+        request::judge,
+        scan::{Scan, too_long},
+    },
     limits::Limits,
     refusal::{Reason, Refusal},
     socket::Socket,
@@ -161,7 +167,7 @@ impl GatedIo {
             Ok(Some(len)) => parse::request(&unread[..len], &self.limits.head, &mut self.shape)
                 .and_then(|()| judge(&unread[..len], &self.shape))
                 .map(|judged| (len, judged.body)),
-            Ok(None) => match too_long(unread, &self.limits) {
+            Ok(None) => match too_long(unread, &self.limits.head) {
                 Some(refusal) => Err(refusal),
                 None => return false,
             },
@@ -216,25 +222,6 @@ impl GatedIo {
 fn poll_timer(timer: &mut Option<Pin<Box<Sleep>>>, limit: Duration, context: &mut Context<'_>) -> Poll<()> {
     let timer = timer.get_or_insert_with(|| Box::pin(sleep(limit)));
     timer.as_mut().poll(context)
-}
-
-/// Method, two spaces and version beside the target.
-const AROUND_TARGET: usize = MAX_METHOD + 11;
-
-/// Whether an incomplete head is above a limit already, or cannot become one.
-pub(super) fn too_long(unread: &[u8], limits: &Limits) -> Option<Refusal> {
-    if !unread[0].is_ascii_uppercase()
-        && unread[0] != b'\r'
-        && !crate::gateway::gate::field::is_token(&unread[..1])
-    {
-        return Some(Refusal::because(Reason::BadSyntax, "request line"));
-    }
-    if unread.len() > limits.head.target + AROUND_TARGET
-        && !unread[..limits.head.target + AROUND_TARGET].contains(&b'\n')
-    {
-        return Some(Reason::TargetTooLong.into());
-    }
-    (unread.len() > limits.head.head).then(|| Reason::HeadTooLarge.into())
 }
 
 impl AsyncRead for GatedIo {

@@ -110,7 +110,7 @@ fn a_chunked_answer_that_breaks_its_grammar_breaks_off() {
     let origin = Origin::answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n");
     let edge = Edge::to(origin.address);
     let mut client = edge.connect();
-    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     let got = client.read_all();
     assert!(!got.ends_with("0\r\n\r\n"), "{got:?}");
 }

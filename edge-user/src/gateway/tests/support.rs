@@ -174,7 +174,8 @@ impl Edge {
         Self::start(&config(&[&[origin]], &[("/", 0, false)]), Limits::default())
     }
 
-    pub(super) fn start(config: &Config, limits: Limits) -> Self {
+    pub(super) fn start(config: &Config, mut limits: Limits) -> Self {
+        limits.codec = super::CODEC;
         let offences = Arc::new(Recorder::default());
         let sink: Arc<dyn OffenceSink> = offences.clone();
         let parts = Parts {

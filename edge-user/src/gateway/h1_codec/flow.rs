@@ -1,0 +1,359 @@
+//! One direction of an exchange: what was put together goes out first, then the body passes, watched, in constant
+//! memory.
+//!
+//! Nothing is read before what was read is written: a slow reader holds its source back, not the bytes. A flow yields
+//! after [`TURN`] bytes, so one connection cannot keep a worker from the others.
+
+use std::{
+    io::{self, IoSlice, Write},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use super::{
+    buffers::{Buffers, SMALL},
+    side::{Side, Transport},
+};
+use crate::gateway::gate::chunked::{ChunkFault, Chunked};
+
+/// Most bytes that one flow moves before others get their turn.
+const TURN: usize = 1024 * 1024;
+
+/// Up to this many bytes of a body are copied behind its head; more are written from where they lie, in the same call.
+const COPIED: usize = 4 * 1024;
+
+/// How a body is delimited on its way.
+#[derive(Debug)]
+pub(super) enum Framing {
+    /// Nothing more comes.
+    Done,
+    /// This many bytes.
+    Length(u64),
+    /// Chunked, passed on as it is but for extensions.
+    Chunked(Box<Chunked>),
+    /// Chunked, passed on without its framing: the reader speaks HTTP/1.0.
+    Unchunk(Box<Chunked>),
+    /// Up to the end of the source, passed on in chunks.
+    Chunk,
+    /// Up to the end of the source, as it is.
+    Raw,
+}
+
+/// Whom a flow waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// The one that sends.
+    Source,
+    /// The one that reads.
+    Sink,
+}
+
+/// Why a flow ended before its body did.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FlowFault {
+    /// Reading failed.
+    #[error("source: {0}")]
+    Source(io::Error),
+    /// The source ended within the body.
+    #[error("cut short")]
+    CutShort,
+    /// Writing failed.
+    #[error("sink: {0}")]
+    Sink(io::Error),
+    /// The chunks break their grammar.
+    #[error(transparent)]
+    Chunk(#[from] ChunkFault),
+    /// The body is above its limit.
+    #[error("body too large")]
+    TooLarge,
+}
+
+/// One direction.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// Put together by this proxy; goes first.
+    pub(super) out: Vec<u8>,
+    /// How much of it is written.
+    at: usize,
+    /// How many of the source's unread bytes were judged and may be written.
+    ready: usize,
+    framing: Framing,
+    /// Bytes of the body so far, framing left out.
+    data: u64,
+    limit: Option<u64>,
+    unflushed: bool,
+    /// Everything written so far is still in `out`.
+    whole: bool,
+    waits: Waits,
+    moved: u64,
+}
+
+impl Flow {
+    /// A flow that begins with `out`.
+    pub(super) fn new(out: Vec<u8>, framing: Framing, limit: Option<u64>) -> Self {
+        Self {
+            out,
+            at: 0,
+            ready: 0,
+            framing,
+            data: 0,
+            limit,
+            unflushed: false,
+            whole: true,
+            waits: Waits::Sink,
+            moved: 0,
+        }
+    }
+
+    /// Bytes of the body so far.
+    pub(super) fn data(&self) -> u64 {
+        self.data
+    }
+
+    /// Bytes written so far.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Whom it waited for when it was last pending.
+    pub(super) fn waits(&self) -> Waits {
+        self.waits
+    }
+
+    /// The buffer it put things together in.
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.out
+    }
+
+    /// The same of a flow that is done, emptied.
+    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        self.at = 0;
+        out
+    }
+
+    /// Whether everything has gone out.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.framing, Framing::Done) && self.is_drained() && !self.unflushed
+    }
+
+    /// Whether the whole body was taken in.
+    pub(super) fn has_all(&self) -> bool {
+        matches!(self.framing, Framing::Done)
+    }
+
+    fn is_drained(&self) -> bool {
+        self.at >= self.out.len() && self.ready == 0
+    }
+
+    /// Begins again on another connection, if everything that was written is still here.
+    #[must_use]
+    pub(super) fn rewind(&mut self) -> bool {
+        if self.whole {
+            self.at = 0;
+            self.moved = 0;
+        }
+        self.whole
+    }
+
+    /// Takes in what the source has sent already, so that the head and the beginning of the body go out together.
+    pub(super) fn prime<A: Transport>(&mut self, from: &mut Side<A>) -> Result<(), FlowFault> {
+        if !self.has_all() && !from.unread().is_empty() {
+            self.take_in(from)?;
+            self.join(from);
+        }
+        Ok(())
+    }
+
+    /// Copies bytes that may be written behind what was put together, if they are few.
+    fn join<A: Transport>(&mut self, from: &mut Side<A>) {
+        if self.ready > 0 && self.ready <= COPIED {
+            let ready = self.ready;
+            self.out
+                .extend_from_slice(from.unread().get(..ready).unwrap_or_default());
+            from.consume(ready);
+            self.ready = 0;
+        }
+    }
+
+    /// Moves bytes until everything is written, or one side has to be waited for.
+    pub(super) fn poll<A: Transport, B: Transport>(
+        &mut self,
+        context: &mut Context<'_>,
+        buffers: &Buffers,
+        from: &mut Side<A>,
+        to: &mut B,
+    ) -> Poll<Result<(), FlowFault>> {
+        let turn_ends = self.moved + TURN as u64;
+        loop {
+            while !self.is_drained() {
+                self.waits = Waits::Sink;
+                match self.poll_write(context, from, to) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowFault::Sink(error))),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            if self.unflushed {
+                match Pin::new(&mut *to).poll_flush(context) {
+                    Poll::Ready(Ok(())) => self.unflushed = false,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowFault::Sink(error))),
+                    Poll::Pending if self.has_all() => return Poll::Pending,
+                    Poll::Pending => {}
+                }
+            }
+            if self.has_all() {
+                return Poll::Ready(Ok(()));
+            }
+            if self.moved >= turn_ends {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if from.unread().is_empty() {
+                let large = match self.framing {
+                    Framing::Length(left) => left > SMALL as u64,
+                    _ => self.moved > 4 * SMALL as u64,
+                };
+                match from.poll_fill(context, buffers, large) {
+                    Poll::Ready(Ok(0)) => {
+                        self.end()?;
+                        continue;
+                    }
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowFault::Source(error))),
+                    Poll::Pending => {
+                        self.waits = Waits::Source;
+                        return Poll::Pending;
+                    }
+                }
+            }
+            self.take_in(from)?;
+        }
+    }
+
+    /// Writes once: what was put together, and behind it what lies ready at the source.
+    fn poll_write<A: Transport, B: Transport>(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut Side<A>,
+        to: &mut B,
+    ) -> Poll<io::Result<()>> {
+        let own = self.out.get(self.at..).unwrap_or_default();
+        let ready = from.unread().get(..self.ready).unwrap_or_default();
+        let written = if own.is_empty() {
+            Pin::new(to).poll_write(context, ready)
+        } else if ready.is_empty() {
+            Pin::new(to).poll_write(context, own)
+        } else {
+            Pin::new(to).poll_write_vectored(context, &[IoSlice::new(own), IoSlice::new(ready)])
+        };
+        let Poll::Ready(written) = written? else {
+            return Poll::Pending;
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        let of_own = written.min(own.len());
+        self.at += of_own;
+        self.ready -= written - of_own;
+        self.whole &= written == of_own;
+        from.consume(written - of_own);
+        self.moved += written as u64;
+        self.unflushed = true;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Judges unread bytes of the source, of which there are some.
+    fn take_in<A: Transport>(&mut self, from: &mut Side<A>) -> Result<(), FlowFault> {
+        if self.at >= self.out.len() && self.at > 0 {
+            self.out.clear();
+            self.at = 0;
+            self.whole = false;
+        }
+        let unread = from.unread();
+        match &mut self.framing {
+            Framing::Done => {}
+            Framing::Length(left) => {
+                self.ready = usize::try_from(*left).map_or(unread.len(), |left| left.min(unread.len()));
+                *left -= self.ready as u64;
+                self.data += self.ready as u64;
+                if *left == 0 {
+                    self.framing = Framing::Done;
+                }
+            }
+            Framing::Raw => {
+                self.ready = unread.len();
+                self.data += unread.len() as u64;
+            }
+            Framing::Chunk => {
+                // Writing to memory does not fail.
+                let _ = write!(self.out, "{:x}\r\n", unread.len());
+                self.out.extend_from_slice(unread);
+                self.out.extend_from_slice(b"\r\n");
+                self.data += unread.len() as u64;
+                let all = unread.len();
+                from.consume(all);
+            }
+            Framing::Chunked(chunked) => {
+                let (mut plain, mut copied) = (0, false);
+                let (out, base) = (&mut self.out, unread.as_ptr().addr());
+                let used = chunked.feed(unread, |run| {
+                    if !copied && run.as_ptr().addr() == base + plain {
+                        plain += run.len();
+                    } else if !run.is_empty() {
+                        if !copied {
+                            out.extend_from_slice(unread.get(..plain).unwrap_or_default());
+                            copied = true;
+                        }
+                        out.extend_from_slice(run);
+                    }
+                })?;
+                self.data = chunked.data();
+                let done = chunked.is_done();
+                if !copied && plain == used {
+                    self.ready = used;
+                } else {
+                    if !copied {
+                        out.extend_from_slice(unread.get(..plain).unwrap_or_default());
+                    }
+                    from.consume(used);
+                }
+                if done {
+                    self.framing = Framing::Done;
+                }
+            }
+            Framing::Unchunk(chunked) => {
+                let out = &mut self.out;
+                let used = chunked.feed_data(unread, |run| out.extend_from_slice(run))?;
+                self.data = chunked.data();
+                let done = chunked.is_done();
+                from.consume(used);
+                if done {
+                    self.framing = Framing::Done;
+                }
+            }
+        }
+        if self.limit.is_some_and(|limit| self.data > limit) {
+            return Err(FlowFault::TooLarge);
+        }
+        Ok(())
+    }
+
+    /// The source has ended.
+    fn end(&mut self) -> Result<(), FlowFault> {
+        match self.framing {
+            Framing::Done | Framing::Raw => {}
+            Framing::Chunk => {
+                self.out.clear();
+                self.at = 0;
+                self.out.extend_from_slice(b"0\r\n\r\n");
+            }
+            Framing::Length(_) | Framing::Chunked(_) | Framing::Unchunk(_) => {
+                return Err(FlowFault::CutShort);
+            }
+        }
+        self.framing = Framing::Done;
+        Ok(())
+    }
+}

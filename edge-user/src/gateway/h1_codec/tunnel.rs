@@ -1,0 +1,105 @@
+//! An upgraded connection: bytes pass both ways until both sides have finished, nothing moves for too long, or the
+//! worker stops.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use super::{
+    connection::Connection,
+    exchange::Forward,
+    flow::{Flow, Framing},
+    link::{Link, UpstreamIo},
+    side::{Side, Transport},
+};
+use crate::gateway::{exchange::Exchange, refusal::Reason};
+
+/// One direction of a tunnel: its bytes, then its end.
+struct Way {
+    flow: Flow,
+    finished: bool,
+}
+
+impl<S: Transport> Connection<'_, S> {
+    /// Passes bytes both ways; `down` begins with the answer to the handshake.
+    pub(super) async fn tunnel(
+        &mut self,
+        exchange: &mut Exchange,
+        forward: &mut Forward,
+        link: &mut Link<UpstreamIo>,
+        down: Flow,
+    ) {
+        let mut down = Way::new(down);
+        let mut up = Way::new(Flow::new(forward.up.take_buffer(), Framing::Raw, None));
+        let mut progress = None;
+        let ended = poll_fn(|context| {
+            let buffers = self.worker.h1().buffers();
+            let way_up = up.poll(context, buffers, &mut self.client, &mut link.side.io);
+            let way_down = down.poll(context, buffers, &mut link.side, &mut self.client.io);
+            // One direction that broke takes the other with it; one that ended well does not.
+            if let (Poll::Ready(true), Poll::Ready(true))
+            | (Poll::Ready(false), _)
+            | (_, Poll::Ready(false)) = (way_up, way_down)
+            {
+                return Poll::Ready(None);
+            }
+            if self.worker.is_stopping() {
+                return Poll::Ready(None);
+            }
+            let moved = (up.flow.moved(), down.flow.moved());
+            if progress != Some(moved) {
+                progress = Some(moved);
+                self.timer.arm(self.worker.limits().tunnel_idle_timeout);
+            } else if self.timer.expired() {
+                return Poll::Ready(Some(Reason::TunnelIdle));
+            }
+            Poll::Pending
+        })
+        .await;
+        let now = Instant::now();
+        exchange.received(up.flow.data());
+        exchange.returned(down.flow.data());
+        // What a tunnel takes is the two ends' time.
+        exchange.ended(now, Duration::MAX);
+        if let Some(reason) = ended {
+            exchange.broke(reason);
+        }
+    }
+}
+
+impl Way {
+    fn new(flow: Flow) -> Self {
+        Self {
+            flow,
+            finished: false,
+        }
+    }
+
+    /// Moves bytes, and once there are no more tells the reader so. Ready with whether it ended well.
+    fn poll<A: Transport, B: Transport>(
+        &mut self,
+        context: &mut Context<'_>,
+        buffers: &super::buffers::Buffers,
+        from: &mut Side<A>,
+        to: &mut B,
+    ) -> Poll<bool> {
+        if self.finished {
+            return Poll::Ready(true);
+        }
+        match self.flow.poll(context, buffers, from, to) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Poll::Ready(false),
+            Poll::Pending => return Poll::Pending,
+        }
+        match Pin::new(to).poll_shutdown(context) {
+            Poll::Ready(result) => {
+                self.finished = true;
+                Poll::Ready(result.is_ok())
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

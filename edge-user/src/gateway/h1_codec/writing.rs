@@ -1,0 +1,110 @@
+//! Heads as text: status lines, what this proxy answers itself, and the fields that a codec adds to the header policy's.
+
+use std::io::Write;
+
+use super::timers::Timers;
+use crate::gateway::{
+    gate::{ResponseShape, Span},
+    header_policy::FieldSink,
+    refusal::{Refusal, status_text},
+};
+
+/// How the client's connection goes on after a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Persistence {
+    /// As HTTP/1.1 has it: nothing is said.
+    Kept,
+    /// The client speaks HTTP/1.0 and asked for it: it is told.
+    KeptAloud,
+    /// It ends.
+    Closed,
+}
+
+impl Persistence {
+    /// How a connection goes on that is `kept` or not.
+    pub(super) fn of(kept: bool, http10: bool) -> Self {
+        match (kept, http10) {
+            (false, _) => Self::Closed,
+            (true, true) => Self::KeptAloud,
+            (true, false) => Self::Kept,
+        }
+    }
+
+    /// Says it.
+    pub(super) fn put(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Kept => {}
+            Self::KeptAloud => out.extend_from_slice(b"connection: keep-alive\r\n"),
+            Self::Closed => out.extend_from_slice(b"connection: close\r\n"),
+        }
+    }
+}
+
+/// A sink for response fields that notices whether there is a date.
+pub(super) struct ResponseSink<'o> {
+    pub(super) out: &'o mut Vec<u8>,
+    pub(super) dated: bool,
+}
+
+impl FieldSink for ResponseSink<'_> {
+    #[inline]
+    fn put(&mut self, name: &[u8], value: &[u8]) {
+        self.dated |= name.len() == 4 && name.eq_ignore_ascii_case(b"date");
+        self.out.put(name, value);
+    }
+}
+
+/// Begins a response with the upstream's status and phrase.
+pub(super) fn status_line(out: &mut Vec<u8>, bytes: &[u8], shape: &ResponseShape) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    put_status(out, shape.status);
+    out.push(b' ');
+    if shape.phrase != Span::default() {
+        out.extend_from_slice(shape.phrase.of(bytes));
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Adds the date (RFC 9110, 6.6.1).
+pub(super) fn date(out: &mut Vec<u8>, timers: &Timers) {
+    out.extend_from_slice(b"date: ");
+    out.extend_from_slice(&timers.date());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the answer to a refused request.
+pub(super) fn refusal(
+    out: &mut Vec<u8>,
+    refusal: &Refusal,
+    request_id: &str,
+    bodiless: bool,
+    persistence: Persistence,
+    timers: &Timers,
+) {
+    let status = refusal.status();
+    let body = refusal.body(request_id);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    put_status(out, status);
+    out.push(b' ');
+    out.extend_from_slice(status_text(status).as_bytes());
+    out.extend_from_slice(b"\r\ncontent-type: application/problem+json\r\n");
+    // Writing to memory does not fail.
+    let _ = write!(out, "content-length: {}\r\n", body.len());
+    for (name, value) in &refusal.fields {
+        // What no field may hold is left out: the status says the most of it.
+        if value.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
+            out.put(name.as_bytes(), value.as_bytes());
+        }
+    }
+    date(out, timers);
+    persistence.put(out);
+    out.extend_from_slice(b"\r\n");
+    if !bodiless {
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+fn put_status(out: &mut Vec<u8>, status: u16) {
+    let digit = |place: u16| b'0' + (status / place % 10) as u8;
+    out.extend_from_slice(&[digit(100), digit(10), digit(1)]);
+}
