@@ -3,6 +3,9 @@
 //! What is counted here is the declared length of the body; a body of unknown length is counted as it streams.
 //! Rates are the kernel's business.
 
+pub mod cells;
+pub mod slots;
+
 use super::{
     authenticate::{Permit, Permitted},
     gate::{Request, RequestBody},
