@@ -12,6 +12,7 @@ mod claim;
 mod error;
 mod identity;
 pub mod keyfile;
+mod limiting;
 mod listener;
 mod load;
 pub mod pattern;
@@ -48,6 +49,7 @@ pub use self::{
         AuthPolicy, AuthRule, ClaimEncoding, ClaimHeader, ClaimRule, ClaimTest, ClaimValue, KeySource, Login,
         Provider, RemoteKeys, TokenChecks, TokenForwarding, TokenSource,
     },
+    limiting::{LimitKey, RequestLimit, RequestRate},
     listener::{
         CertificateFiles, ClientCertificates, GatewayLimits, Listener, ListenerTls, TlsVersion, UnknownName,
     },
@@ -74,6 +76,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Who signs tokens.
     pub providers: Vec<Provider>,
+    /// How many requests of whom.
+    pub request_limits: Vec<RequestLimit>,
     /// Revoked tokens and subjects, one a line; watched.
     pub revocation_file: Option<PathBuf>,
     /// What refusals cost a client.

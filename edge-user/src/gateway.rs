@@ -17,7 +17,7 @@ use std::{
     num::NonZeroUsize,
     sync::{Arc, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -59,6 +59,7 @@ pub use client::Client;
 pub use closing::Closing;
 pub use counters::CountersSnapshot;
 pub use gate::Request;
+pub use limit::plan::LimitSnapshot;
 pub use limits::Limits;
 pub use listen::BindError;
 pub use plan::{Plan, PlanError};
@@ -139,6 +140,8 @@ pub(crate) struct Shared {
     stop: watch::Receiver<bool>,
     ready: watch::Sender<usize>,
     grace: Duration,
+    /// Where the limits' clock begins.
+    begun: Instant,
 }
 
 /// A gateway whose listeners are bound.
@@ -165,7 +168,7 @@ impl Gateway {
     /// A route that cannot be served, or a listener that cannot be bound; nothing stays bound then.
     pub fn bind(config: &Config, parts: Parts) -> Result<Self, SetupError> {
         let workers = worker_count(config);
-        let plan = Plan::compile(config, Arc::clone(&parts.authenticator), workers)?;
+        let plan = Plan::compile(config, Arc::clone(&parts.authenticator), workers, None)?;
         let doors = doors(config)?;
         let (sockets, addresses) = listen::bind(&config.listeners, workers)?;
         let (stop, stopped) = watch::channel(false);
@@ -179,6 +182,7 @@ impl Gateway {
             stop: stopped,
             ready: watch::channel(0).0,
             grace: config.shutdown_grace,
+            begun: Instant::now(),
         });
         Ok(Self {
             shared,
@@ -270,7 +274,8 @@ impl Handle {
 
     /// Replaces routes and upstreams: requests that begin later see the new ones. Listeners stay as they are.
     pub fn replace(&self, config: &Config, authenticator: Arc<dyn Authenticate>) -> Result<(), PlanError> {
-        let plan = Plan::compile(config, authenticator, self.workers)?;
+        let previous = self.shared.plan.load_full();
+        let plan = Plan::compile(config, authenticator, self.workers, Some(&previous))?;
         self.shared.plan.store(Arc::new(plan));
         Ok(())
     }
@@ -296,6 +301,11 @@ impl Handle {
         for terminator in terminators(&self.shared.doors) {
             tls::watch::reload(&terminator, false);
         }
+    }
+
+    /// What each limit of the plan in force has done.
+    pub fn limits(&self) -> Vec<LimitSnapshot> {
+        self.shared.plan.load().limits().snapshot()
     }
 
     /// Client connections open now.

@@ -36,11 +36,13 @@ pub enum OffenceKind {
     TlsRefused,
     /// HTTP/2 frames that cost more than they are worth.
     Http2Flood,
+    /// More requests than a limit allows.
+    RateLimited,
 }
 
 impl OffenceKind {
     /// Every kind, in declaration order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::BadToken,
         Self::MissingToken,
         Self::Forbidden,
@@ -52,6 +54,7 @@ impl OffenceKind {
         Self::TooManyConnections,
         Self::TlsRefused,
         Self::Http2Flood,
+        Self::RateLimited,
     ];
 
     /// Whether it counts towards a ban. What honest clients do in numbers (a missing or expired token, a page that
@@ -64,7 +67,8 @@ impl OffenceKind {
             | Self::NoRoute
             | Self::Oversized
             | Self::TooManyConnections
-            | Self::TlsRefused => false,
+            | Self::TlsRefused
+            | Self::RateLimited => false,
         }
     }
 
@@ -82,6 +86,7 @@ impl OffenceKind {
             Self::TooManyConnections => "too_many_connections",
             Self::TlsRefused => "tls_refused",
             Self::Http2Flood => "http2_flood",
+            Self::RateLimited => "rate_limited",
         }
     }
 }

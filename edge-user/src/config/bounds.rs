@@ -197,3 +197,20 @@ pub const LONGEST_BAN: Duration = Duration::from_hours(365 * 24);
 pub const DEFAULT_MAX_BANS_PER_MINUTE: u32 = 600;
 /// Largest `offences.max_bans_per_minute`.
 pub const MAX_BANS_PER_MINUTE: u32 = 1_000_000;
+
+/// Most `[[limit]]`s.
+pub const MAX_LIMITS: usize = 64;
+/// Most entries of `limit.by`.
+pub const MAX_LIMIT_PARTS: usize = 4;
+/// Largest `limit.requests` and `limit.burst`.
+pub const MAX_LIMIT_REQUESTS: u32 = 1_000_000_000;
+/// Longest `limit.per`.
+pub const MAX_LIMIT_PER: Duration = Duration::from_hours(31 * 24);
+/// Longest time a burst may take to be earned back.
+pub const MAX_LIMIT_DEPTH: Duration = Duration::from_hours(365 * 24);
+/// Largest `limit.concurrent`.
+pub const MAX_CONCURRENT: u32 = 1_000_000;
+/// `limit.keys`.
+pub const DEFAULT_LIMIT_KEYS: u32 = 65_536;
+/// Largest `limit.keys`: 64 MiB.
+pub const MAX_LIMIT_KEYS: u32 = 4_194_304;

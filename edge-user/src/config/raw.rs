@@ -2,6 +2,7 @@
 //!
 //! The field names are the keys; a test holds the reference in `docs/configuration.md` to them.
 
+pub(super) mod limit;
 pub(super) mod route;
 
 use std::{
@@ -34,6 +35,7 @@ section! {
         upstream: Vec<Item<RawUpstream>>,
         route: Vec<Item<RawRoute>>,
         provider: Vec<Item<RawProvider>>,
+        limit: Vec<Item<limit::RawLimit>>,
         offences: RawOffences,
         gateway: RawGateway,
     }
@@ -333,5 +335,5 @@ from_text! {
 /// Every section of the file with its keys.
 #[cfg(test)]
 pub(super) fn sections() -> Vec<(&'static str, &'static [&'static str])> {
-    [SECTIONS, route::SECTIONS].concat()
+    [SECTIONS, limit::SECTIONS, route::SECTIONS].concat()
 }

@@ -12,6 +12,7 @@ mod fields;
 mod forward;
 mod gateway;
 mod key;
+mod limiting;
 mod limits;
 mod listener;
 mod lists;
@@ -219,6 +220,8 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         issuers: &provider::issuers(items(&raw.provider)),
     };
     let routes = routes::routes(items(&raw.route), &mut targets, checks);
+    let mut route_names = Names::new(items(&raw.route).iter().map(|item| item.value.name.value()));
+    let request_limits = limiting::limits(&raw.limit, &mut route_names, &routes, checks);
     gateway::unused(raw, &upstream_names, &provider_names, checks);
 
     let (workers, shutdown_grace) = gateway::process(raw.gateway.value(), checks);
@@ -235,6 +238,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         upstreams,
         routes,
         providers,
+        request_limits,
         revocation_file,
         offences,
         workers,

@@ -8,6 +8,7 @@ use super::*;
 
 mod documentation;
 mod examples;
+mod limiting;
 mod listeners;
 mod lists;
 mod mistakes;

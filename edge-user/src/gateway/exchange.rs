@@ -12,6 +12,8 @@ use super::{
     client::Client,
     counters::Outcome,
     gate::Request,
+    header_policy::FieldSink,
+    limit::{Asker, Tally},
     refusal::{Reason, Refusal},
     request_id::RequestId,
     route::RouteId,
@@ -41,6 +43,7 @@ pub(crate) struct Exchange {
     received: u64,
     returned: u64,
     told: Option<Box<Told>>,
+    tally: Tally,
 }
 
 /// What only the access log wants to know; absent when nobody listens.
@@ -75,6 +78,7 @@ impl Exchange {
             received: 0,
             returned: 0,
             told: access::is_on().then(Box::default),
+            tally: Tally::default(),
         }
     }
 
@@ -91,6 +95,25 @@ impl Exchange {
     /// Its id.
     pub(crate) fn id(&self) -> &RequestId {
         &self.id
+    }
+
+    /// Who asks, for the limits, whose clock begins at `begun`.
+    pub(crate) fn asker(&self, begun: Instant) -> Asker {
+        let now = self.head_read.saturating_duration_since(begun).as_nanos();
+        Asker {
+            client: self.client.address.ip(),
+            now: u64::try_from(now).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// What the limits hold for it.
+    pub(crate) fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    /// Adds what the limits say to the fields of a response that is passed on.
+    pub(crate) fn tell(&self, sink: &mut impl FieldSink) {
+        self.tally.tell(sink);
     }
 
     /// Notes what was asked for.

@@ -6,6 +6,7 @@ use super::{
     authenticate::Authenticate,
     counters::Counters,
     gate::field::alias_of,
+    limit::plan::LimitPlan,
     route::{Conditions, RouteId, RouteTable},
 };
 use crate::config::{AuthPolicy, Config, Upstream, pattern::PatternError};
@@ -54,14 +55,17 @@ pub struct Plan {
     authenticator: Arc<dyn Authenticate>,
     identity_fields: Vec<String>,
     counters: Counters,
+    limits: LimitPlan,
 }
 
 impl Plan {
-    /// Compiles the routes and upstreams of `config` for `workers` workers.
+    /// Compiles the routes, upstreams and limits of `config` for `workers` workers. What `previous` knows about the keys
+    /// of limits goes on.
     pub fn compile(
         config: &Config,
         authenticator: Arc<dyn Authenticate>,
         workers: usize,
+        previous: Option<&Self>,
     ) -> Result<Self, PlanError> {
         let pattern = |route: RouteId, error| PlanError::Pattern {
             route: config.routes[route.index()].name.clone(),
@@ -107,6 +111,11 @@ impl Plan {
             authenticator,
             identity_fields,
             counters,
+            limits: LimitPlan::compile(
+                &config.request_limits,
+                config.routes.len(),
+                previous.map(Self::limits),
+            ),
         })
     }
 
@@ -143,6 +152,11 @@ impl Plan {
     /// What was counted under this plan.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How many requests of whom.
+    pub fn limits(&self) -> &LimitPlan {
+        &self.limits
     }
 
     /// Whether a field is an identity that only this proxy may assert, in any spelling.

@@ -85,6 +85,10 @@ reasons! {
     TokenAmbiguous = 400, "token_ambiguous", false, Some(OffenceKind::BadToken);
     /// The token does not carry what the route asks for.
     Forbidden = 403, "forbidden", false, Some(OffenceKind::Forbidden);
+    /// More requests than a limit allows in its time.
+    RateLimited = 429, "rate_limited", false, Some(OffenceKind::RateLimited);
+    /// More requests at once than a limit allows.
+    TooManyAtOnce = 429, "too_many_at_once", false, Some(OffenceKind::RateLimited);
     /// No connection to any endpoint could be made.
     UpstreamUnreachable = 502, "upstream_unreachable", false, None;
     /// The upstream closed or reset its connection before a complete response head.
@@ -187,6 +191,7 @@ pub(crate) fn status_text(status: u16) -> &'static str {
         414 => "URI Too Long",
         417 => "Expectation Failed",
         421 => "Misdirected Request",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         502 => "Bad Gateway",

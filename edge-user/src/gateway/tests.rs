@@ -11,6 +11,7 @@ mod bytes {
     mod forwarding;
     mod http2;
     mod lifecycle;
+    mod limiting;
     mod listeners;
     mod routing;
     mod streaming;
@@ -28,6 +29,7 @@ mod hyper {
     mod forwarding;
     mod http2;
     mod lifecycle;
+    mod limiting;
     mod listeners;
     mod routing;
     mod streaming;

@@ -151,8 +151,11 @@ impl Worker {
         let plan = site.plan();
         let routed = route::route(plan, request)?;
         exchange.routed(routed.route());
+        let asker = exchange.asker(self.shared.begun);
+        limit::early(plan.limits(), request, &routed, asker, exchange.tally())?;
         let permitted = authenticate::authenticate(plan, request, routed).await?;
-        let admitted = limit::limit(self.limits(), request, permitted)?;
+        let bounds = (self.limits(), plan.limits());
+        let admitted = limit::limit(bounds, request, permitted, asker, exchange.tally())?;
         let target = balance::balance(plan, &site.turns, admitted)?;
         exchange.permitted(target.permit().subject());
         exchange.decided(Instant::now());

@@ -383,6 +383,7 @@ fn its_examples_have_no_mistake_of_their_own() {
             // What they refer to is elsewhere on the page, and their key files are not on this host.
             let elsewhere = problem.message.starts_with("unknown upstream")
                 || problem.message.starts_with("unknown provider")
+                || problem.message.starts_with("unknown route")
                 || problem.key == "provider[0].secret_file"
                 || problem.key.starts_with("listener[0].tls.certificates");
             assert!(elsewhere, "{problem}");

@@ -171,6 +171,7 @@ impl<S: Transport> Connection<'_, S> {
             ..DIALECT
         };
         header_policy::response(&mut sink, head, shape, &judged, dialect);
+        exchange.tell(&mut sink);
         if !sink.dated {
             writing::date(&mut out, local.timers());
         }

@@ -157,6 +157,7 @@ pub(super) fn respond(
     };
     let mut sink = HeaderMapSink(HeaderMap::with_capacity(parts.headers.len()));
     header_policy::response(&mut sink, &laid.bytes, &laid.shape, &judged, DIALECT);
+    exchange.tell(&mut sink);
     let begun = Instant::now();
     exchange.ended(begun, Duration::ZERO);
     returning.reusable = judged.keep_alive;

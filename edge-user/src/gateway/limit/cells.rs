@@ -19,9 +19,6 @@ use std::{
 /// Cells in a set: their tags fill one cache line, their times another.
 const WAYS: usize = 8;
 
-/// Sets: 131,072 keys in 2 MiB.
-const SETS: usize = 16_384;
-
 /// Tries of one update. Each failure means that another worker succeeded.
 const TRIES: usize = 64;
 
@@ -86,20 +83,19 @@ struct Set {
     paid: [AtomicU64; WAYS],
 }
 
-/// The cells of all limits.
+/// The cells of one limit, so that a flood of one limit's keys takes no room from another's.
 #[derive(Debug)]
 pub struct Cells {
     sets: Box<[Set]>,
     hasher: RandomState,
 }
 
-impl Default for Cells {
-    fn default() -> Self {
-        Self::with_sets(SETS)
-    }
-}
-
 impl Cells {
+    /// Room for as many keys, rounded up to sets of eight; 16 bytes each.
+    pub fn new(keys: usize) -> Self {
+        Self::with_sets(keys.div_ceil(WAYS).max(1))
+    }
+
     fn with_sets(sets: usize) -> Self {
         let set = || Set {
             tags: [const { AtomicU64::new(0) }; WAYS],
@@ -111,7 +107,7 @@ impl Cells {
         }
     }
 
-    /// Where a key's state is: a hash with this table's seeds of whatever `feed` puts in.
+    /// Where a key's state is: a hash with these cells' seeds of whatever `feed` puts in.
     pub fn tag(&self, feed: impl FnOnce(&mut dyn Hasher)) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         feed(&mut hasher);

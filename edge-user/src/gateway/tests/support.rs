@@ -160,6 +160,7 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
             })
             .collect(),
         providers: Vec::new(),
+        request_limits: Vec::new(),
         revocation_file: None,
         offences: Offences::default(),
         workers: NonZeroU32::new(1),

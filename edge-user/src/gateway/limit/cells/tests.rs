@@ -17,7 +17,7 @@ fn key(cells: &Cells, number: u64) -> u64 {
 
 #[test]
 fn a_burst_then_the_rate_and_what_is_told_about_it() {
-    let cells = Cells::default();
+    let cells = Cells::new(1024);
     let rate = Gcra::new(10, Duration::from_secs(1), 3);
     let one = key(&cells, 1);
     let at = |tenths: u64| 5 * SECOND + tenths * SECOND / 10;
@@ -44,8 +44,8 @@ fn a_burst_then_the_rate_and_what_is_told_about_it() {
 
 #[test]
 fn a_clock_that_stands_still_or_jumps_ahead_admits_no_more_than_the_burst() {
-    let cells = Cells::default();
-    let rate = Gcra::new(1, Duration::from_secs(3600), 5);
+    let cells = Cells::new(1024);
+    let rate = Gcra::new(1, Duration::from_hours(1), 5);
     let one = key(&cells, 1);
     let admitted = |now: u64| (0..100).filter(|_| cells.take(one, rate, now).admitted).count();
     assert_eq!(admitted(0), 5);
@@ -59,7 +59,7 @@ fn a_clock_that_stands_still_or_jumps_ahead_admits_no_more_than_the_burst() {
 #[test]
 fn workers_together_hold_the_rate_within_two_percent() {
     const ASKED: u64 = 400_000;
-    let cells = Cells::default();
+    let cells = Cells::new(1024);
     let rate = Gcra::new(100_000, Duration::from_secs(1), 100);
     let one = key(&cells, 1);
     let (clock, admitted) = (AtomicU64::new(SECOND), AtomicU64::new(0));
@@ -85,7 +85,7 @@ fn workers_together_hold_the_rate_within_two_percent() {
 #[test]
 fn a_flood_of_other_keys_resets_nobodys_limit() {
     let cells = Cells::with_sets(16);
-    let rate = Gcra::new(10, Duration::from_secs(3600), 10);
+    let rate = Gcra::new(10, Duration::from_hours(1), 10);
     let one = key(&cells, 0);
     assert_eq!((0..20).filter(|_| cells.take(one, rate, 0).admitted).count(), 10);
     for number in 1..20_000 {
@@ -98,7 +98,7 @@ fn a_flood_of_other_keys_resets_nobodys_limit() {
 #[test]
 fn in_a_flood_new_keys_begin_with_little_debt() {
     let cells = Cells::with_sets(64);
-    let rate = Gcra::new(60, Duration::from_secs(60), 20);
+    let rate = Gcra::new(60, Duration::from_mins(1), 20);
     let mut served = 0;
     for number in 0..5_120_u64 {
         // 512 cells, ten times as many keys within ten seconds.
