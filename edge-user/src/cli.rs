@@ -12,6 +12,7 @@ mod capture;
 mod check;
 mod detach;
 mod exit;
+mod list;
 mod output;
 mod request;
 mod revoke;
@@ -37,8 +38,8 @@ pub use self::{
     exit::{CliError, Exit},
     output::Output,
     request::{
-        AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, Format, Overrides,
-        RunRequest, Sampled, StatusRequest, TopRequest,
+        AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, Format, ListChange,
+        ListRequest, Overrides, RunRequest, Sampled, StatusRequest, TopRequest,
     },
     token::QUICKSTART_KEY_FILE,
 };
@@ -93,6 +94,7 @@ Examples:
   breakwater attach --config edge.toml               the shield alone; it stays when the command ends
   breakwater ban add 192.0.2.7 --for 10m --reason \"scraping\"
   breakwater revoke add --sub alice --config edge.toml
+  breakwater list add deny 198.51.100.0/24           until it is taken off again
   breakwater status                                  what is dropped, and why
   breakwater top                                     the same, live
   breakwater capture --dropped out.pcapng            drops for Wireshark, each with its reason
@@ -158,6 +160,8 @@ enum Verb {
     Ban(ban::BanArgs),
     /// Revoke tokens and subjects, take it back, list what is revoked.
     Revoke(revoke::RevokeArgs),
+    /// Show and change the allow and the deny list in the kernel.
+    List(list::ListArgs),
     /// Check a configuration and tell every mistake with file, line and key; changes nothing.
     Check(check::CheckArgs),
     /// Make a signed token to try a protected route with.
@@ -222,6 +226,7 @@ fn dispatch(
             }
             summary
         }
+        Verb::List(args) => lifecycle::list(&args.request()?, bpffs)?,
         Verb::Ban(args) => lifecycle::ban(&args.request(), bpffs)?,
         Verb::Revoke(args) => return revoke::revoke(args, out),
         Verb::Check(args) => return check::check(&args, out),

@@ -14,6 +14,7 @@ mod identity;
 pub mod keyfile;
 mod limiting;
 mod listener;
+pub mod listfile;
 mod load;
 pub mod pattern;
 mod places;
@@ -143,6 +144,10 @@ pub struct Shield {
     pub allow: Vec<IpNet>,
     /// Sources that are always dropped; in order, each once.
     pub deny: Vec<IpNet>,
+    /// Where more of [`Self::allow`] stands, one a line; its entries are in it.
+    pub allow_file: Option<PathBuf>,
+    /// Where more of [`Self::deny`] stands.
+    pub deny_file: Option<PathBuf>,
     /// ICMP packets of one source host to any protected address.
     pub icmp: Option<Rate>,
     /// What becomes of packets to a protected address whose headers are cut short or malformed.

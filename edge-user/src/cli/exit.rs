@@ -3,7 +3,7 @@
 use std::{io, io::Write, process::ExitCode};
 
 use crate::{
-    config::{ConfigError, keyfile::Fault},
+    config::{ConfigError, keyfile::Fault, listfile::ListFileError},
     lifecycle::LifecycleError,
 };
 
@@ -38,6 +38,9 @@ pub enum CliError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A file of networks.
+    #[error(transparent)]
+    List(#[from] ListFileError),
     /// The combination of arguments.
     #[error("{message}")]
     Usage {
@@ -99,7 +102,7 @@ impl CliError {
     /// The exit code.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) => Exit::InvalidConfig,
+            Self::Config(_) | Self::List(_) => Exit::InvalidConfig,
             Self::Usage { .. } => Exit::Usage,
             Self::Key(_) | Self::Output(_) => Exit::Runtime,
             Self::Failed { exit, .. } => *exit,
@@ -109,8 +112,8 @@ impl CliError {
     fn remedy(&self) -> Option<&str> {
         match self {
             Self::Config(ConfigError::Read { .. }) => Some("name a file that this user can read"),
-            Self::Config(_) | Self::Output(_) => None,
-            Self::Key(fault) => Some(&fault.help),
+            Self::Config(_) | Self::List(ListFileError::Lines(_)) | Self::Output(_) => None,
+            Self::Key(fault) | Self::List(ListFileError::File(fault)) => Some(&fault.help),
             Self::Usage { remedy, .. } | Self::Failed { remedy, .. } => remedy.as_deref(),
         }
     }
@@ -120,7 +123,7 @@ impl CliError {
 pub(super) fn report(error: &CliError, errors: &mut impl Write) -> Exit {
     let prefix = match error {
         // Each problem in it carries its own.
-        CliError::Config(ConfigError::Invalid(_)) => "",
+        CliError::Config(ConfigError::Invalid(_)) | CliError::List(ListFileError::Lines(_)) => "",
         _ => "error: ",
     };
     // Nobody is left to tell if this fails.

@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use edge_common::abi::Reason;
 use ipnet::IpNet;
 
-use crate::config::{AttachMode, Config};
+use crate::{
+    config::{AttachMode, Config},
+    kernel::lists::List,
+};
 
 /// Where the daemon's configuration comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,4 +153,38 @@ pub enum Format {
     Text,
     /// For programs.
     Json,
+}
+
+/// `breakwater list …`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListRequest {
+    /// Show what is in force.
+    Show {
+        /// Only this list.
+        list: Option<List>,
+        /// How.
+        format: Format,
+    },
+    /// Change one of the lists.
+    Change {
+        /// Which.
+        list: List,
+        /// How.
+        change: ListChange,
+        /// The networks; none twice.
+        networks: Vec<IpNet>,
+        /// For good, in the file that this configuration names.
+        config: Option<PathBuf>,
+    },
+}
+
+/// What becomes of the networks that a change names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListChange {
+    /// They are added.
+    Add,
+    /// They are taken off.
+    Remove,
+    /// They are the operator's part from now on.
+    Replace,
 }

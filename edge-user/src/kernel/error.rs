@@ -89,6 +89,45 @@ pub enum KernelError {
         /// What it covers.
         why: String,
     },
+    /// A list would have more entries than it has room for.
+    #[error(
+        "the {list} list would have {count} networks, {by_operator} of them added by hand; {most} is the most\n  \
+         join neighbouring networks, or remove some"
+    )]
+    ListFull {
+        /// `allow` or `deny`.
+        list: &'static str,
+        /// Entries it would have.
+        count: usize,
+        /// Those only in the operator's part.
+        by_operator: usize,
+        /// Room.
+        most: usize,
+    },
+    /// What is to be removed would stay in force.
+    #[error(
+        "the configuration has {} on the {list} list: nothing was removed\n  \
+         remove it there as well, or let `--config FILE` do it",
+        some(nets)
+    )]
+    ListedElsewhere {
+        /// `allow` or `deny`.
+        list: &'static str,
+        /// Which.
+        nets: Vec<ipnet::IpNet>,
+    },
+    /// What is to be listed is on the other list.
+    #[error(
+        "{} is on the {other} list: nothing was changed\n  \
+         allowing beats denying, so remove it there first; a narrower network on the allow list makes an exception",
+        some(nets)
+    )]
+    Contradicted {
+        /// The other list.
+        other: &'static str,
+        /// Which.
+        nets: Vec<ipnet::IpNet>,
+    },
     /// More services than the tables hold.
     #[error("{count} services: at most {max} fit")]
     TooManyServices {
@@ -169,12 +208,29 @@ impl KernelError {
             | Self::Claimed(_)
             | Self::ForeignDirectory(_)
             | Self::BansFull { .. }
+            | Self::ListedElsewhere { .. }
+            | Self::Contradicted { .. }
             | Self::Map { .. }
             | Self::Program { .. }
             | Self::Load(_)
             | Self::Io { .. } => 1,
             Self::BanPrefix { .. } | Self::BanRefused { .. } => 2,
-            Self::TooManyServices { .. } | Self::Rate { .. } => 3,
+            Self::ListFull { .. } | Self::TooManyServices { .. } | Self::Rate { .. } => 3,
         }
     }
+}
+
+/// The first few of a list.
+fn some(nets: &[ipnet::IpNet]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = nets
+        .iter()
+        .take(SHOWN)
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    if nets.len() > SHOWN {
+        text.push_str(" and more");
+    }
+    text
 }

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::{
     auth::LoadError,
-    config::ConfigError,
+    config::{ConfigError, listfile::ListFileError},
     gateway::{RunError, SetupError},
     kernel::KernelError,
 };
@@ -37,6 +37,35 @@ pub enum LifecycleError {
         file: PathBuf,
         /// What to do about it.
         help: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The configuration names no file that a list could be kept in.
+    #[error("{} names no shield.{list}_file to keep the change in\n  add `{list}_file = \"{list}.list\"` to its [shield], and make that file", config.display())]
+    NoListFile {
+        /// The configuration.
+        config: PathBuf,
+        /// `allow` or `deny`.
+        list: &'static str,
+    },
+    /// What is to be removed stands in the configuration itself.
+    #[error("{} itself has {network} under shield.{list}: nothing was changed\n  remove it there, then `breakwater attach --config` or a restart puts it in force", config.display())]
+    InlineEntry {
+        /// The configuration.
+        config: PathBuf,
+        /// `allow` or `deny`.
+        list: &'static str,
+        /// Which.
+        network: ipnet::IpNet,
+    },
+    /// The file of a list cannot be used.
+    #[error(transparent)]
+    List(#[from] ListFileError),
+    /// The file of a list could not be written.
+    #[error("cannot write {}: {source}\n  nothing was changed", file.display())]
+    ListFile {
+        /// Which.
+        file: PathBuf,
         /// Why not.
         source: io::Error,
     },
@@ -73,6 +102,8 @@ impl LifecycleError {
             Self::Kernel(error) => error.exit_code(),
             Self::Setup(SetupError::Plan(_) | SetupError::Tls { .. })
             | Self::Config(_)
+            | Self::List(_)
+            | Self::NoListFile { .. }
             | Self::Keys(_)
             | Self::Nothing => 3,
             Self::Setup(SetupError::Bind(error))
@@ -83,6 +114,8 @@ impl LifecycleError {
             Self::Setup(SetupError::Bind(_))
             | Self::Run(_)
             | Self::CaptureFile { .. }
+            | Self::ListFile { .. }
+            | Self::InlineEntry { .. }
             | Self::Terminal(_)
             | Self::Io { .. } => 1,
         }

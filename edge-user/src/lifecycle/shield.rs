@@ -11,7 +11,7 @@ use crate::{
         attach::{self, Attached, How},
         clock,
         interfaces::Netlink,
-        lists::List,
+        lists::{List, Part},
         loader::{self, Sizes},
         program_log::ProgramLog,
         services::{self, ServicePlan},
@@ -82,9 +82,8 @@ impl Shield {
                 (List::Allow, &config.shield.allow),
                 (List::Deny, &config.shield.deny),
             ] {
-                if tables.list(list).len() != nets.len() || !nets.is_empty() {
-                    tables.replace_list(&lock, list, nets)?;
-                }
+                // What was added by hand stays.
+                tables.set_part(&lock, list, Part::Config, nets)?;
             }
             tables.apply_services(&lock, &plan, &local, SETTINGS, settings(&config.shield))?;
         }

@@ -33,6 +33,8 @@ impl Default for Shield {
             limits: Limits::default(),
             allow: Vec::new(),
             deny: Vec::new(),
+            allow_file: None,
+            deny_file: None,
             max_bans: DEFAULT_MAX_BANS,
             escalation: None,
         }
@@ -65,6 +67,8 @@ pub(super) fn shield(raw: Option<&RawShield>, checks: &mut Checks<'_>) -> Shield
         limits: limits(raw.limits.value(), default.limits, checks),
         allow,
         deny,
+        allow_file: raw.allow_file.value().map(|file| checks.base_dir.join(file)),
+        deny_file: raw.deny_file.value().map(|file| checks.base_dir.join(file)),
         max_bans: raw
             .max_bans
             .field()
