@@ -10,23 +10,19 @@
 use std::{
     pin::{Pin, pin},
     rc::Rc,
-    time::Duration,
 };
 
-use hyper::{
-    Request,
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use tokio::{io::AsyncReadExt, time::timeout};
 
 pub(crate) mod body;
 pub(crate) mod client;
 mod forward;
 mod gated_io;
+mod guarded_io;
 mod head;
+mod http2;
 mod service;
 
 use self::gated_io::{ConnectionState, GatedIo};
@@ -51,12 +47,6 @@ const DIALECT: Dialect = Dialect {
 /// The first bytes of an HTTP/2 connection (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// HTTP/2: most bytes buffered for sending on one stream.
-const SEND_BUFFER: usize = 64 * 1024;
-
-/// HTTP/2: how often a quiet connection is asked whether it is alive, and how long it has to answer.
-const PING_EVERY: Duration = Duration::from_secs(20);
-
 /// Serves one connection to its end.
 pub(crate) async fn serve(worker: &Rc<Worker>, stream: Socket, client: Client) {
     let mut stream = stream;
@@ -65,7 +55,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: Socket, client: Client) {
     };
     let provenance = Rc::new(Provenance::new(client));
     if first.starts_with(PREFACE) {
-        serve_http2(worker, stream, first, provenance).await;
+        http2::serve(worker, stream, first, provenance).await;
         return;
     }
     let (stream, first) = match worker.limits().codec {
@@ -145,46 +135,3 @@ async fn serve_http1(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, proven
 
 /// hyper refuses a buffer smaller than this.
 const MIN_HYPER_BUFFER: usize = 8192;
-
-async fn serve_http2(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, provenance: Rc<Provenance>) {
-    let state = Rc::new(ConnectionState::default());
-    let io = GatedIo::open(stream, first, worker.limits().clone(), Rc::clone(&state));
-    let service = service_fn(|request: Request<Incoming>| {
-        // Faults of one stream are not those of its neighbours.
-        let state = Rc::new(ConnectionState::default());
-        let (worker, provenance) = (Rc::clone(worker), Rc::clone(&provenance));
-        service::answer(worker, state, provenance, Version::Http2, request)
-    });
-    let limits = worker.limits();
-    let mut connection = pin!(
-        http2::Builder::new(LocalExecutor)
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.streams)
-            .max_header_list_size(limits.head.head as u32)
-            .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_EVERY)
-            .serve_connection(TokioIo::new(io), service)
-    );
-    let mut stop = worker.stop();
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        _ = stop.wait_for(|stop| *stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, peer = %provenance.client.peer, "connection failed");
-    }
-}
-
-/// Runs hyper's tasks on the worker's own thread.
-#[derive(Debug, Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}

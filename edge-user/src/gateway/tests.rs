@@ -8,7 +8,9 @@ mod bytes {
 
     mod codec;
     mod faults;
+    mod floods;
     mod forwarding;
+    mod frames;
     mod http2;
     mod lifecycle;
     mod limiting;

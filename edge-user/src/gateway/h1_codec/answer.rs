@@ -269,13 +269,14 @@ impl<S: Transport> Connection<'_, S> {
             match fault {
                 FlowFault::Chunk(_) => return Poll::Ready(Delivered::Broken(Reason::BadChunk)),
                 FlowFault::TooLarge => return Poll::Ready(Delivered::Broken(Reason::BodyTooLarge)),
+                FlowFault::TooSlow => return Poll::Ready(Delivered::Broken(Reason::BodyTimeout)),
                 FlowFault::Source(_) | FlowFault::CutShort | FlowFault::Sink(_) => {}
             }
         }
         match down.poll(context, buffers, &mut link.side, &mut self.client.io) {
             Poll::Ready(Ok(())) => return Poll::Ready(Delivered::Whole),
             Poll::Ready(Err(FlowFault::Sink(_))) => return Poll::Ready(Delivered::Gone),
-            Poll::Ready(Err(FlowFault::Chunk(_) | FlowFault::TooLarge)) => {
+            Poll::Ready(Err(FlowFault::Chunk(_) | FlowFault::TooLarge | FlowFault::TooSlow)) => {
                 return Poll::Ready(Delivered::Broken(Reason::UpstreamMalformed));
             }
             Poll::Ready(Err(FlowFault::Source(_) | FlowFault::CutShort)) => {

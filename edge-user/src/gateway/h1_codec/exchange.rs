@@ -22,6 +22,7 @@ use crate::gateway::{
     exchange::Exchange,
     gate::{Request, RequestBody, RequestShape, Version, parse, request, response::Asked},
     header_policy,
+    patience::Patience,
     refusal::{Reason, Refusal},
 };
 
@@ -185,7 +186,10 @@ impl<S: Transport> Connection<'_, S> {
             expects: judged.expects_continue,
             repeatable: judged.body == RequestBody::None && request.is_idempotent(),
             timeout: site.plan().route(target.route()).timeout,
-            up: Flow::new(out, framing, worker.limits().body),
+            up: Flow::new(out, framing, worker.limits().body).with_patience(Patience::new(
+                worker.limits().stall_timeout,
+                worker.limits().min_body_rate,
+            )),
             up_broken: false,
             target,
         };
@@ -408,6 +412,7 @@ fn client_fault(fault: &FlowFault) -> Reason {
     match fault {
         FlowFault::Chunk(_) => Reason::BadChunk,
         FlowFault::TooLarge => Reason::BodyTooLarge,
+        FlowFault::TooSlow => Reason::BodyTimeout,
         FlowFault::Source(_) | FlowFault::CutShort | FlowFault::Sink(_) => Reason::BodyCutShort,
     }
 }

@@ -8,13 +8,17 @@ use std::{
     io::{self, IoSlice, Write},
     pin::Pin,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use super::{
     buffers::{Buffers, SMALL},
     side::{Side, Transport},
 };
-use crate::gateway::gate::chunked::{ChunkFault, Chunked};
+use crate::gateway::{
+    gate::chunked::{ChunkFault, Chunked},
+    patience::Patience,
+};
 
 /// Most bytes that one flow moves before others get their turn.
 const TURN: usize = 1024 * 1024;
@@ -66,6 +70,9 @@ pub(super) enum FlowFault {
     /// The body is above its limit.
     #[error("body too large")]
     TooLarge,
+    /// The body comes too slowly.
+    #[error("body too slow")]
+    TooSlow,
 }
 
 /// One direction.
@@ -86,6 +93,7 @@ pub(super) struct Flow {
     whole: bool,
     waits: Waits,
     moved: u64,
+    patience: Option<Patience>,
 }
 
 impl Flow {
@@ -102,7 +110,14 @@ impl Flow {
             whole: true,
             waits: Waits::Sink,
             moved: 0,
+            patience: None,
         }
+    }
+
+    /// Asks the source for a least rate.
+    pub(super) fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = Some(patience);
+        self
     }
 
     /// Bytes of the body so far.
@@ -220,9 +235,18 @@ impl Flow {
                         self.end()?;
                         continue;
                     }
-                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Ok(came)) => {
+                        if let Some(patience) = &mut self.patience
+                            && patience.came(came as u64, Instant::now()).is_err()
+                        {
+                            return Poll::Ready(Err(FlowFault::TooSlow));
+                        }
+                    }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowFault::Source(error))),
                     Poll::Pending => {
+                        if let Some(patience) = &mut self.patience {
+                            patience.wait(Instant::now());
+                        }
                         self.waits = Waits::Source;
                         return Poll::Pending;
                     }

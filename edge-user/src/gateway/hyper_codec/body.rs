@@ -19,7 +19,9 @@ use hyper::{
 use tokio::time::{Sleep, sleep};
 
 use super::gated_io::ConnectionState;
-use crate::gateway::{exchange::Exchange, refusal::Reason, worker::Worker};
+use crate::gateway::{
+    exchange::Exchange, limits::Limits, patience::Patience, refusal::Reason, worker::Worker,
+};
 
 /// An error of a body; the reason lies in the connection's state.
 #[derive(Debug, thiserror::Error)]
@@ -47,18 +49,25 @@ pub(crate) struct RequestBody {
     inner: Option<Incoming>,
     limit: Option<u64>,
     progress: Rc<Progress>,
+    patience: Patience,
+    /// HTTP/2 alone: the gate keeps the time of HTTP/1.
+    stall_limit: Option<Duration>,
+    stall: Option<Pin<Box<Sleep>>>,
     state: Rc<ConnectionState>,
 }
 
 impl RequestBody {
-    /// Passes `inner` on, up to `limit` bytes.
-    pub(super) fn new(inner: Option<Incoming>, limit: Option<u64>, state: Rc<ConnectionState>) -> Self {
+    /// Passes `inner` on, as far and as fast as `limits` say.
+    pub(super) fn new(inner: Option<Incoming>, limits: &Limits, state: Rc<ConnectionState>) -> Self {
         let progress = Rc::new(Progress::default());
         progress.done.set(inner.is_none());
         Self {
             inner,
-            limit,
+            limit: limits.body,
             progress,
+            patience: Patience::new(limits.stall_timeout, limits.min_body_rate),
+            stall_limit: state.http2.is_some().then_some(limits.stall_timeout),
+            stall: None,
             state,
         }
     }
@@ -81,11 +90,26 @@ impl Body for RequestBody {
         let Some(inner) = &mut this.inner else {
             return Poll::Ready(None);
         };
-        let frame = ready!(Pin::new(&mut *inner).poll_frame(context));
+        let Poll::Ready(frame) = Pin::new(&mut *inner).poll_frame(context) else {
+            this.patience.wait(Instant::now());
+            let Some(limit) = this.stall_limit else {
+                return Poll::Pending;
+            };
+            let stall = this.stall.get_or_insert_with(|| Box::pin(sleep(limit)));
+            ready!(stall.as_mut().poll(context));
+            this.state.body_fault.set(Some(Reason::BodyTimeout));
+            return Poll::Ready(Some(Err(BodyError::Stalled)));
+        };
+        this.stall = None;
         match &frame {
             None => this.progress.done.set(true),
             Some(Ok(frame)) => {
-                let bytes = this.progress.bytes.get() + frame.data_ref().map_or(0, |data| data.len() as u64);
+                let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+                if this.patience.came(len, Instant::now()).is_err() {
+                    this.state.body_fault.set(Some(Reason::BodyTimeout));
+                    return Poll::Ready(Some(Err(BodyError::Stalled)));
+                }
+                let bytes = this.progress.bytes.get() + len;
                 this.progress.bytes.set(bytes);
                 if this.limit.is_some_and(|limit| bytes > limit) {
                     this.state.body_fault.set(Some(Reason::BodyTooLarge));
@@ -204,6 +228,7 @@ impl Body for ResponseBody {
             }
             Self::Upstream(from) => &mut **from,
         };
+        from.in_flight.blocked(false);
         let Poll::Ready(frame) = Pin::new(&mut from.inner).poll_frame(context) else {
             let stall = from
                 .stall
@@ -216,9 +241,11 @@ impl Body for ResponseBody {
         from.stall = None;
         match &frame {
             None => from.end(),
-            Some(Ok(frame)) => from
-                .exchange
-                .returned(frame.data_ref().map_or(0, |data| data.len() as u64)),
+            Some(Ok(frame)) => {
+                from.in_flight.blocked(true);
+                from.exchange
+                    .returned(frame.data_ref().map_or(0, |data| data.len() as u64));
+            }
             Some(Err(_)) => {
                 from.exchange.broke(Reason::UpstreamCutShort);
                 from.returning.connection = None;
@@ -243,21 +270,44 @@ impl Body for ResponseBody {
 }
 
 /// Counts a request of a connection while its answer is not complete.
-pub(super) struct InFlight(Rc<ConnectionState>);
+pub(super) struct InFlight {
+    state: Rc<ConnectionState>,
+    blocked: Cell<bool>,
+}
 
 impl InFlight {
     pub(super) fn new(state: &Rc<ConnectionState>) -> Self {
         state.in_flight.set(state.in_flight.get() + 1);
-        Self(Rc::clone(state))
+        if let Some(http2) = &state.http2 {
+            http2.in_flight.set(http2.in_flight.get() + 1);
+        }
+        Self {
+            state: Rc::clone(state),
+            blocked: Cell::new(false),
+        }
+    }
+
+    /// Notes whether it is the client that the answer waits for.
+    pub(super) fn blocked(&self, blocked: bool) {
+        if let Some(http2) = &self.state.http2
+            && self.blocked.replace(blocked) != blocked
+        {
+            let count = http2.blocked.get();
+            http2.blocked.set(if blocked { count + 1 } else { count - 1 });
+        }
     }
 
     fn state(&self) -> &ConnectionState {
-        &self.0
+        &self.state
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
+        self.blocked(false);
+        self.state.in_flight.set(self.state.in_flight.get() - 1);
+        if let Some(http2) = &self.state.http2 {
+            http2.in_flight.set(http2.in_flight.get() - 1);
+        }
     }
 }

@@ -21,6 +21,9 @@ use crate::{
     upstream::pool::Pool,
 };
 
+/// Most bytes of an upstream's answer that wait for a client: hyper fills its buffer before it is asked to.
+const READ_BUFFER: usize = 64 * 1024;
+
 /// Idle connections of a worker.
 pub(crate) type HyperPool = Pool<SendRequest<RequestBody>>;
 
@@ -84,6 +87,7 @@ async fn connect(endpoint: SocketAddr) -> Result<SendRequest<RequestBody>, ()> {
     let _ = stream.set_nodelay(true);
     let (sender, connection) = Builder::new()
         .max_headers(MAX_FIELDS)
+        .max_buf_size(READ_BUFFER)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| tracing::debug!(%error, %endpoint, "handshake failed"))?;

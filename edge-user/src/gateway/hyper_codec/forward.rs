@@ -41,7 +41,7 @@ pub(super) async fn forward(
     body: Option<Incoming>,
 ) -> Result<(Response<Incoming>, Returning), Refusal> {
     let site = Rc::clone(exchange.site());
-    let body = RequestBody::new(body, exchange.worker().limits().body, Rc::clone(outgoing.state));
+    let body = RequestBody::new(body, exchange.worker().limits(), Rc::clone(outgoing.state));
     let progress = body.progress();
     let repeatable = progress.done.get() && outgoing.request.is_idempotent();
     let mut message = build(exchange, target, outgoing, body)?;
@@ -80,7 +80,7 @@ pub(super) async fn forward(
                 exchange,
                 target,
                 outgoing,
-                RequestBody::new(None, None, Rc::clone(outgoing.state)),
+                RequestBody::new(None, exchange.worker().limits(), Rc::clone(outgoing.state)),
             )?,
             _ if parsed => return Err(fault(outgoing.state, Reason::UpstreamMalformed)),
             _ => return Err(fault(outgoing.state, Reason::UpstreamReset)),
@@ -161,6 +161,8 @@ pub(super) fn respond(
     let begun = Instant::now();
     exchange.ended(begun, Duration::ZERO);
     returning.reusable = judged.keep_alive;
+    // Until it is asked for, it is the client's window that it waits for.
+    in_flight.blocked(true);
     let body = FromUpstream {
         inner,
         exchange,

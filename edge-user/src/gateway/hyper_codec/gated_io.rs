@@ -18,6 +18,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::guarded_io::Http2State;
 use crate::gateway::{
     gate::{
         RequestBody, RequestShape,
@@ -48,6 +49,18 @@ pub(super) struct ConnectionState {
     pub(super) in_flight: Cell<usize>,
     /// The client was told to go away.
     pub(super) refused: Cell<bool>,
+    /// The connection, where this is one stream of it.
+    pub(super) http2: Option<Rc<Http2State>>,
+}
+
+impl ConnectionState {
+    /// The state of one HTTP/2 stream.
+    pub(super) fn of_stream(connection: &Rc<Http2State>) -> Self {
+        Self {
+            http2: Some(Rc::clone(connection)),
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -58,8 +71,6 @@ enum Phase {
     Length(u64),
     /// Within a chunked body.
     Chunked(Box<Chunked>),
-    /// Not HTTP/1: everything passes.
-    Open,
     /// Nothing more is read.
     Ended,
 }
@@ -96,14 +107,6 @@ impl GatedIo {
             read_timer: None,
             write_timer: None,
             state,
-        }
-    }
-
-    /// The same socket without a gate, for HTTP/2.
-    pub(super) fn open(stream: Socket, first: Vec<u8>, limits: Limits, state: Rc<ConnectionState>) -> Self {
-        Self {
-            phase: Phase::Open,
-            ..Self::new(stream, first, limits, state)
         }
     }
 
@@ -145,7 +148,6 @@ impl GatedIo {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, fault));
                 }
             },
-            Phase::Open => self.passed = unread.len(),
             Phase::Ended => return Ok(false),
         }
         Ok(self.passed > 0)
@@ -207,13 +209,13 @@ impl GatedIo {
             Phase::Head if self.state.in_flight.get() > 0 => return Poll::Pending,
             Phase::Head => self.limits.idle_timeout,
             Phase::Length(_) | Phase::Chunked(_) => self.limits.stall_timeout,
-            Phase::Open | Phase::Ended => return Poll::Pending,
+            Phase::Ended => return Poll::Pending,
         };
         ready!(poll_timer(&mut self.read_timer, limit, context));
         Poll::Ready(match self.phase {
             Phase::Head if partial => Some(Reason::HeadTimeout),
             Phase::Length(_) | Phase::Chunked(_) => Some(Reason::BodyTimeout),
-            Phase::Head | Phase::Open | Phase::Ended => None,
+            Phase::Head | Phase::Ended => None,
         })
     }
 }

@@ -318,6 +318,30 @@ fn slow_bodies_are_cut_off() {
 }
 
 #[test]
+fn bodies_that_drip_are_cut_off() {
+    let origin = Origin::ok();
+    let limits = Limits {
+        stall_timeout: Duration::from_millis(200),
+        min_body_rate: 1000,
+        ..Limits::default()
+    };
+    let edge = Edge::start(&config(&[&[origin.address]], &[("/", 0, false)]), limits);
+    let mut client = edge.connect();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
+    let begun = Instant::now();
+    for _ in 0..100 {
+        client.send(b"x");
+        thread::sleep(Duration::from_millis(20));
+        if edge.counters().refused(Reason::BodyTimeout) > 0 {
+            break;
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(client.response().status, 408);
+    assert_eq!(edge.offences.kinds(), [OffenceKind::SlowClient]);
+}
+
+#[test]
 fn a_body_that_breaks_off_is_not_completed() {
     let origin = Origin::with(|connection| {
         connection.request();
