@@ -15,5 +15,7 @@ pub mod abi;
 pub mod algo;
 pub mod datapath;
 #[cfg(any(test, feature = "std"))]
+pub mod fuzz;
+#[cfg(any(test, feature = "std"))]
 pub mod mem;
 pub mod wire;

@@ -9,6 +9,7 @@ mod build;
 mod cargo;
 mod deny;
 mod ebpf_tools;
+mod fuzz;
 mod process;
 mod run;
 mod setup;
@@ -45,6 +46,8 @@ enum Task {
     Tidy,
     /// Measure: without a name, list the measurements.
     Bench(bench::Options),
+    /// Run a fuzz target: without a name, list them.
+    Fuzz(fuzz::Options),
     /// Boot a kernel under QEMU with one test program.
     Vm(vm::Options),
     /// Process 1 of the VM.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Test(options) => Ok(exit_code(test::run(&options))),
         Task::Tidy => tidy::run().map(exit_code),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Fuzz(options) => fuzz::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::run(&options).map(ExitCode::from),
         Task::GuestInit => vm::guest::run().map(|()| ExitCode::SUCCESS),
     };
