@@ -6,6 +6,7 @@
 //! Nothing here performs I/O beyond reading the configuration and its lists, looking at the other files it names and
 //! looking up the environment variables it names. No message, and no `Debug` form, contains a secret.
 
+mod action;
 pub mod bounds;
 pub mod certificate;
 mod claim;
@@ -29,6 +30,7 @@ mod source;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod text;
 mod trusted;
 mod value;
 
@@ -45,6 +47,7 @@ use ipnet::IpNet;
 use self::quickstart::DEMO_PREFIX;
 pub(crate) use self::resolve::{is_interface_name, least_secret_bytes};
 pub use self::{
+    action::{Action, Cors, CorsOrigin, CorsOrigins, FieldRules, Redirect, Respond, Rewrite},
     error::{ConfigError, Report},
     identity::{
         AuthPolicy, AuthRule, ClaimEncoding, ClaimHeader, ClaimRule, ClaimTest, ClaimValue, KeySource, Login,
@@ -60,6 +63,7 @@ pub use self::{
     quickstart::{QUICKSTART, QUICKSTART_ISSUER, QUICKSTART_ORIGIN, Quickstart},
     routing::{HostPattern, PathPattern, Route, RouteMatch, Segment, ValueMatch, ValueTest},
     source::MAX_FILE_BYTES,
+    text::{Part, Text, Variable},
 };
 
 /// A whole configuration.

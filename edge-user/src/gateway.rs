@@ -25,11 +25,14 @@ use tokio::sync::watch;
 
 use crate::{config::Config, offence::OffenceSink};
 
+pub mod answer;
 pub mod authenticate;
 pub mod balance;
+pub mod changes;
 pub mod client;
 pub mod closing;
 pub mod connections;
+pub mod cors;
 pub mod counters;
 pub mod demo;
 mod door;
@@ -51,6 +54,7 @@ pub mod refusal;
 mod request_id;
 pub mod route;
 mod socket;
+pub mod template;
 #[cfg(test)]
 mod tests;
 mod tls;

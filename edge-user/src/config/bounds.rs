@@ -128,6 +128,25 @@ pub const DEFAULT_ROUTE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest `route.timeout`.
 pub const MAX_ROUTE_TIMEOUT: Duration = Duration::from_hours(24);
 
+/// Largest `route.respond.body`, in bytes.
+pub const MAX_RESPOND_BYTES: usize = 64 * 1024;
+/// `route.respond.content_type`.
+pub const DEFAULT_CONTENT_TYPE: &str = "text/plain; charset=utf-8";
+
+/// Most fields that a route sets, adds, removes, allows or exposes, each.
+pub const MAX_FIELD_RULES: usize = 64;
+/// Longest name of such a field, in bytes.
+pub const MAX_FIELD_NAME_BYTES: usize = 128;
+/// Longest literal part of such a field's value, in bytes.
+pub const MAX_FIELD_VALUE_BYTES: usize = 4096;
+
+/// Most `route.cors.origins`.
+pub const MAX_CORS_ORIGINS: usize = 256;
+/// `route.cors.max_age`.
+pub const DEFAULT_CORS_MAX_AGE: Duration = Duration::from_mins(10);
+/// Longest `route.cors.max_age`: Firefox's limit, the longest of all browsers.
+pub const MAX_CORS_MAX_AGE: Duration = Duration::from_hours(24);
+
 /// `provider.leeway`.
 pub const DEFAULT_LEEWAY: Duration = Duration::from_mins(1);
 /// Longest `provider.leeway`: beyond it an expiry means little.

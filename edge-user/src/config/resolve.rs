@@ -4,9 +4,12 @@
 //! raw form, so that one mistake does not hide or cause another. What is built here is only used if no check
 //! reported an error.
 
+mod action;
 mod auth;
 mod bans;
 mod claims;
+mod cors;
+mod edits;
 mod fetch;
 mod fields;
 mod forward;
@@ -219,7 +222,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         providers: &mut provider_names,
         issuers: &provider::issuers(items(&raw.provider)),
     };
-    let routes = routes::routes(items(&raw.route), &mut targets, checks);
+    let routes = routes::routes(raw, &mut targets, checks);
     let mut route_names = Names::new(items(&raw.route).iter().map(|item| item.value.name.value()));
     let request_limits = limiting::limits(&raw.limit, &mut route_names, &routes, checks);
     gateway::unused(raw, &upstream_names, &provider_names, checks);

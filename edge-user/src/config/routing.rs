@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::AuthPolicy;
+use super::{Action, AuthPolicy, Cors, FieldRules, Rewrite};
 
 /// `[[route]]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,12 +11,52 @@ pub struct Route {
     pub name: String,
     /// Which requests.
     pub matches: RouteMatch,
-    /// Index into [`Config::upstreams`](super::Config::upstreams).
-    pub upstream: usize,
+    /// What becomes of them.
+    pub action: Action,
     /// What authentication it wants; every route says so, there is no default.
     pub auth: AuthPolicy,
     /// Limit from the forwarded request to the response head.
     pub timeout: Duration,
+    /// Limit from the request head to the end of the response.
+    pub request_timeout: Option<Duration>,
+    /// Limit for a response body of which nothing moves; the gateway's if absent.
+    pub idle_timeout: Option<Duration>,
+    /// Most bytes of a request body; the gateway's limit if absent.
+    pub body_limit: Option<u64>,
+    /// The path that the upstream gets, if not the request's.
+    pub rewrite: Option<Rewrite>,
+    /// What is changed about the forwarded fields.
+    pub request_headers: FieldRules,
+    /// What is changed about the fields of the answer.
+    pub response_headers: FieldRules,
+    /// Which pages of other origins may read the answers.
+    pub cors: Option<Cors>,
+}
+
+impl Route {
+    /// A route that forwards what matches, without anything else.
+    pub fn forwarding(
+        name: &str,
+        matches: RouteMatch,
+        upstream: usize,
+        auth: AuthPolicy,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            matches,
+            action: Action::Upstream(upstream),
+            auth,
+            timeout,
+            request_timeout: None,
+            idle_timeout: None,
+            body_limit: None,
+            rewrite: None,
+            request_headers: FieldRules::default(),
+            response_headers: FieldRules::default(),
+            cors: None,
+        }
+    }
 }
 
 /// What a request must be for a route; all of it must hold.

@@ -290,12 +290,14 @@ fn every_key_arrives() {
             return_origin: Some("https://app.example".into()),
         }),
     };
-    let route = |name: &str, path: &str, auth, seconds| Route {
-        name: name.into(),
-        matches: RouteMatch::prefix(path),
-        upstream: 0,
-        auth,
-        timeout: Duration::from_secs(seconds),
+    let route = |name: &str, path: &str, auth, seconds| {
+        Route::forwarding(
+            name,
+            RouteMatch::prefix(path),
+            0,
+            auth,
+            Duration::from_secs(seconds),
+        )
     };
     assert_eq!(
         config.routes,

@@ -7,6 +7,7 @@
 use std::{borrow::Cow, fmt, pin::Pin, sync::Arc, time::SystemTime};
 
 use super::{
+    changes::Changes,
     gate::Request,
     plan::Plan,
     refusal::{Reason, Refusal},
@@ -48,9 +49,25 @@ pub struct Permit {
     pub identity: Option<Arc<dyn Identity>>,
     /// Every place where the token was found, if it is to be removed.
     pub remove: Vec<TokenSource>,
+    /// What the route changes besides; filled in once the request is permitted.
+    pub(super) changes: Option<Box<Changes>>,
 }
 
 impl Permit {
+    /// A permit for whoever `identity` is; the token is taken out of every place in `remove`.
+    pub fn new(identity: Option<Arc<dyn Identity>>, remove: Vec<TokenSource>) -> Self {
+        Self {
+            identity,
+            remove,
+            changes: None,
+        }
+    }
+
+    /// What the route changes about the request and its answer, if anything.
+    pub fn changes(&self) -> Option<&Changes> {
+        self.changes.as_deref()
+    }
+
     /// Who, for the log.
     pub fn subject(&self) -> Option<&str> {
         self.identity.as_ref().and_then(|identity| identity.subject())
@@ -127,6 +144,12 @@ impl Permitted {
     /// Who asks, and what that changes.
     pub fn permit(&self) -> &Permit {
         &self.permit
+    }
+
+    /// Adds what the route changes.
+    pub fn changing(mut self, changes: Option<Changes>) -> Self {
+        self.permit.changes = changes.map(Box::new);
+        self
     }
 
     /// What the token changes.

@@ -7,7 +7,7 @@ use std::{cell::Cell, net::SocketAddr};
 use super::{
     authenticate::Permit,
     limit::Admitted,
-    plan::Plan,
+    plan::{Plan, PlannedAction},
     refusal::{Reason, Refusal},
     route::RouteId,
 };
@@ -70,7 +70,10 @@ impl Turns {
 /// [`Reason::NoEndpoint`].
 pub fn balance(plan: &Plan, turns: &Turns, admitted: Admitted) -> Result<Target, Refusal> {
     let route = admitted.route();
-    let upstream = plan.route(route).upstream;
+    let PlannedAction::Forward(upstream) = plan.route(route).action else {
+        // Only what is forwarded comes here.
+        return Err(Refusal::new(Reason::NoEndpoint));
+    };
     let count = plan
         .upstream(upstream)
         .map_or(0, |upstream| upstream.endpoints.len());

@@ -82,6 +82,12 @@ impl Exchange {
         }
     }
 
+    /// When the exchange has to be over, if its route says so.
+    pub(crate) fn deadline(&self, route: RouteId) -> Option<Instant> {
+        let limit = self.site.plan().route(route).request_timeout?;
+        self.head_read.checked_add(limit)
+    }
+
     /// The plan that this request was pinned to.
     pub(crate) fn site(&self) -> &Rc<Site> {
         &self.site

@@ -11,12 +11,14 @@
 //! - The token is removed from every place where it was found, if the permit says so; what stands beside it keeps its
 //!   bytes.
 //! - `Upgrade` is never copied: a WebSocket handshake is written anew, anything else (h2c included) ends here.
+//! - What a route sets, adds or removes comes after all that; it names no field of the above.
 //! - `X-Request-Id` is written by this proxy. `Via` is not: origins turn compression off when they see it.
 
 use std::{borrow::Cow, io::Write};
 
 use super::{
     authenticate::Permit,
+    changes::Changes,
     gate::{FieldKind, JudgedResponse, Request, RequestBody, ResponseBody, ResponseShape, response},
     plan::Plan,
     provenance::Provenance,
@@ -88,7 +90,10 @@ pub fn request(
         let is_taken = permit.remove.iter().any(
             |source| matches!(source, TokenSource::Header(header) if name.eq_ignore_ascii_case(header.as_bytes())),
         );
-        if is_taken || plan.is_identity(name) || request.nominated(name) {
+        let is_dropped = permit
+            .changes()
+            .is_some_and(|changes| changes.request.drops(name));
+        if is_taken || is_dropped || plan.is_identity(name) || request.nominated(name) {
             continue;
         }
         if kind == FieldKind::Cookie {
@@ -106,6 +111,12 @@ pub fn request(
     }
     if let Some(identity) = &permit.identity {
         identity.each_field(&mut |name, value| sink.put(name.as_bytes(), value));
+    }
+    if let Some(changes) = permit.changes() {
+        changes
+            .request
+            .put()
+            .for_each(|(name, value)| sink.put(name, value));
     }
     provenance.put(sink, request, host);
     sink.put(b"x-request-id", request_id);
@@ -146,6 +157,7 @@ pub fn response(
     bytes: &[u8],
     shape: &ResponseShape,
     judged: &JudgedResponse,
+    changes: Option<&Changes>,
     dialect: Dialect,
 ) {
     for field in &shape.fields {
@@ -167,9 +179,18 @@ pub fn response(
             | FieldKind::Disguised => {}
         }
         let name = field.name.of(bytes);
+        if changes.is_some_and(|changes| changes.response.drops(name)) {
+            continue;
+        }
         if !(judged.nominates && response::nominated(bytes, &shape.fields, name)) {
             sink.put(name, field.value.of(bytes));
         }
+    }
+    if let Some(changes) = changes {
+        changes
+            .response
+            .put()
+            .for_each(|(name, value)| sink.put(name, value));
     }
     // 204 and 1xx have no length (RFC 9110, 8.6); HEAD and 304 may declare one without a body.
     if let Some(length) = judged.declared
@@ -209,9 +230,10 @@ fn without_token_cookies<'v>(value: &'v [u8], permit: &Permit) -> Cow<'v, [u8]> 
     value
 }
 
-/// Appends the forwarded target: the normalised path, and the query without a token.
+/// Appends the forwarded target: the normalised path or what the route makes of it, and the query without a token.
 pub fn put_target(out: &mut Vec<u8>, request: &Request<'_>, permit: &Permit) {
-    out.extend_from_slice(request.path().as_bytes());
+    let path = permit.changes().and_then(|changes| changes.path.as_deref());
+    out.extend_from_slice(path.unwrap_or_else(|| request.path()).as_bytes());
     let Some(query) = request.query() else { return };
     let mut rest = Cow::Borrowed(query);
     for source in &permit.remove {

@@ -16,6 +16,7 @@ use super::{
     gate::{Request, RequestBody},
     header_policy::FieldSink,
     limits::Limits,
+    plan::Plan,
     refusal::{Reason, Refusal},
     route::{RouteId, Routed},
 };
@@ -32,6 +33,11 @@ impl Admitted {
     /// The route.
     pub fn route(&self) -> RouteId {
         self.route
+    }
+
+    /// Who asks, and what is changed about the request.
+    pub fn permit(&self) -> &Permit {
+        &self.permit
     }
 
     /// What the token changes.
@@ -103,7 +109,7 @@ pub fn early(
 /// # Errors
 /// [`Reason::RateLimited`], [`Reason::TooManyAtOnce`], [`Reason::BodyTooLarge`].
 pub fn limit(
-    (bounds, limits): (&Limits, &LimitPlan),
+    (bounds, plan): (&Limits, &Plan),
     request: &Request<'_>,
     permitted: Permitted,
     asker: Asker,
@@ -111,14 +117,15 @@ pub fn limit(
 ) -> Result<Admitted, Refusal> {
     let route = permitted.route();
     ask(
-        limits.after(route),
+        plan.limits().after(route),
         request,
         route,
         permitted.permit(),
         asker,
         tally,
     )?;
-    match (request.judged().body, bounds.body) {
+    let most = plan.route(route).body_limit.or(bounds.body);
+    match (request.judged().body, most) {
         (RequestBody::Length(length), Some(limit)) if length > limit => {
             Err(Refusal::new(Reason::BodyTooLarge))
         }

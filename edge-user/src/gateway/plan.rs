@@ -3,13 +3,16 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
+    answer::PlannedAnswer,
     authenticate::Authenticate,
+    changes::PlannedChanges,
+    cors::PlannedCors,
     counters::Counters,
     gate::field::alias_of,
     limit::plan::LimitPlan,
     route::{Conditions, RouteId, RouteTable},
 };
-use crate::config::{AuthPolicy, Config, Upstream, pattern::PatternError};
+use crate::config::{Action, AuthPolicy, Config, Route, Upstream, pattern::PatternError};
 
 /// A configuration that cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,14 +40,33 @@ pub struct PlannedRoute {
     pub name: Arc<str>,
     /// What it asks of a request beside host and path.
     pub conditions: Conditions,
-    /// Index of its upstream.
-    pub upstream: usize,
+    /// What becomes of its requests.
+    pub action: PlannedAction,
     /// What it asks of a token.
     pub auth: AuthPolicy,
     /// Limit from the forwarded request to the response head.
     pub timeout: Duration,
     /// It needs something that only the codec on hyper does.
     pub hyper: bool,
+    /// Limit from the request head to the end of the response.
+    pub request_timeout: Option<Duration>,
+    /// Limit for a response body of which nothing moves, if not the gateway's.
+    pub idle_timeout: Option<Duration>,
+    /// Most bytes of a request body, if not the gateway's.
+    pub body_limit: Option<u64>,
+    /// What it changes about requests and answers.
+    pub changes: Option<PlannedChanges>,
+    /// Which pages of other origins may read its answers.
+    pub cors: Option<Arc<PlannedCors>>,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum PlannedAction {
+    /// It is forwarded to the upstream with this index.
+    Forward(usize),
+    /// It is answered here.
+    Answer(PlannedAnswer),
 }
 
 /// A compiled configuration.
@@ -75,20 +97,8 @@ impl Plan {
         let table = RouteTable::compile(matches).map_err(|(route, error)| pattern(route, error))?;
         let mut routes: Vec<PlannedRoute> = Vec::with_capacity(config.routes.len());
         for (index, route) in config.routes.iter().enumerate() {
-            if route.upstream >= config.upstreams.len() {
-                return Err(PlanError::Upstream {
-                    route: route.name.clone(),
-                });
-            }
-            let conditions = Conditions::compile(&route.matches);
-            routes.push(PlannedRoute {
-                name: route.name.as_str().into(),
-                conditions: conditions.map_err(|error| pattern(RouteId(index as u32), error))?,
-                upstream: route.upstream,
-                auth: route.auth.clone(),
-                timeout: route.timeout,
-                hyper: false,
-            });
+            let failed = |error| pattern(RouteId(index as u32), error);
+            routes.push(Self::route_of(config, route, failed)?);
         }
         let mut identity_fields = authenticator.identity_fields();
         let tls = config
@@ -116,6 +126,43 @@ impl Plan {
                 config.routes.len(),
                 previous.map(Self::limits),
             ),
+        })
+    }
+
+    /// Compiles one route.
+    fn route_of(
+        config: &Config,
+        route: &Route,
+        failed: impl Fn(PatternError) -> PlanError,
+    ) -> Result<PlannedRoute, PlanError> {
+        let action = match &route.action {
+            Action::Upstream(upstream) if *upstream < config.upstreams.len() => {
+                PlannedAction::Forward(*upstream)
+            }
+            Action::Upstream(_) => {
+                return Err(PlanError::Upstream {
+                    route: route.name.clone(),
+                });
+            }
+            Action::Redirect(redirect) => {
+                let answer = PlannedAnswer::redirect(redirect, &route.matches.path);
+                PlannedAction::Answer(answer.map_err(&failed)?)
+            }
+            Action::Respond(respond) => PlannedAction::Answer(PlannedAnswer::respond(respond)),
+        };
+        let cors = route.cors.as_ref().map(|cors| Arc::new(PlannedCors::new(cors)));
+        Ok(PlannedRoute {
+            name: route.name.as_str().into(),
+            conditions: Conditions::compile(&route.matches).map_err(&failed)?,
+            action,
+            auth: route.auth.clone(),
+            timeout: route.timeout,
+            hyper: false,
+            request_timeout: route.request_timeout,
+            idle_timeout: route.idle_timeout,
+            body_limit: route.body_limit,
+            changes: PlannedChanges::compile(route, cors.clone()).map_err(&failed)?,
+            cors,
         })
     }
 

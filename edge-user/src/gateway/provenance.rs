@@ -38,6 +38,16 @@ impl Provenance {
         }
     }
 
+    /// Address of the client, without port.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
     /// Writes the fields for one request.
     pub fn put(&self, sink: &mut impl FieldSink, request: &Request<'_>, host: &[u8]) {
         let secured = self.client.tls.iter().flat_map(|tls| &tls.identity);

@@ -105,6 +105,8 @@ reasons! {
     UpstreamStalled = 504, "upstream_stalled", true, None;
     /// Nothing moved on an upgraded connection.
     TunnelIdle = 408, "tunnel_idle", true, None;
+    /// The whole exchange took longer than its route allows.
+    RequestTimeout = 504, "request_timeout", true, None;
     /// The route's upstream has no endpoint.
     NoEndpoint = 503, "no_endpoint", false, None;
     /// Every connection or upstream slot is taken.

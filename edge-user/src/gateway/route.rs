@@ -4,6 +4,7 @@
 //! asks for beside them. What no route lists is not exposed.
 
 mod conditions;
+pub mod parameters;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ pub use conditions::Conditions;
 pub use table::RouteTable;
 
 use super::{
+    changes,
     gate::Request,
     plan::Plan,
     refusal::{Reason, Refusal},
@@ -33,12 +35,18 @@ impl RouteId {
 #[must_use]
 pub struct Routed {
     route: RouteId,
+    preflight: bool,
 }
 
 impl Routed {
     /// The route.
     pub fn route(&self) -> RouteId {
         self.route
+    }
+
+    /// Whether a browser asks for leave to send such a request, and the route says who has it.
+    pub fn is_preflight(&self) -> bool {
+        self.preflight
     }
 }
 
@@ -48,12 +56,26 @@ impl Routed {
 /// [`Reason::NoRoute`]: what is not listed is not exposed. [`Reason::MethodNotAllowed`] if only the method keeps
 /// every route from taking it.
 pub fn route(plan: &Plan, request: &Request<'_>) -> Result<Routed, Refusal> {
-    let method = request.method();
-    plan.table()
-        .find(request.authority(), request.path(), |route| {
+    let find = |method| {
+        plan.table().find(request.authority(), request.path(), |route| {
             plan.route(route).conditions.admit(request, method)
         })
-        .map(|route| Routed { route })
+    };
+    // The route of the request that a browser asks leave for, if it gives any; it names no token yet.
+    if let Some(method) = changes::asks_leave(request)
+        && let Some(route) = find(method)
+        && plan.route(route).cors.is_some()
+    {
+        return Ok(Routed {
+            route,
+            preflight: true,
+        });
+    }
+    find(request.method())
+        .map(|route| Routed {
+            route,
+            preflight: false,
+        })
         .ok_or_else(|| unlisted(plan, request))
 }
 

@@ -6,6 +6,7 @@
 mod bytes {
     const CODEC: crate::gateway::limits::Codec = crate::gateway::limits::Codec::Bytes;
 
+    mod actions;
     mod codec;
     mod faults;
     mod floods;
@@ -16,6 +17,7 @@ mod bytes {
     mod limiting;
     mod listeners;
     mod routing;
+    mod routing_page;
     mod streaming;
     mod strict;
     mod support;
@@ -27,6 +29,7 @@ mod bytes {
 mod hyper {
     const CODEC: crate::gateway::limits::Codec = crate::gateway::limits::Codec::Hyper;
 
+    mod actions;
     mod faults;
     mod forwarding;
     mod http2;
@@ -34,6 +37,7 @@ mod hyper {
     mod limiting;
     mod listeners;
     mod routing;
+    mod routing_page;
     mod streaming;
     mod strict;
     mod support;

@@ -19,7 +19,9 @@ use tokio::{
 };
 
 use super::{
-    Shared, authenticate,
+    Shared,
+    answer::Reply,
+    authenticate,
     balance::{self, Target, Turns},
     closing::{Closing, ClosingCounters},
     connections::{Slot, TurnedAway},
@@ -28,12 +30,14 @@ use super::{
     exchange::Exchange,
     gate::Request,
     h1_codec, hyper_codec, limit,
-    limits::Limits,
+    limits::{Codec, Limits},
     listen::Sockets,
-    plan::Plan,
+    plan::{Plan, PlannedAction},
+    provenance::Provenance,
     refusal::Refusal,
     request_id::{RequestId, RequestIds},
-    route,
+    route::{self, Routed},
+    template::Facts,
 };
 use crate::offence::{OffenceKind, Offender};
 
@@ -145,22 +149,89 @@ impl Worker {
         &self,
         exchange: &mut Exchange,
         request: &Request<'_>,
-    ) -> Result<Target, Refusal> {
+        provenance: &Provenance,
+        codec: Codec,
+    ) -> Result<Decision, Refusal> {
         exchange.asked(request);
         let site = Rc::clone(exchange.site());
         let plan = site.plan();
         let routed = route::route(plan, request)?;
         exchange.routed(routed.route());
+        let route = plan.route(routed.route());
+        if codec == Codec::Bytes && plan.wants_hyper(routed.route()) {
+            return Ok(Decision::Declined);
+        }
+        let decision = self.admit(exchange, request, routed, provenance).await;
+        exchange.decided(Instant::now());
+        decision.map_err(|mut refusal| {
+            // A page may read why it was refused.
+            if let Some(cors) = &route.cors {
+                cors.mark(request, &mut refusal);
+            }
+            refusal
+        })
+    }
+
+    /// The stages after the route.
+    async fn admit(
+        &self,
+        exchange: &mut Exchange,
+        request: &Request<'_>,
+        routed: Routed,
+        provenance: &Provenance,
+    ) -> Result<Decision, Refusal> {
+        let site = Rc::clone(exchange.site());
+        let plan = site.plan();
+        let route = plan.route(routed.route());
         let asker = exchange.asker(self.shared.begun);
         limit::early(plan.limits(), request, &routed, asker, exchange.tally())?;
+        // Browsers send no token with it.
+        if let (true, Some(cors)) = (routed.is_preflight(), &route.cors) {
+            return Ok(Decision::Reply(cors.preflight(request)));
+        }
         let permitted = authenticate::authenticate(plan, request, routed).await?;
-        let bounds = (self.limits(), plan.limits());
-        let admitted = limit::limit(bounds, request, permitted, asker, exchange.tally())?;
-        let target = balance::balance(plan, &site.turns, admitted)?;
-        exchange.permitted(target.permit().subject());
-        exchange.decided(Instant::now());
-        Ok(target)
+        exchange.permitted(permitted.permit().subject());
+        let id = *exchange.id();
+        let facts = Facts {
+            request,
+            parameters: &[],
+            client: provenance.address(),
+            scheme: provenance.scheme(),
+            request_id: id.as_str(),
+            route: &route.name,
+        };
+        let changes = route
+            .changes
+            .as_ref()
+            .map(|changes| changes.of(&facts))
+            .transpose()?;
+        let bounds = (self.limits(), plan);
+        let admitted = limit::limit(
+            bounds,
+            request,
+            permitted.changing(changes),
+            asker,
+            exchange.tally(),
+        )?;
+        match &route.action {
+            PlannedAction::Forward(_) => balance::balance(plan, &site.turns, admitted).map(Decision::Forward),
+            PlannedAction::Answer(answer) => answer
+                .reply(&admitted, &facts, admitted.permit().changes())
+                .map(Decision::Reply),
+        }
     }
+}
+
+/// What becomes of an admitted request.
+#[derive(Debug)]
+#[must_use]
+pub(crate) enum Decision {
+    /// It is forwarded.
+    Forward(Target),
+    /// It is answered with this.
+    Reply(Reply),
+    /// The codec cannot do what the route asks for; nothing was decided.
+    Declined,
 }
 
 /// Serves on `sockets` until a stop; answers with the number of connections that had to be cut.

@@ -159,10 +159,10 @@ impl Authenticate for TokenGate {
     ) -> Result<Permit, Denial> {
         match self.ask(policy, request, now) {
             Ok(Outcome::Anonymous) => Ok(Permit::default()),
-            Ok(Outcome::Verified(permit)) => Ok(Permit {
-                remove: permit.removals().cloned().collect(),
-                identity: Some(permit.into_token()),
-            }),
+            Ok(Outcome::Verified(permit)) => {
+                let remove = permit.removals().cloned().collect();
+                Ok(Permit::new(Some(permit.into_token()), remove))
+            }
             Err(refusal) => Err(Denial {
                 location: self.login(policy, &refusal, request),
                 // Asks for the key set, at most once a cooldown, and for a place among those who wait for it.

@@ -2,8 +2,16 @@
 
 use std::time::Duration;
 
+use serde_spanned::Spanned;
+use toml::de::DeValue;
+
 use super::{AuthMode, RawClaim, RawLogin};
-use crate::config::{section::section, value::Item};
+use crate::config::{
+    problem::Findings,
+    section::{Field, KeyPath, section},
+    text::{Text, text},
+    value::{FromToml, Item, from_text, wrong_type},
+};
 
 section! {
     /// One route.
@@ -18,12 +26,21 @@ section! {
         headers: Vec<Item<RawHeaderMatch>>,
         query: Vec<Item<RawQueryMatch>>,
         upstream: String,
+        redirect: RawRedirect,
+        respond: RawRespond,
         auth: AuthMode,
         providers: Vec<Item<String>>,
         scopes: Vec<Item<String>>,
         claims: Vec<Item<RawClaim>>,
         login: RawLogin,
         timeout: Duration,
+        request_timeout: Duration,
+        idle_timeout: Duration,
+        body_limit: u64,
+        rewrite: RawRewrite,
+        request_headers: RawRequestFields,
+        response_headers: RawResponseFields,
+        cors: RawCors,
     }
 
     RawHeaderMatch as "route.headers" {
@@ -38,5 +55,86 @@ section! {
         value: String,
         regex: String,
         present: bool,
+    }
+
+    RawRedirect as "route.redirect" {
+        status: u64,
+        scheme: String,
+        host: String,
+        port: u64,
+        path: Text,
+        keep_query: bool,
+    }
+
+    RawRespond as "route.respond" {
+        status: u64,
+        body: String,
+        content_type: String,
+    }
+
+    RawRewrite as "route.rewrite" {
+        prefix: String,
+        path: Text,
+    }
+
+    RawRequestFields as "route.request_headers" {
+        set: Fields,
+        add: Fields,
+        remove: Vec<Item<String>>,
+    }
+
+    RawResponseFields as "route.response_headers" {
+        set: Fields,
+        add: Fields,
+        remove: Vec<Item<String>>,
+    }
+
+    RawCors as "route.cors" {
+        origins: Vec<Item<String>>,
+        methods: Vec<Item<String>>,
+        headers: Vec<Item<String>>,
+        expose: Vec<Item<String>>,
+        credentials: bool,
+        max_age: Duration,
+    }
+}
+
+from_text! {
+    Text, "a text", text;
+}
+
+/// A table from names to texts.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Fields(pub(in crate::config) Vec<(Field<String>, Field<Text>)>);
+
+impl FromToml for Fields {
+    const EXPECTED: &'static str = "a table such as { \"x-name\" = \"value\" }";
+
+    fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
+        let at = value.span();
+        let table = match value.into_inner() {
+            DeValue::Table(table) => table,
+            other => {
+                findings.push(wrong_type::<Self>(&other, path.place(at)));
+                return None;
+            }
+        };
+        let field = |(key, value): (Spanned<std::borrow::Cow<'_, str>>, Spanned<DeValue<'_>>)| {
+            let name = key.get_ref().clone().into_owned();
+            let path = KeyPath::Name(path, &name);
+            let (key_at, value_at) = (path.place(key.span()), path.place(value.span()));
+            let text = Text::from_toml(value, &path, findings)?;
+            Some((
+                Field {
+                    value: name,
+                    at: key_at,
+                },
+                Field {
+                    value: text,
+                    at: value_at,
+                },
+            ))
+        };
+        Some(Self(table.into_iter().filter_map(field).collect()))
     }
 }

@@ -73,3 +73,19 @@ pub(super) fn matchable(name: &Field<String>, checks: &mut Checks<'_>) {
         );
     }
 }
+
+/// Of [`RESERVED`], those that belong to the message and not to its way.
+const CONTENT: [&str; 1] = ["content-type"];
+
+/// Of [`RESERVED`], those that mean nothing in an answer.
+const OF_REQUESTS: [&str; 5] = ["authorization", "cookie", "host", "x-real-ip", "x-request-id"];
+
+/// Fields that say how the body is coded, and would lie if they were changed.
+const CODING: [&str; 2] = ["content-encoding", "content-range"];
+
+/// Whether the gateway alone writes a field, given in its [`normal`] form, of requests or of answers.
+pub(super) fn is_written_here(plain: &str, of_requests: bool) -> bool {
+    let reserved = RESERVED.contains(&plain) || plain.starts_with("x-forwarded-") || CODING.contains(&plain);
+    reserved && !CONTENT.contains(&plain) && (of_requests || !OF_REQUESTS.contains(&plain))
+        || plain == "proxy-authenticate"
+}

@@ -124,6 +124,13 @@ fn host(text: &str, at: &Place, checks: &mut Checks<'_>) -> Option<HostPattern> 
     None
 }
 
+/// Reports what is not one host.
+pub(super) fn exact_host(text: &str, at: &Place, checks: &mut Checks<'_>) {
+    if let Some(HostPattern::Below(_)) = host(text, at, checks) {
+        checks.error_help(at, "this is a domain, not a host", "as in \"www.example.org\"");
+    }
+}
+
 fn path(raw: &RawRoute, checks: &mut Checks<'_>) -> Option<PathPattern> {
     let kinds = [&raw.path, &raw.path_exact, &raw.path_template, &raw.path_regex];
     let given: Vec<_> = kinds.iter().filter_map(|kind| kind.field()).collect();

@@ -1,11 +1,18 @@
 //! `[[route]]`: which requests, what they must prove, where they go.
 
-use super::{Checks, Names, auth, login, matching, provider::Issuer, shadow};
+use std::time::Duration;
+
+use super::{
+    Checks, Names, action, auth, cors,
+    edits::{self, Rules, Taken, Way},
+    items, login, matching,
+    provider::Issuer,
+    shadow,
+};
 use crate::config::{
-    Route, bounds,
-    raw::RawRoute,
-    section::{Field, Section},
-    value::Item,
+    FieldRules, Route, RouteMatch, bounds,
+    raw::{RawConfig, RawRoute},
+    section::{Key, Section},
 };
 
 /// What routes refer to.
@@ -15,17 +22,15 @@ pub(super) struct Targets<'t, 'r> {
     pub(super) issuers: &'t [Issuer<'r>],
 }
 
-pub(super) fn routes(
-    raw: &[Item<RawRoute>],
-    targets: &mut Targets<'_, '_>,
-    checks: &mut Checks<'_>,
-) -> Vec<Route> {
+pub(super) fn routes(file: &RawConfig, targets: &mut Targets<'_, '_>, checks: &mut Checks<'_>) -> Vec<Route> {
+    let raw = items(&file.route);
     let names = raw.iter().filter_map(|item| item.value.name.field());
     checks.unique(
         "route name",
         names.map(|name| (&name.value, name.value.clone(), &name.at)),
     );
     login::reachable(raw, checks);
+    let taken = Taken::by(file);
     let matches: Vec<_> = raw
         .iter()
         .map(|item| matching::matches(&item.value, checks))
@@ -36,17 +41,26 @@ pub(super) fn routes(
         .zip(matches)
         .filter_map(|(raw, matches)| {
             let name = checks.name(&raw.name, raw.at());
-            let upstream = upstream(raw, targets, checks);
+            let action = action::action(raw, matches.as_ref(), targets, checks);
             let auth = auth::policy(raw, targets.providers, targets.issuers, checks);
             let timeout = checks.duration(
                 &raw.timeout,
                 bounds::DEFAULT_ROUTE_TIMEOUT,
                 bounds::MAX_ROUTE_TIMEOUT,
             );
+            let cors = cors::cors(raw, matches.as_ref(), checks);
+            let (request_headers, response_headers) = headers(raw, matches.as_ref(), &taken, checks);
             Some(Route {
                 name,
+                request_timeout: optional(&raw.request_timeout, checks),
+                idle_timeout: optional(&raw.idle_timeout, checks),
+                body_limit: raw.body_limit.value().copied(),
+                rewrite: action::rewrite(raw, matches.as_ref(), checks),
+                request_headers,
+                response_headers,
+                cors,
                 matches: matches?,
-                upstream: upstream?,
+                action: action?,
                 auth: auth?,
                 timeout,
             })
@@ -54,11 +68,34 @@ pub(super) fn routes(
         .collect()
 }
 
-fn upstream(raw: &RawRoute, targets: &mut Targets<'_, '_>, checks: &mut Checks<'_>) -> Option<usize> {
-    let Field { value, at } = raw.upstream.required(raw.at(), checks.findings)?;
-    let index = targets.upstreams.refer(value);
-    if index.is_none() {
-        checks.unknown("upstream", value, at, targets.upstreams);
-    }
-    index
+/// A duration that has no default.
+fn optional(key: &Key<Duration>, checks: &mut Checks<'_>) -> Option<Duration> {
+    let given = key.value().copied()?;
+    Some(checks.duration(key, given, bounds::MAX_ROUTE_TIMEOUT))
+}
+
+fn headers(
+    raw: &RawRoute,
+    matches: Option<&RouteMatch>,
+    taken: &Taken,
+    checks: &mut Checks<'_>,
+) -> (FieldRules, FieldRules) {
+    let request = raw.request_headers.value().map(|raw| Rules {
+        set: &raw.set,
+        add: &raw.add,
+        remove: &raw.remove,
+    });
+    let response = raw.response_headers.value().map(|raw| Rules {
+        set: &raw.set,
+        add: &raw.add,
+        remove: &raw.remove,
+    });
+    let way = Way::Response {
+        cors: raw.cors.field().is_some(),
+    };
+    let mut rules = |raw: Option<Rules<'_>>, way| {
+        raw.map(|raw| edits::rules(&raw, way, matches, taken, checks))
+            .unwrap_or_default()
+    };
+    (rules(request, Way::Request), rules(response, way))
 }

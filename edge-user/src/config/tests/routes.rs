@@ -293,3 +293,229 @@ fn a_path_has_a_bounded_number_of_routes() {
         &["769 route[128].path: more than 128 routes have one host and path"],
     )]);
 }
+
+/// The same for what becomes of requests: the routes have `auth` and a path alone.
+fn actions(rows: &[(&str, &[&str])]) {
+    let rows: Vec<(String, Vec<String>)> = rows
+        .iter()
+        .map(|(lines, told)| {
+            let text = format!(
+                "[[upstream]]\nname = 'app'\nendpoints = ['1.2.3.4:5']\n[[route]]\nname = 'r'\nauth = 'none'\n{lines}\n"
+            );
+            let moved = told.iter().map(|told| {
+                let (line, rest) = told.split_once(' ').expect("a line");
+                format!("{} {rest}", line.parse::<isize>().expect("a number") + 6)
+            });
+            (text, moved.collect())
+        })
+        .collect();
+    let told: Vec<Vec<&str>> = rows
+        .iter()
+        .map(|(_, told)| told.iter().map(String::as_str).collect())
+        .collect();
+    let rows: Vec<(&str, &[&str])> = rows
+        .iter()
+        .zip(&told)
+        .map(|((text, _), told)| (text.as_str(), told.as_slice()))
+        .collect();
+    mistakes::errors(&rows);
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn what_a_route_cannot_do() {
+    actions(&[
+        ("path = '/'", &["-2 route[0].upstream: missing key `upstream`"]),
+        (
+            "path = '/'\nupstream = 'app'\nrespond = { status = 200 }",
+            &["3 route[0].respond: a route does one thing"],
+        ),
+        (
+            "path = '/'\nredirect = { path = '/x' }\nrespond = { status = 200 }",
+            &[
+                "2 route[0].redirect.path: this redirect leads to its own route",
+                "3 route[0].respond: a route does one thing",
+            ],
+        ),
+        (
+            "path = '/'\nredirect = {}",
+            &["2 route[0].redirect: this redirect leads to where it comes from"],
+        ),
+        (
+            "path = '/a'\nredirect = { path = '/a/b' }",
+            &["2 route[0].redirect.path: this redirect leads to its own route: `/a/b`"],
+        ),
+        (
+            "path = '/a'\nredirect = { path = '/b', status = 300 }",
+            &["2 route[0].redirect.status: 300 is no redirect"],
+        ),
+        (
+            "path = '/a'\nredirect = { scheme = 'ftp', host = 'a/b', port = 0 }",
+            &[
+                "2 route[0].redirect.scheme: a redirect leads to",
+                "2 route[0].redirect.host: `a/b` is not a host",
+                "2 route[0].redirect.port: `port` must be between 1 and 65535",
+            ],
+        ),
+        (
+            "path = '/a'\nredirect = { host = '*.a.org' }",
+            &["2 route[0].redirect.host: this is a domain, not a host"],
+        ),
+        (
+            "path = '/a'\nredirect = { path = '//evil.example' }",
+            &["2 route[0].redirect.path: an empty segment never matches"],
+        ),
+        (
+            "path = '/a'\nredirect = { path = '/{id}' }",
+            &["2 route[0].redirect.path: the route's path has no parameter `id`"],
+        ),
+        (
+            "path_template = '/a/{id}'\nredirect = { path = '/{di}' }",
+            &["2 route[0].redirect.path: the route's path has no parameter `di`"],
+        ),
+        (
+            "path = '/a'\nredirect = { path = '/{$host}' }",
+            &["2 route[0].redirect.path: a path is made of parameters"],
+        ),
+        (
+            "path = '/a'\nredirect = { path = '/x/{$path}' }",
+            &["2 route[0].redirect.path: `{$path}` begins with a slash"],
+        ),
+        (
+            "path = '/a'\nredirect = { path = '/{$nope}' }",
+            &["2 route[0].redirect.path: unknown variable `nope`"],
+        ),
+        (
+            "path = '/a'\nredirect = { path = '/{x' }",
+            &["2 route[0].redirect.path: a brace without its other half"],
+        ),
+        (
+            "path = '/a'\nrespond = { body = 'x' }",
+            &["2 route[0].respond.status: missing key `status`"],
+        ),
+        (
+            "path = '/a'\nrespond = { status = 101 }",
+            &["2 route[0].respond.status: between 200 and 599"],
+        ),
+        (
+            "path = '/a'\nrespond = { status = 204, body = 'x' }",
+            &["2 route[0].respond.body: an answer of status 204 has no body"],
+        ),
+        (
+            "path = '/a'\nrespond = { status = 200, content_type = 'text/plain' }",
+            &["2 route[0].respond.content_type: has no meaning without `body`"],
+        ),
+        (
+            "path = '/a'\nrespond = { status = 200, body = 'x', content_type = \"a/b\\r\\nx: y\" }",
+            &["2 route[0].respond.content_type: this is not a media type"],
+        ),
+        (
+            "path = '/a'\nrespond = { status = 200 }\ntimeout = '1s'\nrewrite = { prefix = '/' }\nrequest_headers = { remove = ['a'] }",
+            &[
+                "3 route[0].timeout: `timeout` has no meaning in a route that forwards nothing",
+                "4 route[0].rewrite: `rewrite` has no meaning",
+                "5 route[0].request_headers: `request_headers` has no meaning",
+            ],
+        ),
+        (
+            "path = '/a'\nupstream = 'app'\nrewrite = {}",
+            &["3 route[0].rewrite: nothing is rewritten"],
+        ),
+        (
+            "path = '/a'\nupstream = 'app'\nrewrite = { prefix = '/x/', path = '/y' }",
+            &["3 route[0].rewrite.path: a path is rewritten one way"],
+        ),
+        (
+            "path_exact = '/a'\nupstream = 'app'\nrewrite = { prefix = '/x/' }",
+            &[
+                "3 route[0].rewrite.prefix: a prefix ends without `/`",
+                "3 route[0].rewrite.prefix: only a prefix can be replaced",
+            ],
+        ),
+        (
+            "path = '/a'\nupstream = 'app'\nrequest_timeout = '0s'\nidle_timeout = '25h'\nbody_limit = -1",
+            &[
+                "3 route[0].request_timeout: must be longer than zero",
+                "4 route[0].idle_timeout: must be at most 1day",
+                "5 route[0].body_limit: must not be negative",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn what_a_route_cannot_change_or_allow() {
+    actions(&[
+        (
+            "path = '/'\nupstream = 'app'\n[route.request_headers]\nset = { Host = 'a', content-length = '1', Connection = 'x', X_Forwarded_For = 'a' }\nadd = { transfer-encoding = 'chunked', authorization = 'x', 'a b' = '1' }\nremove = ['Cookie', 'x-request-id', 'x-forwarded-port']",
+            &[
+                "4 route[0].request_headers.set.Host: `Host` is the gateway's",
+                "4 route[0].request_headers.set.content-length: `content-length` is the gateway's",
+                "4 route[0].request_headers.set.Connection: `Connection` is the gateway's",
+                "4 route[0].request_headers.set.X_Forwarded_For: `X_Forwarded_For` is the gateway's",
+                "5 route[0].request_headers.add.transfer-encoding: `transfer-encoding` is the gateway's",
+                "5 route[0].request_headers.add.authorization: `authorization` is the gateway's",
+                "5 route[0].request_headers.add.a b: this is not the name of a header",
+                "6 route[0].request_headers.remove[0]: `Cookie` is the gateway's",
+                "6 route[0].request_headers.remove[1]: `x-request-id` is the gateway's",
+                "6 route[0].request_headers.remove[2]: `x-forwarded-port` is the gateway's",
+            ],
+        ),
+        (
+            "path = '/'\nupstream = 'app'\n[route.response_headers]\nset = { x-a = \"a\\nb\", x-b = '{id}', x-c = 'ü' }\nadd = { X-A = '1', proxy-authenticate = 'x' }\nremove = ['x_b', 'content-encoding']",
+            &[
+                "4 route[0].response_headers.set.x-a: a value is made of visible ASCII",
+                "4 route[0].response_headers.set.x-b: the route's path has no parameter `id`",
+                "4 route[0].response_headers.set.x-c: a value is made of visible ASCII",
+                "5 route[0].response_headers.add.proxy-authenticate: is the gateway's",
+                "6 route[0].response_headers.remove[0]: `x_b` is under `set` already",
+                "6 route[0].response_headers.remove[1]: `content-encoding` is the gateway's",
+            ],
+        ),
+        (
+            "path = '/'\nupstream = 'app'\nrequest_headers = { set = { x-user = '1' } }\n[[provider]]\nname = 'p'\nalgorithms = ['HS256']\nsecret_env = 'S'\nclaim_headers = [{ header = 'X-User', claim = 'sub' }]",
+            &[
+                "3 route[0].request_headers.set.x-user: `x-user` says who asks",
+                "7 provider[0].secret_env: the environment variable `S` is not set",
+            ],
+        ),
+        (
+            "path = '/'\nupstream = 'app'\nresponse_headers = { set = { access-control-allow-origin = '*' } }\ncors = { origins = ['*'] }",
+            &["3 route[0].response_headers.set.access-control-allow-origin: is written by `[route.cors]`"],
+        ),
+        (
+            "path = '/'\nupstream = 'app'\ncors = { origins = ['*'], credentials = true, headers = ['*'] }",
+            &[
+                "3 route[0].cors.origins[0]: every origin and credentials together",
+                "3 route[0].cors.headers: `*` means nothing to browsers where credentials",
+            ],
+        ),
+        (
+            "path = '/'\nupstream = 'app'\ncors = {}",
+            &["3 route[0].cors.origins: missing key `origins`"],
+        ),
+        (
+            "path = '/'\nupstream = 'app'\ncors = { origins = ['null', 'app.org', 'https://app.org/', 'https://app.org:443', 'HTTPS://app.org', 'https://*', 'https://a*.org', 'https://a@b.org', 'ftp://a'], max_age = '25h' }",
+            &[
+                "3 route[0].cors.origins[0]: every sandboxed page",
+                "3 route[0].cors.origins[1]: `app.org` is not an origin",
+                "3 route[0].cors.origins[2]: `https://app.org/` is not an origin",
+                "3 route[0].cors.origins[3]: `https://app.org:443` is not an origin",
+                "3 route[0].cors.origins[4]: `HTTPS://app.org` is not an origin",
+                "3 route[0].cors.origins[5]: `https://*` is not an origin",
+                "3 route[0].cors.origins[6]: `https://a*.org` is not an origin",
+                "3 route[0].cors.origins[7]: `https://a@b.org` is not an origin",
+                "3 route[0].cors.origins[8]: `ftp://a` is not an origin",
+                "3 route[0].cors.max_age: must be at most 24 hours",
+            ],
+        ),
+        (
+            "path = '/'\nupstream = 'app'\nmethods = ['GET']\ncors = { origins = ['*'], methods = ['PUT', 'HEAD', '*'], headers = ['a b'] }",
+            &[
+                "4 route[0].cors.methods[0]: the route does not take `PUT`",
+                "4 route[0].cors.methods[2]: `*` is not a method",
+                "4 route[0].cors.headers[0]: this is not the name of a header",
+            ],
+        ),
+    ]);
+}

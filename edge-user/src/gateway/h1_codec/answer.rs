@@ -137,7 +137,7 @@ impl<S: Transport> Connection<'_, S> {
             let out = wanted.then(|| {
                 let mut out = local.buffers().take();
                 writing::status_line(&mut out, head, shape);
-                header_policy::response(&mut out, head, shape, &judged, DIALECT);
+                header_policy::response(&mut out, head, shape, &judged, None, DIALECT);
                 out.extend_from_slice(b"\r\n");
                 out
             });
@@ -170,7 +170,8 @@ impl<S: Transport> Connection<'_, S> {
             framing: !forward.http10,
             ..DIALECT
         };
-        header_policy::response(&mut sink, head, shape, &judged, dialect);
+        let changes = forward.target.permit().changes();
+        header_policy::response(&mut sink, head, shape, &judged, changes, dialect);
         exchange.tell(&mut sink);
         if !sink.dated {
             writing::date(&mut out, local.timers());
@@ -284,11 +285,19 @@ impl<S: Transport> Connection<'_, S> {
             }
             Poll::Pending => {}
         }
-        turns.pause(self.turn.get(), Instant::now());
+        let now = Instant::now();
+        turns.pause(self.turn.get(), now);
+        if forward.is_late(now) {
+            return Poll::Ready(Delivered::Broken(Reason::RequestTimeout));
+        }
         let progress = (down.moved(), forward.up.moved());
         if turns.progress != Some(progress) {
             turns.progress = Some(progress);
-            self.timer.arm(self.worker.limits().stall_timeout);
+            let limit = match down.waits() {
+                Waits::Source => forward.idle,
+                Waits::Sink => self.worker.limits().stall_timeout,
+            };
+            self.timer.arm(forward.left(limit));
         } else if self.timer.expired() {
             let reason = match down.waits() {
                 Waits::Source => Reason::UpstreamStalled,

@@ -18,12 +18,15 @@ use super::{
     writing::{self, Persistence},
 };
 use crate::gateway::{
+    answer::Reply,
     balance::Target,
     exchange::Exchange,
     gate::{Request, RequestBody, RequestShape, Version, parse, request, response::Asked},
     header_policy,
+    limits::Codec,
     patience::Patience,
     refusal::{Reason, Refusal},
+    worker::Decision,
 };
 
 /// How a connection goes on after an exchange.
@@ -45,9 +48,15 @@ pub(super) enum Prepared {
     Declined,
 }
 
+/// What this proxy answers by itself.
+enum Own {
+    Refusal(Refusal),
+    Reply(Reply),
+}
+
 /// A request that ends here, and what is known about its connection.
 pub(super) struct Refused {
-    refusal: Refusal,
+    own: Own,
     /// The method was HEAD.
     bodiless: bool,
     http10: bool,
@@ -60,7 +69,7 @@ pub(super) struct Refused {
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
         Self {
-            refusal,
+            own: Own::Refusal(refusal),
             bodiless: false,
             http10: false,
             keep_alive: false,
@@ -86,10 +95,29 @@ pub(super) struct Forward {
     repeatable: bool,
     /// Limit from the sent request to the response head.
     timeout: Duration,
+    /// Limit for a response body of which nothing arrives.
+    pub(super) idle: Duration,
+    /// When all of it has to be over.
+    pub(super) deadline: Option<Instant>,
     /// Towards the upstream: head and body.
     pub(super) up: Flow,
     /// The upstream takes no more of the body.
     pub(super) up_broken: bool,
+}
+
+impl Forward {
+    /// Whether the whole exchange has taken longer than its route allows.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// How long to wait for something that has `limit`, with a deadline for all of it.
+    pub(super) fn left(&self, limit: Duration) -> Duration {
+        match self.deadline {
+            Some(deadline) => limit.min(deadline.saturating_duration_since(Instant::now())),
+            None => limit,
+        }
+    }
 }
 
 /// Largest body of a refused request that is read so that its connection can be kept.
@@ -132,9 +160,18 @@ impl<S: Transport> Connection<'_, S> {
         let request = Request::new(head, shape, &judged);
         let bodiless = request.method() == b"HEAD";
         let http10 = request.version() == Version::Http10;
-        let target = match worker.decide(exchange, &request).await {
+        let own = match worker
+            .decide(exchange, &request, self.provenance, Codec::Bytes)
+            .await
+        {
+            Ok(Decision::Forward(target)) => Ok(target),
+            Ok(Decision::Declined) => return Prepared::Declined,
+            Ok(Decision::Reply(reply)) => Err(Own::Reply(reply)),
+            Err(refusal) => Err(Own::Refusal(refusal)),
+        };
+        let target = match own {
             Ok(target) => target,
-            Err(refusal) => {
+            Err(own) => {
                 let body = match judged.body {
                     RequestBody::None => Some(0),
                     RequestBody::Length(length) if length <= DRAINED && !judged.expects_continue => {
@@ -144,7 +181,7 @@ impl<S: Transport> Connection<'_, S> {
                 };
                 self.client.consume(len);
                 return Prepared::Refused(Refused {
-                    refusal,
+                    own,
                     bodiless,
                     http10,
                     keep_alive: judged.keep_alive,
@@ -153,9 +190,7 @@ impl<S: Transport> Connection<'_, S> {
             }
         };
         let site = exchange.site();
-        if site.plan().wants_hyper(target.route()) {
-            return Prepared::Declined;
-        }
+        let route = site.plan().route(target.route());
         let mut out = worker.h1().buffers().take();
         out.extend_from_slice(request.method());
         out.push(b' ');
@@ -185,11 +220,12 @@ impl<S: Transport> Connection<'_, S> {
             keep_alive: judged.keep_alive,
             expects: judged.expects_continue,
             repeatable: judged.body == RequestBody::None && request.is_idempotent(),
-            timeout: site.plan().route(target.route()).timeout,
-            up: Flow::new(out, framing, worker.limits().body).with_patience(Patience::new(
-                worker.limits().stall_timeout,
-                worker.limits().min_body_rate,
-            )),
+            timeout: route.timeout,
+            idle: route.idle_timeout.unwrap_or(worker.limits().stall_timeout),
+            deadline: exchange.deadline(target.route()),
+            up: Flow::new(out, framing, route.body_limit.or(worker.limits().body)).with_patience(
+                Patience::new(worker.limits().stall_timeout, worker.limits().min_body_rate),
+            ),
             up_broken: false,
             target,
         };
@@ -286,6 +322,9 @@ impl<S: Transport> Connection<'_, S> {
             Poll::Ready(answer) => return Poll::Ready(answer),
             Poll::Pending => {}
         }
+        if forward.is_late(Instant::now()) {
+            return Poll::Ready(Err(NoAnswer::Refused(Reason::RequestTimeout.into())));
+        }
         let uploading = !forward.up.is_done() && !forward.up_broken;
         let progress = (forward.up.moved(), uploading);
         if waiting.progress != Some(progress) {
@@ -293,12 +332,12 @@ impl<S: Transport> Connection<'_, S> {
                 exchange.relayed(self.turn.get(), Instant::now());
             }
             waiting.progress = Some(progress);
-            self.timer
-                .arm(if uploading && forward.up.waits() == Waits::Source {
-                    self.worker.limits().stall_timeout
-                } else {
-                    forward.timeout
-                });
+            let limit = if uploading && forward.up.waits() == Waits::Source {
+                self.worker.limits().stall_timeout
+            } else {
+                forward.timeout
+            };
+            self.timer.arm(forward.left(limit));
         } else if self.timer.expired() {
             let reason = if uploading && forward.up.waits() == Waits::Source {
                 Reason::BodyTimeout
@@ -314,7 +353,7 @@ impl<S: Transport> Connection<'_, S> {
     async fn refuse_forward(&mut self, mut exchange: Exchange, forward: &Forward, refusal: Refusal) -> After {
         exchange.received(forward.up.data());
         let refused = Refused {
-            refusal,
+            own: Own::Refusal(refusal),
             bodiless: forward.asked.head,
             http10: forward.http10,
             keep_alive: forward.keep_alive,
@@ -326,24 +365,38 @@ impl<S: Transport> Connection<'_, S> {
     /// Answers a request that ends here.
     pub(super) async fn refuse(&mut self, mut exchange: Exchange, refused: Refused) -> After {
         let Refused {
-            refusal,
+            own,
             bodiless,
             http10,
             keep_alive,
             body,
         } = refused;
-        let kept = keep_alive && !refusal.reason.closes() && body.is_some() && !self.worker.is_stopping();
+        let closes = matches!(&own, Own::Refusal(refusal) if refusal.reason.closes());
+        let kept = keep_alive && !closes && body.is_some() && !self.worker.is_stopping();
         let mut out = self.worker.h1().buffers().take();
-        writing::refusal(
-            &mut out,
-            &refusal,
-            exchange.id().as_str(),
-            bodiless,
-            Persistence::of(kept, http10),
-            self.worker.h1().timers(),
-        );
+        let (persistence, timers) = (Persistence::of(kept, http10), self.worker.h1().timers());
         // The account is closed before the client can act on the answer: an offence counts from here.
-        exchange.refused(refusal);
+        match own {
+            Own::Refusal(refusal) => {
+                writing::refusal(
+                    &mut out,
+                    &refusal,
+                    exchange.id().as_str(),
+                    bodiless,
+                    persistence,
+                    timers,
+                );
+                exchange.refused(refusal);
+            }
+            Own::Reply(reply) => {
+                let tell = |sink: &mut Vec<u8>| exchange.tell(sink);
+                writing::reply(&mut out, &reply, tell, bodiless, persistence, timers);
+                exchange.answered(Instant::now(), reply.status);
+                if !bodiless {
+                    exchange.returned(reply.body.len() as u64);
+                }
+            }
+        }
         exchange.ended(Instant::now(), Duration::ZERO);
         drop(exchange);
         let written = self.write_own(out).await;

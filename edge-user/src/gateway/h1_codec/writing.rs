@@ -4,6 +4,7 @@ use std::io::Write;
 
 use super::timers::Timers;
 use crate::gateway::{
+    answer::Reply,
     gate::{ResponseShape, Span},
     header_policy::FieldSink,
     refusal::{Refusal, status_text},
@@ -101,6 +102,40 @@ pub(super) fn refusal(
     out.extend_from_slice(b"\r\n");
     if !bodiless {
         out.extend_from_slice(body.as_bytes());
+    }
+}
+
+/// Writes an answer of this proxy's own; `tell` adds what is said about limits.
+pub(super) fn reply(
+    out: &mut Vec<u8>,
+    reply: &Reply,
+    tell: impl FnOnce(&mut Vec<u8>),
+    bodiless: bool,
+    persistence: Persistence,
+    timers: &Timers,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    put_status(out, reply.status);
+    out.push(b' ');
+    let phrase = http::StatusCode::from_u16(reply.status)
+        .ok()
+        .and_then(|status| status.canonical_reason());
+    out.extend_from_slice(phrase.unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in &reply.fields {
+        out.put(name.as_bytes(), value);
+    }
+    // Neither has a body (RFC 9110, 8.6).
+    if !matches!(reply.status, 204 | 304) {
+        // Writing to memory does not fail.
+        let _ = write!(out, "content-length: {}\r\n", reply.body.len());
+    }
+    tell(out);
+    date(out, timers);
+    persistence.put(out);
+    out.extend_from_slice(b"\r\n");
+    if !bodiless {
+        out.extend_from_slice(&reply.body);
     }
 }
 

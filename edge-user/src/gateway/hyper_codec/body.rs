@@ -32,6 +32,9 @@ pub(crate) enum BodyError {
     /// Above its limit.
     #[error("body too large")]
     TooLarge,
+    /// Not over in time.
+    #[error("took too long")]
+    Late,
     /// Nothing moved.
     #[error("body stalled")]
     Stalled,
@@ -70,6 +73,12 @@ impl RequestBody {
             stall: None,
             state,
         }
+    }
+
+    /// Takes another limit than the gateway's, if there is one.
+    pub(super) fn at_most(mut self, bytes: Option<u64>) -> Self {
+        self.limit = bytes.or(self.limit);
+        self
     }
 
     /// What is known about it.
@@ -177,6 +186,7 @@ pub(super) struct FromUpstream {
     pub(super) returning: Returning,
     pub(super) stall_limit: Duration,
     pub(super) stall: Option<Pin<Box<Sleep>>>,
+    pub(super) deadline: Option<Pin<Box<Sleep>>>,
     pub(super) begun: Instant,
     pub(super) in_flight: InFlight,
 }
@@ -229,6 +239,13 @@ impl Body for ResponseBody {
             Self::Upstream(from) => &mut **from,
         };
         from.in_flight.blocked(false);
+        if let Some(deadline) = &mut from.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            from.exchange.broke(Reason::RequestTimeout);
+            from.returning.connection = None;
+            return Poll::Ready(Some(Err(BodyError::Late)));
+        }
         let Poll::Ready(frame) = Pin::new(&mut from.inner).poll_frame(context) else {
             let stall = from
                 .stall

@@ -8,7 +8,7 @@ use std::{
 
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 use super::{
     DIALECT,
@@ -41,7 +41,9 @@ pub(super) async fn forward(
     body: Option<Incoming>,
 ) -> Result<(Response<Incoming>, Returning), Refusal> {
     let site = Rc::clone(exchange.site());
-    let body = RequestBody::new(body, exchange.worker().limits(), Rc::clone(outgoing.state));
+    let limits = exchange.worker().limits();
+    let body = RequestBody::new(body, limits, Rc::clone(outgoing.state))
+        .at_most(site.plan().route(target.route()).body_limit);
     let progress = body.progress();
     let repeatable = progress.done.get() && outgoing.request.is_idempotent();
     let mut message = build(exchange, target, outgoing, body)?;
@@ -143,11 +145,11 @@ fn build(
 /// Turns the upstream's answer into the client's, once it has passed the gate.
 pub(super) fn respond(
     mut exchange: Exchange,
+    target: &Target,
     asked: response::Asked,
     answer: Response<Incoming>,
     mut returning: Returning,
     in_flight: InFlight,
-    stall_limit: Duration,
 ) -> Result<Response<ResponseBody>, Box<(Refusal, Exchange)>> {
     let (parts, inner) = answer.into_parts();
     let laid = head::response(&parts);
@@ -156,19 +158,32 @@ pub(super) fn respond(
         Err(refusal) => return Err(Box::new((refusal, exchange))),
     };
     let mut sink = HeaderMapSink(HeaderMap::with_capacity(parts.headers.len()));
-    header_policy::response(&mut sink, &laid.bytes, &laid.shape, &judged, DIALECT);
+    header_policy::response(
+        &mut sink,
+        &laid.bytes,
+        &laid.shape,
+        &judged,
+        target.permit().changes(),
+        DIALECT,
+    );
     exchange.tell(&mut sink);
     let begun = Instant::now();
     exchange.ended(begun, Duration::ZERO);
     returning.reusable = judged.keep_alive;
     // Until it is asked for, it is the client's window that it waits for.
     in_flight.blocked(true);
+    let route = exchange.site().plan().route(target.route());
+    let stall_limit = route
+        .idle_timeout
+        .unwrap_or(exchange.worker().limits().stall_timeout);
+    let deadline = exchange.deadline(target.route());
     let body = FromUpstream {
         inner,
         exchange,
         returning,
         stall_limit,
         stall: None,
+        deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline.into()))),
         begun,
         in_flight,
     };

@@ -3,22 +3,26 @@
 use std::{convert::Infallible, rc::Rc, time::Instant};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use tokio::time::timeout_at;
 
 use super::{
     body::{InFlight, ResponseBody},
     forward::{self, Outgoing},
     gated_io::ConnectionState,
-    head,
+    head::{self, HeaderMapSink},
 };
 use crate::gateway::{
+    answer::Reply,
     exchange::Exchange,
     gate::{Request, RequestBody, Version, request, response::Asked},
+    header_policy::FieldSink,
+    limits::Codec,
     provenance::Provenance,
-    refusal::Refusal,
-    worker::Worker,
+    refusal::{Reason, Refusal},
+    worker::{Decision, Worker},
 };
 
 /// Answers one request.
@@ -49,8 +53,14 @@ pub(super) async fn answer(
         judged.body = RequestBody::Chunked;
     }
     let request = Request::new(&laid.bytes, &laid.shape, &judged);
-    let target = match worker.decide(&mut exchange, &request).await {
-        Ok(target) => target,
+    let target = match worker
+        .decide(&mut exchange, &request, &provenance, Codec::Hyper)
+        .await
+    {
+        Ok(Decision::Forward(target)) => target,
+        // This codec declines nothing.
+        Ok(Decision::Declined) => return Ok(refuse(exchange, &state, Reason::Overloaded.into())),
+        Ok(Decision::Reply(reply)) => return Ok(self::reply(exchange, reply, request.method() == b"HEAD")),
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };
     let body = (judged.body != RequestBody::None).then_some(body);
@@ -59,7 +69,15 @@ pub(super) async fn answer(
         provenance: &provenance,
         state: &state,
     };
-    let (response, returning) = match forward::forward(&mut exchange, &target, &outgoing, body).await {
+    let deadline = exchange.deadline(target.route());
+    let forwarded = forward::forward(&mut exchange, &target, &outgoing, body);
+    let forwarded = match deadline {
+        Some(deadline) => timeout_at(deadline.into(), forwarded)
+            .await
+            .unwrap_or_else(|_| Err(Reason::RequestTimeout.into())),
+        None => forwarded.await,
+    };
+    let (response, returning) = match forwarded {
         Ok(answered) => answered,
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };
@@ -68,8 +86,7 @@ pub(super) async fn answer(
         head: request.method() == b"HEAD",
         websocket: false,
     };
-    let stall = worker.limits().stall_timeout;
-    match forward::respond(exchange, asked, response, returning, in_flight, stall) {
+    match forward::respond(exchange, &target, asked, response, returning, in_flight) {
         Ok(mut response) => {
             if worker.is_stopping() && version != Version::Http2 {
                 response
@@ -84,6 +101,24 @@ pub(super) async fn answer(
             Ok(refuse(exchange, &state, refusal))
         }
     }
+}
+
+/// Turns an answer of this gateway's own into a response.
+fn reply(mut exchange: Exchange, reply: Reply, is_head: bool) -> Response<ResponseBody> {
+    let mut sink = HeaderMapSink(HeaderMap::with_capacity(reply.fields.len() + 2));
+    for (name, value) in &reply.fields {
+        sink.put(name.as_bytes(), value);
+    }
+    exchange.tell(&mut sink);
+    exchange.answered(Instant::now(), reply.status);
+    if !is_head {
+        exchange.returned(reply.body.len() as u64);
+    }
+    exchange.ended(Instant::now(), std::time::Duration::ZERO);
+    let mut response = Response::new(ResponseBody::Own(Full::new(reply.body)));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = sink.0;
+    response
 }
 
 /// Turns a refusal into a response.

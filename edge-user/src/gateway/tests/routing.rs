@@ -1,18 +1,22 @@
 //! Routes by host, path, method, field and parameter, over real sockets.
 
-use std::{fmt::Write, net::SocketAddr};
+use std::{fmt::Write, fs, net::SocketAddr, os::unix::fs::PermissionsExt};
 
 use super::support::{Edge, Origin};
 use crate::{config::Config, gateway::Limits};
 
-/// A configuration of these routes; `{A}` and `{B}` are the endpoints of upstreams `a` and `b`.
+/// A configuration of these upstreams and routes; a file `jwt.secret` is there for providers.
 pub(super) fn configured(upstreams: &[(&str, SocketAddr)], routes: &str) -> Config {
     let mut text = "[gateway]\nworkers = 1\n[[listener]]\nname = 'web'\naddress = '127.0.0.1:0'\n".to_owned();
     for (name, address) in upstreams {
         let _ = write!(text, "[[upstream]]\nname = '{name}'\nendpoints = ['{address}']\n");
     }
     text += routes;
-    match Config::parse(&text, "test.toml", std::path::Path::new(".")) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let secret = dir.path().join("jwt.secret");
+    fs::write(&secret, "k".repeat(64)).expect("written");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("set");
+    match Config::parse(&text, "test.toml", dir.path()) {
         Ok(loaded) => loaded.config,
         Err(error) => panic!("{error}"),
     }

@@ -92,10 +92,9 @@ impl Authenticate for Tokens {
         match (found, policy) {
             (None, AuthPolicy::Optional(_)) => Ok(Permit::default()),
             (None, _) => denial(Reason::TokenMissing, "no token"),
-            (Some((token, source)), _) if token == "good" => Ok(Permit {
-                identity: Some(Arc::new(Alice)),
-                remove: vec![source],
-            }),
+            (Some((token, source)), _) if token == "good" => {
+                Ok(Permit::new(Some(Arc::new(Alice)), vec![source]))
+            }
             (Some((token, _)), _) if token == "weak" => denial(Reason::Forbidden, "scope"),
             (Some(_), _) => denial(Reason::TokenRefused, "signature"),
         }
@@ -147,16 +146,19 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
             .collect(),
         routes: routes
             .iter()
-            .map(|(path, upstream, protected)| Route {
-                name: format!("route {path}"),
-                matches: RouteMatch::prefix(path),
-                upstream: *upstream,
-                auth: if *protected {
+            .map(|(path, upstream, protected)| {
+                let auth = if *protected {
                     AuthPolicy::Required(rule.clone())
                 } else {
                     AuthPolicy::None
-                },
-                timeout: Duration::from_secs(5),
+                };
+                Route::forwarding(
+                    &format!("route {path}"),
+                    RouteMatch::prefix(path),
+                    *upstream,
+                    auth,
+                    Duration::from_secs(5),
+                )
             })
             .collect(),
         providers: Vec::new(),
