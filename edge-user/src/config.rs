@@ -22,6 +22,7 @@ mod places;
 mod problem;
 mod quickstart;
 mod raw;
+mod raw_upstream;
 mod resolve;
 mod routing;
 mod section;
@@ -32,10 +33,11 @@ mod suggest;
 mod tests;
 mod text;
 mod trusted;
+mod upstream;
 mod value;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
@@ -64,6 +66,10 @@ pub use self::{
     routing::{HostPattern, PathPattern, Route, RouteMatch, Segment, ValueMatch, ValueTest},
     source::MAX_FILE_BYTES,
     text::{Part, Text, Variable},
+    upstream::{
+        Balance, Circuit, ClientIdentity, Dns, Ejection, EndpointHost, EndpointSpec, HashKey, HealthCheck,
+        PoolLimits, Probe, ProxyVersion, Retry, Upstream, UpstreamProtocol, UpstreamTls,
+    },
 };
 
 /// A whole configuration.
@@ -270,17 +276,6 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-}
-
-/// `[[upstream]]`: a set of equal endpoints.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// Unique name, what routes refer to.
-    pub name: String,
-    /// At least one.
-    pub endpoints: Vec<SocketAddr>,
-    /// Limit for connecting.
-    pub connect_timeout: Duration,
 }
 
 /// `[offences]`: what refusals cost a client, and when the kernel takes over.

@@ -1,5 +1,26 @@
-//! Connections to upstreams: kept, found again, given up.
+//! Upstreams: where their endpoints are, which one a request goes to, how it is connected to, and which are left out.
 //!
-//! Everything here belongs to one worker: no lock, no counter shared between cores.
+//! A [`cluster::Cluster`] is one upstream for the whole process. Its usable endpoints are an immutable snapshot,
+//! [`members::Members`], that one background task publishes; each worker keeps its own hold on the snapshot in a
+//! [`chooser::Chooser`] and looks at one version number per request. Connections belong to one worker ([`pool`],
+//! [`mux`]).
+//! On a request's path nothing is locked; what cores share is written only when something fails, or where
+//! the configuration asks for a count over all workers (`least_request`, `circuit`).
+//!
+//! Never here: routes, tokens, what a request looks like.
 
+pub mod attempt;
+pub mod budget;
+pub mod chooser;
+pub mod circuit;
+pub mod cluster;
+pub mod connect;
+pub mod endpoint;
+mod maglev;
+pub mod members;
+pub mod mux;
 pub mod pool;
+pub mod proxy_header;
+mod schedule;
+pub mod stream;
+pub mod tls;

@@ -1,6 +1,6 @@
 //! Defaults and bounds of every key, in one place.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 /// Most entries of the allow list and of the deny list.
 pub const MAX_LIST: usize = 1_000_000;
@@ -122,6 +122,77 @@ pub const MAX_CLIENT_TIMEOUT: Duration = Duration::from_hours(1);
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest `upstream.connect_timeout`.
 pub const MAX_CONNECT_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// Largest weight of an endpoint, and of an upstream on a route.
+pub const MAX_WEIGHT: u32 = 1000;
+
+/// Longest `upstream.slow_start`.
+pub const MAX_SLOW_START: Duration = Duration::from_hours(1);
+
+/// `upstream.dns.refresh_min`.
+pub const DEFAULT_DNS_REFRESH_MIN: Duration = Duration::from_secs(5);
+/// `upstream.dns.refresh_max`.
+pub const DEFAULT_DNS_REFRESH_MAX: Duration = Duration::from_mins(5);
+/// Longest `upstream.dns.refresh_min` and `refresh_max`.
+pub const MAX_DNS_REFRESH: Duration = Duration::from_hours(24);
+
+/// `upstream.pool.idle`.
+pub const DEFAULT_POOL_IDLE: u32 = 64;
+/// `upstream.pool.idle_timeout`; below the 5 s after which Node.js closes a connection.
+pub const DEFAULT_POOL_IDLE_TIMEOUT: Duration = Duration::from_millis(4500);
+/// `upstream.pool.waiting`.
+pub const DEFAULT_POOL_WAITING: u32 = 1024;
+/// `upstream.pool.wait_timeout`.
+pub const DEFAULT_POOL_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// `upstream.pool.streams`.
+pub const DEFAULT_POOL_STREAMS: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
+/// Largest number in `upstream.pool` and `upstream.circuit`.
+pub const MAX_POOL: u32 = 1_000_000;
+/// Longest time in `upstream.pool`.
+pub const MAX_POOL_TIME: Duration = Duration::from_hours(24);
+
+/// `upstream.health.interval`.
+pub const DEFAULT_HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+/// Shortest `upstream.health.interval`.
+pub const MIN_HEALTH_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest `upstream.health.interval`.
+pub const MAX_HEALTH_INTERVAL: Duration = Duration::from_hours(1);
+/// `upstream.health.timeout`.
+pub const DEFAULT_HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest `upstream.health.timeout`.
+pub const MAX_HEALTH_TIMEOUT: Duration = Duration::from_mins(5);
+/// `upstream.health.rise`.
+pub const DEFAULT_HEALTH_RISE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
+/// `upstream.health.fall`.
+pub const DEFAULT_HEALTH_FALL: NonZeroU32 = NonZeroU32::MIN.saturating_add(2);
+/// Largest `upstream.health.rise` and `fall`.
+pub const MAX_HEALTH_THRESHOLD: u32 = 100;
+/// Longest `upstream.health.body`, in bytes.
+pub const MAX_HEALTH_BODY_BYTES: usize = 1024;
+
+/// `upstream.ejection.consecutive`.
+pub const DEFAULT_EJECTION_CONSECUTIVE: NonZeroU32 = NonZeroU32::MIN.saturating_add(4);
+/// `upstream.ejection.min_requests`.
+pub const DEFAULT_EJECTION_MIN_REQUESTS: u32 = 100;
+/// `upstream.ejection.interval`.
+pub const DEFAULT_EJECTION_INTERVAL: Duration = Duration::from_secs(10);
+/// `upstream.ejection.time`.
+pub const DEFAULT_EJECTION_TIME: Duration = Duration::from_secs(10);
+/// `upstream.ejection.max_time`.
+pub const DEFAULT_EJECTION_MAX_TIME: Duration = Duration::from_mins(5);
+/// Longest time in `upstream.ejection`.
+pub const MAX_EJECTION_TIME: Duration = Duration::from_hours(24);
+/// `upstream.ejection.max_percent`.
+pub const DEFAULT_EJECTION_MAX_PERCENT: u8 = 50;
+
+/// `upstream.retry.attempts`.
+pub const DEFAULT_RETRY_ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(2);
+/// Largest `upstream.retry.attempts`.
+pub const MAX_RETRY_ATTEMPTS: u32 = 10;
+/// `upstream.retry.budget_percent`.
+pub const DEFAULT_RETRY_BUDGET_PERCENT: u32 = 20;
+/// Largest `upstream.retry.buffer_bytes`.
+pub const MAX_RETRY_BUFFER_BYTES: u32 = 1024 * 1024;
 
 /// `route.timeout`.
 pub const DEFAULT_ROUTE_TIMEOUT: Duration = Duration::from_secs(30);

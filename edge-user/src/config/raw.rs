@@ -20,6 +20,7 @@ use super::{
     AttachMode, ClaimEncoding, ClaimValue, FragmentPolicy, Protocol, TlsVersion, UnknownName,
     claim::ClaimPath,
     problem::Findings,
+    raw_upstream::RawUpstream,
     section::{KeyPath, section},
     value::{BadText, FromToml, Item, choice, from_text},
 };
@@ -112,12 +113,6 @@ section! {
         certificate_file: String,
         key_file: String,
         names: Vec<Item<String>>,
-    }
-
-    RawUpstream as "upstream" {
-        name: String,
-        endpoints: Vec<Item<String>>,
-        connect_timeout: Duration,
     }
 
     RawClaim as "route.claims" {
@@ -335,5 +330,11 @@ from_text! {
 /// Every section of the file with its keys.
 #[cfg(test)]
 pub(super) fn sections() -> Vec<(&'static str, &'static [&'static str])> {
-    [SECTIONS, limit::SECTIONS, route::SECTIONS].concat()
+    [
+        SECTIONS,
+        limit::SECTIONS,
+        route::SECTIONS,
+        super::raw_upstream::SECTIONS,
+    ]
+    .concat()
 }

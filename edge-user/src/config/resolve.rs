@@ -29,6 +29,7 @@ mod shadow;
 mod shield;
 mod sources;
 mod tls;
+mod upstream;
 mod url;
 
 use std::{collections::HashMap, num::NonZeroU32, path::Path, time::Duration};
@@ -212,7 +213,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
     let services = shield::services(items(&raw.service), &shield, checks);
     shield::never_escalating(raw.shield.value(), &shield, &services, checks);
     let listeners = listener::listeners(items(&raw.listener), checks);
-    let upstreams = gateway::upstreams(items(&raw.upstream), items(&raw.listener), checks);
+    let upstreams = upstream::upstreams(items(&raw.upstream), items(&raw.listener), checks);
     let providers = provider::providers(items(&raw.provider), checks);
 
     let mut upstream_names = Names::new(items(&raw.upstream).iter().map(|item| item.value.name.value()));

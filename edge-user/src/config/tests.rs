@@ -260,12 +260,14 @@ fn every_key_arrives() {
     assert_eq!(
         config.upstreams,
         [Upstream {
-            name: "app".into(),
-            endpoints: vec![
-                "10.0.0.7:3000".parse().unwrap(),
-                "[fd00::7]:3000".parse().unwrap()
-            ],
             connect_timeout: Duration::from_millis(250),
+            ..Upstream::new(
+                "app",
+                &[
+                    "10.0.0.7:3000".parse().unwrap(),
+                    "[fd00::7]:3000".parse().unwrap()
+                ]
+            )
         }]
     );
     let claim = |path: &[&str], test| ClaimRule {

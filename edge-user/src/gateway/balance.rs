@@ -1,15 +1,32 @@
-//! Stage four: which endpoint the request goes to.
+//! Stage four: which upstream and which of its endpoints the request goes to.
 //!
-//! Each worker goes round its own list, so no counter is shared between cores.
+//! Each worker has its own place in every round, so no counter is shared between cores.
 
-use std::{cell::Cell, net::SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     authenticate::Permit,
+    gate::Request,
     limit::Admitted,
     plan::{Plan, PlannedAction},
     refusal::{Reason, Refusal},
     route::RouteId,
+};
+use crate::{
+    config::{Balance, HashKey},
+    upstream::{
+        attempt::Attempt,
+        chooser::{Chooser, Tried, Unavailable, hash_of},
+        circuit::Permit as Place,
+        cluster::Cluster,
+        connect::ConnectError,
+        endpoint::Endpoint,
+    },
 };
 
 /// Proof that a request was routed, authenticated and admitted, and where it goes. Only [`balance`] makes one, and
@@ -18,8 +35,9 @@ use super::{
 #[must_use]
 pub struct Target {
     route: RouteId,
-    upstream: usize,
-    first: usize,
+    chooser: Rc<Chooser>,
+    hash: u64,
+    tried: Tried,
     permit: Permit,
 }
 
@@ -29,9 +47,9 @@ impl Target {
         self.route
     }
 
-    /// Index of the upstream in the plan.
-    pub fn upstream(&self) -> usize {
-        self.upstream
+    /// The upstream.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        self.chooser.cluster()
     }
 
     /// What the token changes.
@@ -39,55 +57,167 @@ impl Target {
         &self.permit
     }
 
-    /// The endpoints in the order in which they are to be tried.
-    pub fn endpoints<'p>(&self, plan: &'p Plan) -> impl Iterator<Item = SocketAddr> + use<'p> {
-        let endpoints = plan
-            .upstream(self.upstream)
-            .map_or(&[][..], |upstream| &upstream.endpoints);
-        let first = self.first;
-        (0..endpoints.len().min(MAX_ENDPOINT_ATTEMPTS))
-            .map(move |step| endpoints[(first + step) % endpoints.len()])
+    /// How many tries there were.
+    pub fn tries(&self) -> usize {
+        self.tried.count()
+    }
+
+    /// Begins a try: at an endpoint that was not tried before, or if there is none and `again` allows it, at any.
+    ///
+    /// # Errors
+    /// There is no such endpoint, the tries are used up, or the upstream has as many requests as it may.
+    pub fn attempt(&mut self, again: bool, now: Instant) -> Result<Attempt, Refusal> {
+        if !self.may_retry() {
+            return Err(Reason::UpstreamUnreachable.into());
+        }
+        let attempt = self.chooser.attempt(self.hash, &mut self.tried, again, now);
+        attempt.map_err(Refusal::from)
+    }
+
+    /// Whether there are tries left.
+    pub fn may_retry(&self) -> bool {
+        self.tries() < self.cluster().config().retry.attempts.get() as usize
+    }
+
+    /// Begins another try of a request that was, or may have been, seen: if there are tries left, an endpoint to try,
+    /// and the upstream's limit and this worker's budget of retries allow it. The permit lasts as long as the try.
+    pub fn retry(&mut self, again: bool, now: Instant) -> Option<(Attempt, Place)> {
+        let permit = self.cluster().circuit().retries.enter().ok()?;
+        let attempt = self.attempt(again, now).ok()?;
+        self.chooser.budget().take(now).then_some((attempt, permit))
+    }
+
+    /// Limit of one try, where `limit` is that of the request.
+    pub fn try_timeout(&self, limit: Duration) -> Duration {
+        let own = self.cluster().config().retry.try_timeout;
+        own.map_or(limit, |own| own.min(limit))
     }
 }
 
-/// Most endpoints that one request tries to connect to.
-pub const MAX_ENDPOINT_ATTEMPTS: usize = 3;
-
-/// A worker's place in each upstream's list.
+/// A worker's views of the upstreams of a plan.
 #[derive(Debug, Default)]
-pub struct Turns(Vec<Cell<usize>>);
+pub struct Choosers(Vec<Rc<Chooser>>);
 
-impl Turns {
-    /// Places for the upstreams of `plan`.
-    pub fn new(plan: &Plan) -> Self {
-        Self((0..plan.upstreams()).map(|_| Cell::new(0)).collect())
+impl Choosers {
+    /// The views of `worker`.
+    pub fn new(plan: &Plan, worker: usize) -> Self {
+        // Workers that begin their rounds at different places do not all meet at one endpoint.
+        let seed = |index: usize| (worker as u64) << 32 | index as u64;
+        Self(
+            plan.upstreams()
+                .iter()
+                .enumerate()
+                .map(|(index, cluster)| Rc::new(Chooser::new(Arc::clone(cluster), worker, seed(index))))
+                .collect(),
+        )
     }
 }
 
-/// Chooses an endpoint, in turn.
+/// Chooses an upstream. The endpoint is chosen when the request is about to be sent.
 ///
 /// # Errors
-/// [`Reason::NoEndpoint`].
-pub fn balance(plan: &Plan, turns: &Turns, admitted: Admitted) -> Result<Target, Refusal> {
+/// [`Reason::NoEndpoint`], [`Reason::UpstreamDown`].
+pub fn balance(
+    plan: &Plan,
+    choosers: &Choosers,
+    request: &Request<'_>,
+    peer: SocketAddr,
+    admitted: Admitted,
+) -> Result<Target, Refusal> {
     let route = admitted.route();
     let PlannedAction::Forward(upstream) = plan.route(route).action else {
         // Only what is forwarded comes here.
         return Err(Refusal::new(Reason::NoEndpoint));
     };
-    let count = plan
-        .upstream(upstream)
-        .map_or(0, |upstream| upstream.endpoints.len());
-    if count == 0 {
-        return Err(Refusal::new(Reason::NoEndpoint));
-    }
-    let first = turns
-        .0
-        .get(upstream)
-        .map_or(0, |turn| turn.replace((turn.get() + 1) % count));
+    let chooser = choosers.0.get(upstream).ok_or(Refusal::new(Reason::NoEndpoint))?;
+    chooser.check()?;
+    chooser.budget().pay();
+    let hash = match &chooser.cluster().config().balance {
+        Balance::ConsistentHash(key) => hash(key, request, peer.ip()),
+        Balance::RoundRobin | Balance::LeastRequest | Balance::PeakEwma => 0,
+    };
     Ok(Target {
         route,
-        upstream,
-        first,
+        chooser: Rc::clone(chooser),
+        hash,
+        tried: Tried::default(),
         permit: admitted.into_permit(),
     })
+}
+
+/// The hash of a request's key. A request without the field or cookie is hashed by its client's address, so that it
+/// too stays where it is.
+pub(super) fn hash(key: &HashKey, request: &Request<'_>, client: IpAddr) -> u64 {
+    let by_address = || match client.to_canonical() {
+        IpAddr::V4(ip) => hash_of(&ip.octets()),
+        IpAddr::V6(ip) => hash_of(&ip.octets()),
+    };
+    match key {
+        HashKey::Header(name) => request.values(name).next().map_or_else(by_address, hash_of),
+        HashKey::Cookie(name) => request
+            .values("cookie")
+            .find_map(|cookies| cookie(cookies, name.as_bytes()))
+            .map_or_else(by_address, hash_of),
+        HashKey::ClientAddress => by_address(),
+    }
+}
+
+fn cookie<'v>(cookies: &'v [u8], name: &[u8]) -> Option<&'v [u8]> {
+    cookies.split(|byte| *byte == b';').find_map(|pair| {
+        let pair = pair.trim_ascii();
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        (&pair[..at] == name).then(|| &pair[at + 1..])
+    })
+}
+
+/// After how many seconds a client may try again where everything was down, and where everything was busy.
+const RETRY_DOWN: u32 = 5;
+const RETRY_BUSY: u32 = 1;
+
+/// The upstream has as much to do as it may.
+pub(super) fn busy() -> Refusal {
+    Refusal::for_now(Reason::UpstreamBusy, RETRY_BUSY)
+}
+
+impl From<Unavailable> for Refusal {
+    fn from(unavailable: Unavailable) -> Self {
+        match unavailable {
+            Unavailable::Unresolved => Self::for_now(Reason::NoEndpoint, RETRY_DOWN),
+            Unavailable::Down => Self::for_now(Reason::UpstreamDown, RETRY_DOWN),
+            Unavailable::Exhausted => Self::new(Reason::UpstreamUnreachable),
+            Unavailable::Full => busy(),
+        }
+    }
+}
+
+/// What a client learns of a connection that could not be made.
+pub(super) fn refusal_of(error: &ConnectError, endpoint: &Endpoint) -> Refusal {
+    tracing::debug!(%error, endpoint = %endpoint.address(), "cannot connect");
+    match Reason::from(error) {
+        Reason::UpstreamBusy => busy(),
+        reason => reason.into(),
+    }
+}
+
+impl From<&ConnectError> for Reason {
+    fn from(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::Full => Self::UpstreamBusy,
+            ConnectError::Timeout(_) => Self::UpstreamConnectTimeout,
+            ConnectError::Tcp(_) => Self::UpstreamUnreachable,
+            ConnectError::Tls(_) | ConnectError::NoHttp2 => Self::UpstreamTls,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_are_found_by_their_whole_name() {
+        let cookies = b"xsession=1; session=two; session2=3";
+        assert_eq!(cookie(cookies, b"session"), Some(&b"two"[..]));
+        assert_eq!(cookie(cookies, b"sess"), None);
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use crate::offence::Offender;
+use crate::{offence::Offender, upstream::proxy_header};
 
 /// The other end of one connection.
 #[derive(Debug, Clone)]
@@ -43,6 +43,14 @@ impl Client {
             destination,
             is_trusted: false,
             tls: None,
+        }
+    }
+
+    /// Both ends of its connection, for upstreams that are told of it.
+    pub fn ends(&self) -> proxy_header::Client {
+        proxy_header::Client {
+            from: self.address,
+            to: Some(self.destination),
         }
     }
 

@@ -103,6 +103,11 @@ impl Exchange {
         &self.id
     }
 
+    /// Where the client is.
+    pub(crate) fn client_address(&self) -> SocketAddr {
+        self.client.address
+    }
+
     /// Who asks, for the limits, whose clock begins at `begun`.
     pub(crate) fn asker(&self, begun: Instant) -> Asker {
         let now = self.head_read.saturating_duration_since(begun).as_nanos();

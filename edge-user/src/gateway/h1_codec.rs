@@ -43,7 +43,6 @@ use timers::Timers;
 use super::{
     gate::{RequestShape, ResponseShape},
     header_policy::Dialect,
-    limits::Limits,
 };
 
 /// This codec frames and upgrades by itself, and passes expectations on.
@@ -70,11 +69,11 @@ const KEPT_SHAPES: usize = 16;
 
 impl Local {
     /// What a worker begins with.
-    pub(crate) fn new(limits: &Limits, now: Instant, date: SystemTime) -> Self {
+    pub(crate) fn new(now: Instant, date: SystemTime) -> Self {
         Self {
             timers: Timers::new(now, date),
             buffers: Buffers::default(),
-            links: Links::new(limits.idle_upstream, limits.upstream_idle_timeout),
+            links: Links::default(),
             requests: RefCell::default(),
             response: RefCell::default(),
         }

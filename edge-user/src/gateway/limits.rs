@@ -40,10 +40,6 @@ pub struct Limits {
     pub connections: usize,
     /// Client connections at once of one peer address.
     pub connections_per_peer: usize,
-    /// Idle upstream connections kept by one worker for one endpoint.
-    pub idle_upstream: usize,
-    /// How long an upstream connection may be idle; below the 5 s after which Node.js closes one.
-    pub upstream_idle_timeout: Duration,
     /// HTTP/2 streams at once on one connection.
     pub streams: u32,
     /// Which codec serves HTTP/1.
@@ -75,8 +71,6 @@ impl Limits {
             tunnel_idle_timeout: Duration::from_mins(5),
             connections: config.connections.get() as usize,
             connections_per_peer: config.connections_per_address.get() as usize,
-            idle_upstream: 64,
-            upstream_idle_timeout: Duration::from_millis(4500),
             streams: config.streams.get(),
             codec: Codec::default(),
         }

@@ -12,10 +12,13 @@ use super::{
     limit::plan::LimitPlan,
     route::{Conditions, RouteId, RouteTable},
 };
-use crate::config::{Action, AuthPolicy, Config, Route, Upstream, pattern::PatternError};
+use crate::{
+    config::{Action, AuthPolicy, Config, Route, Upstream, UpstreamProtocol, pattern::PatternError},
+    upstream::{cluster::Cluster, tls::TlsError},
+};
 
 /// A configuration that cannot be served.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum PlanError {
     /// A regex cannot be compiled.
     #[error("route {route}: {error}")]
@@ -30,6 +33,14 @@ pub enum PlanError {
     Upstream {
         /// Name of the route.
         route: String,
+    },
+    /// Certificates or keys of an upstream cannot be used.
+    #[error("upstream {upstream}: {error}")]
+    Tls {
+        /// Name of the upstream.
+        upstream: String,
+        /// Why.
+        error: TlsError,
     },
 }
 
@@ -73,7 +84,7 @@ pub enum PlannedAction {
 pub struct Plan {
     table: RouteTable,
     routes: Vec<PlannedRoute>,
-    upstreams: Vec<Upstream>,
+    upstreams: Vec<Arc<Cluster>>,
     authenticator: Arc<dyn Authenticate>,
     identity_fields: Vec<String>,
     counters: Counters,
@@ -82,7 +93,7 @@ pub struct Plan {
 
 impl Plan {
     /// Compiles the routes, upstreams and limits of `config` for `workers` workers. What `previous` knows about the keys
-    /// of limits goes on.
+    /// of limits goes on, and so do upstreams that are the same, with what is known of their endpoints.
     pub fn compile(
         config: &Config,
         authenticator: Arc<dyn Authenticate>,
@@ -95,6 +106,7 @@ impl Plan {
         };
         let matches = config.routes.iter().map(|route| &route.matches);
         let table = RouteTable::compile(matches).map_err(|(route, error)| pattern(route, error))?;
+        let upstreams = clusters(config, workers, previous.map_or(&[], Self::upstreams))?;
         let mut routes: Vec<PlannedRoute> = Vec::with_capacity(config.routes.len());
         for (index, route) in config.routes.iter().enumerate() {
             let failed = |error| pattern(RouteId(index as u32), error);
@@ -117,7 +129,7 @@ impl Plan {
         Ok(Self {
             table,
             routes,
-            upstreams: config.upstreams.clone(),
+            upstreams,
             authenticator,
             identity_fields,
             counters,
@@ -157,7 +169,7 @@ impl Plan {
             action,
             auth: route.auth.clone(),
             timeout: route.timeout,
-            hyper: false,
+            hyper: is_http2(config, &route.action),
             request_timeout: route.request_timeout,
             idle_timeout: route.idle_timeout,
             body_limit: route.body_limit,
@@ -176,14 +188,9 @@ impl Plan {
         &self.routes[route.index()]
     }
 
-    /// An upstream of this plan.
-    pub fn upstream(&self, index: usize) -> Option<&Upstream> {
-        self.upstreams.get(index)
-    }
-
-    /// How many upstreams there are.
-    pub fn upstreams(&self) -> usize {
-        self.upstreams.len()
+    /// The upstreams.
+    pub fn upstreams(&self) -> &[Arc<Cluster>] {
+        &self.upstreams
     }
 
     /// Who understands tokens.
@@ -212,6 +219,38 @@ impl Plan {
             .iter()
             .any(|field| alias_of(name, field.as_bytes()))
     }
+}
+
+/// Whether requests go to an upstream to which HTTP/2 is spoken, or may be.
+fn is_http2(config: &Config, action: &Action) -> bool {
+    let Action::Upstream(upstream) = action else {
+        return false;
+    };
+    let upstream = config.upstreams.get(*upstream);
+    upstream.is_some_and(|upstream| upstream.protocol != UpstreamProtocol::Http1)
+}
+
+fn clusters(
+    config: &Config,
+    workers: usize,
+    before: &[Arc<Cluster>],
+) -> Result<Vec<Arc<Cluster>>, PlanError> {
+    let cluster = |upstream: &Upstream| {
+        // Files may have changed behind the same paths: what has TLS is read again.
+        let same = before
+            .iter()
+            .find(|cluster| cluster.config() == upstream && upstream.tls.is_none());
+        match same {
+            Some(cluster) => Ok(Arc::clone(cluster)),
+            None => Cluster::new(upstream.clone(), workers)
+                .map(Arc::new)
+                .map_err(|error| PlanError::Tls {
+                    upstream: upstream.name.clone(),
+                    error,
+                }),
+        }
+    };
+    config.upstreams.iter().map(cluster).collect()
 }
 
 impl fmt::Debug for Plan {

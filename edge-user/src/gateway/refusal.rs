@@ -107,8 +107,14 @@ reasons! {
     TunnelIdle = 408, "tunnel_idle", true, None;
     /// The whole exchange took longer than its route allows.
     RequestTimeout = 504, "request_timeout", true, None;
-    /// The route's upstream has no endpoint.
+    /// TLS with the upstream failed: its certificate, or the handshake.
+    UpstreamTls = 502, "upstream_tls", false, None;
+    /// No endpoint of the route's upstream is known: none was resolved.
     NoEndpoint = 503, "no_endpoint", false, None;
+    /// Every endpoint of the route's upstream is down.
+    UpstreamDown = 503, "upstream_down", false, None;
+    /// The upstream has as many connections, requests or waiting requests as it may.
+    UpstreamBusy = 503, "upstream_busy", false, None;
     /// Every connection or upstream slot is taken.
     Overloaded = 503, "overloaded", true, None;
 }
@@ -116,6 +122,18 @@ reasons! {
 impl Reason {
     /// How many reasons there are.
     pub const COUNT: usize = Self::ALL.len();
+
+    /// Whether the upstream is to blame.
+    pub fn is_of_upstream(self) -> bool {
+        matches!(
+            self,
+            Self::UpstreamReset
+                | Self::UpstreamMalformed
+                | Self::UpstreamCutShort
+                | Self::UpstreamTimeout
+                | Self::UpstreamStalled
+        )
+    }
 
     /// The index of this reason's counter.
     pub fn index(self) -> usize {
@@ -150,6 +168,14 @@ impl Refusal {
             reason,
             detail: Cow::Borrowed(detail),
             fields: Vec::new(),
+        }
+    }
+
+    /// A refusal that passes: the client is told when to come back.
+    pub fn for_now(reason: Reason, seconds: u32) -> Self {
+        Self {
+            fields: vec![("retry-after", seconds.to_string())],
+            ..Self::new(reason)
         }
     }
 

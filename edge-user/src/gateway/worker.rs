@@ -22,7 +22,7 @@ use super::{
     Shared,
     answer::Reply,
     authenticate,
-    balance::{self, Target, Turns},
+    balance::{self, Choosers, Target},
     closing::{Closing, ClosingCounters},
     connections::{Slot, TurnedAway},
     counters::WorkerCounters,
@@ -51,7 +51,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Site {
     plan: Arc<Plan>,
     counters: Arc<WorkerCounters>,
-    turns: Turns,
+    choosers: Choosers,
 }
 
 impl Site {
@@ -59,7 +59,7 @@ impl Site {
         let counters = plan.counters().worker(worker).unwrap_or_default();
         Self {
             counters,
-            turns: Turns::new(&plan),
+            choosers: Choosers::new(&plan, worker),
             plan,
         }
     }
@@ -84,7 +84,7 @@ pub(crate) struct Worker {
     open: Cell<usize>,
     /// Handshakes sign one at a time.
     turns: Semaphore,
-    hyper: hyper_codec::client::HyperPool,
+    hyper: hyper_codec::client::Links,
     h1: h1_codec::Local,
 }
 
@@ -134,8 +134,8 @@ impl Worker {
         self.shared.stop.clone()
     }
 
-    /// Idle upstream connections of the hyper codec.
-    pub(crate) fn hyper_pool(&self) -> &hyper_codec::client::HyperPool {
+    /// Upstream connections of the hyper codec.
+    pub(crate) fn hyper_links(&self) -> &hyper_codec::client::Links {
         &self.hyper
     }
 
@@ -214,7 +214,10 @@ impl Worker {
             exchange.tally(),
         )?;
         match &route.action {
-            PlannedAction::Forward(_) => balance::balance(plan, &site.turns, admitted).map(Decision::Forward),
+            PlannedAction::Forward(_) => {
+                let client = exchange.client_address();
+                balance::balance(plan, &site.choosers, request, client, admitted).map(Decision::Forward)
+            }
             PlannedAction::Answer(answer) => answer
                 .reply(&admitted, &facts, admitted.permit().changes())
                 .map(Decision::Reply),
@@ -249,7 +252,6 @@ pub(crate) fn run(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::R
 }
 
 async fn serve(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Result<usize> {
-    let limits = &shared.parts.limits;
     let worker = Rc::new(Worker {
         index,
         shared: Arc::clone(shared),
@@ -257,8 +259,8 @@ async fn serve(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Resu
         ids: RequestIds::new(index),
         open: Cell::new(0),
         turns: Semaphore::new(1),
-        hyper: hyper_codec::client::HyperPool::new(limits.idle_upstream, limits.upstream_idle_timeout),
-        h1: h1_codec::Local::new(limits, Instant::now(), SystemTime::now()),
+        hyper: hyper_codec::client::Links::default(),
+        h1: h1_codec::Local::new(Instant::now(), SystemTime::now()),
     });
     for (socket, door) in sockets.into_iter().zip(&shared.doors) {
         let listener = TcpListener::from_std(socket)?;

@@ -124,6 +124,135 @@ fn its_defaults_and_bounds_are_those_in_force() {
             "connect_timeout",
             minutes(bounds::MAX_CONNECT_TIMEOUT),
         ),
+        ("upstream", "slow_start", minutes(bounds::MAX_SLOW_START)),
+        (
+            "upstream.endpoints",
+            "weight",
+            format!("1 to {}", bounds::MAX_WEIGHT),
+        ),
+        (
+            "upstream.dns",
+            "refresh_min",
+            duration(bounds::DEFAULT_DNS_REFRESH_MIN),
+        ),
+        (
+            "upstream.dns",
+            "refresh_max",
+            duration(bounds::DEFAULT_DNS_REFRESH_MAX),
+        ),
+        ("upstream.dns", "refresh_max", hours(bounds::MAX_DNS_REFRESH)),
+        (
+            "upstream.pool",
+            "idle",
+            format!("`{}`", bounds::DEFAULT_POOL_IDLE),
+        ),
+        (
+            "upstream.pool",
+            "idle_timeout",
+            duration(bounds::DEFAULT_POOL_IDLE_TIMEOUT),
+        ),
+        ("upstream.pool", "idle_timeout", hours(bounds::MAX_POOL_TIME)),
+        (
+            "upstream.pool",
+            "waiting",
+            format!("`{}`", bounds::DEFAULT_POOL_WAITING),
+        ),
+        (
+            "upstream.pool",
+            "wait_timeout",
+            duration(bounds::DEFAULT_POOL_WAIT_TIMEOUT),
+        ),
+        (
+            "upstream.pool",
+            "streams",
+            format!("`{}`", bounds::DEFAULT_POOL_STREAMS),
+        ),
+        (
+            "upstream.health",
+            "interval",
+            duration(bounds::DEFAULT_HEALTH_INTERVAL),
+        ),
+        (
+            "upstream.health",
+            "interval",
+            format!("{} milliseconds", bounds::MIN_HEALTH_INTERVAL.as_millis()),
+        ),
+        (
+            "upstream.health",
+            "timeout",
+            duration(bounds::DEFAULT_HEALTH_TIMEOUT),
+        ),
+        ("upstream.health", "timeout", minutes(bounds::MAX_HEALTH_TIMEOUT)),
+        (
+            "upstream.health",
+            "rise",
+            format!("`{}`", bounds::DEFAULT_HEALTH_RISE),
+        ),
+        (
+            "upstream.health",
+            "fall",
+            format!("`{}`", bounds::DEFAULT_HEALTH_FALL),
+        ),
+        (
+            "upstream.health",
+            "fall",
+            format!("at most {}", bounds::MAX_HEALTH_THRESHOLD),
+        ),
+        (
+            "upstream.health",
+            "body",
+            format!("at most {} bytes", bounds::MAX_HEALTH_BODY_BYTES),
+        ),
+        (
+            "upstream.ejection",
+            "consecutive",
+            format!("`{}`", bounds::DEFAULT_EJECTION_CONSECUTIVE),
+        ),
+        (
+            "upstream.ejection",
+            "min_requests",
+            format!("`{}`", bounds::DEFAULT_EJECTION_MIN_REQUESTS),
+        ),
+        (
+            "upstream.ejection",
+            "interval",
+            duration(bounds::DEFAULT_EJECTION_INTERVAL),
+        ),
+        (
+            "upstream.ejection",
+            "time",
+            duration(bounds::DEFAULT_EJECTION_TIME),
+        ),
+        (
+            "upstream.ejection",
+            "max_time",
+            duration(bounds::DEFAULT_EJECTION_MAX_TIME),
+        ),
+        (
+            "upstream.ejection",
+            "max_percent",
+            format!("`{}`", bounds::DEFAULT_EJECTION_MAX_PERCENT),
+        ),
+        (
+            "upstream.retry",
+            "attempts",
+            format!("`{}`", bounds::DEFAULT_RETRY_ATTEMPTS),
+        ),
+        (
+            "upstream.retry",
+            "attempts",
+            format!("at most {}", bounds::MAX_RETRY_ATTEMPTS),
+        ),
+        (
+            "upstream.retry",
+            "budget_percent",
+            format!("`{}`", bounds::DEFAULT_RETRY_BUDGET_PERCENT),
+        ),
+        (
+            "upstream.retry",
+            "buffer_bytes",
+            format!("at most {}", bounds::MAX_RETRY_BUFFER_BYTES),
+        ),
         (
             "route",
             "path",

@@ -3,18 +3,21 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::examples_dir;
-use crate::config::{Config, KeySource, Loaded, Quickstart, raw::sections};
+use crate::config::{Config, EndpointSpec, KeySource, Loaded, Quickstart, raw::sections};
 
 /// Files that the examples name under /etc/breakwater, which this host need not have.
 fn with_keys(text: &str, dir: &std::path::Path) -> String {
     let (certificate, key) = super::certificate(&["example.org", "*.example.org"]);
     for (name, content) in [
         ("site.pem", certificate.clone()),
-        ("site.key", key),
-        ("clients.pem", certificate),
+        ("site.key", key.clone()),
+        ("clients.pem", certificate.clone()),
         ("jwt.secret", "k".repeat(64)),
         ("sso.pem", "-----BEGIN PUBLIC KEY-----\n".to_owned()),
         ("partner-ca.pem", "-----BEGIN CERTIFICATE-----\n".to_owned()),
+        ("api-ca.pem", certificate.clone()),
+        ("edge.pem", certificate),
+        ("edge.key", key),
         ("revoked", String::new()),
         ("allow.list", String::new()),
         ("deny.list", "# from somewhere\n192.0.2.0/24\n".to_owned()),
@@ -86,9 +89,12 @@ fn the_quick_start_takes_what_the_process_has() {
     let endpoints: Vec<_> = config
         .upstreams
         .iter()
-        .map(|upstream| upstream.endpoints[0])
+        .map(|upstream| upstream.endpoints[0].clone())
         .collect();
-    assert_eq!(endpoints, [quickstart.site, quickstart.graphql]);
+    assert_eq!(
+        endpoints,
+        [quickstart.site, quickstart.graphql].map(EndpointSpec::from)
+    );
     assert_eq!(config.providers[0].key, KeySource::Generated(vec![7; 32]));
     assert_eq!(
         (config.offences.threshold.get(), config.offences.ban.as_secs()),

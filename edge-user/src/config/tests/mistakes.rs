@@ -436,9 +436,9 @@ fn gateway() {
             &["1 upstream[0].endpoints: missing key `endpoints`"],
         ),
         (
-            "[[upstream]]\nname = 'a'\nendpoints = ['app:80', '1.2.3.4:0', '0.0.0.0:80', '1.2.3.4:5', '1.2.3.4:5']\n",
+            "[[upstream]]\nname = 'a'\nendpoints = ['app_80', '1.2.3.4:0', '0.0.0.0:80', '1.2.3.4:5', '1.2.3.4:5']\n",
             &[
-                "3 upstream[0].endpoints[0]: `app:80` is not an IP address with a port",
+                "3 upstream[0].endpoints[0]: `app_80` is neither an IP address nor a name with a port",
                 "3 upstream[0].endpoints[1]: needs a port other than 0",
                 "3 upstream[0].endpoints[2]: is not an address to connect to",
                 "3 upstream[0].endpoints[4]: endpoint `1.2.3.4:5` is given twice",

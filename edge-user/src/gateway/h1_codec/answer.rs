@@ -44,6 +44,7 @@ pub(super) struct Answer {
     down: Flow,
     keeps: Keeps,
     upgraded: bool,
+    pub(super) status: u16,
 }
 
 /// Which connections may live on after an answer.
@@ -195,6 +196,7 @@ impl<S: Transport> Connection<'_, S> {
             down,
             keeps,
             upgraded,
+            status: shape.status,
         }))
     }
 
@@ -227,6 +229,9 @@ impl<S: Transport> Connection<'_, S> {
             Delivered::Whole => {}
             Delivered::Gone => return After::Close { linger: false },
             Delivered::Broken(reason) => {
+                if reason.is_of_upstream() {
+                    link.attempt.failed();
+                }
                 exchange.broke(reason);
                 return After::Close { linger: false };
             }
@@ -238,8 +243,7 @@ impl<S: Transport> Connection<'_, S> {
         buffers.put(answer.down.into_buffer());
         if answer.keeps.upstream && sent && link.side.unread().is_empty() && !link.side.ended {
             link.side.release(buffers);
-            let (io, _) = link.side.into_parts();
-            self.worker.h1().links().put(link.endpoint, io, now);
+            link.put_back(now);
         }
         if answer.keeps.client && sent {
             After::Next

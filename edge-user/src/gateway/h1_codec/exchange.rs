@@ -17,16 +17,19 @@ use super::{
     side::Transport,
     writing::{self, Persistence},
 };
-use crate::gateway::{
-    answer::Reply,
-    balance::Target,
-    exchange::Exchange,
-    gate::{Request, RequestBody, RequestShape, Version, parse, request, response::Asked},
-    header_policy,
-    limits::Codec,
-    patience::Patience,
-    refusal::{Reason, Refusal},
-    worker::Decision,
+use crate::{
+    gateway::{
+        answer::Reply,
+        balance::Target,
+        exchange::Exchange,
+        gate::{Request, RequestBody, RequestShape, Version, parse, request, response::Asked},
+        header_policy,
+        limits::Codec,
+        patience::Patience,
+        refusal::{Reason, Refusal},
+        worker::Decision,
+    },
+    upstream::circuit::Permit,
 };
 
 /// How a connection goes on after an exchange.
@@ -133,6 +136,15 @@ pub(super) enum NoAnswer {
     Gone,
 }
 
+impl Forward {
+    /// Whether an answer with this status is one that another try is to replace.
+    fn wants_other(&self, status: u16) -> bool {
+        self.repeatable
+            && self.target.cluster().config().retry.statuses.contains(&status)
+            && self.target.may_retry()
+    }
+}
+
 impl<S: Transport> Connection<'_, S> {
     /// Takes apart and judges the head of `len` bytes at the start of what is unread, and has the stages decide. If it
     /// is to be forwarded, the head is used up.
@@ -220,7 +232,7 @@ impl<S: Transport> Connection<'_, S> {
             keep_alive: judged.keep_alive,
             expects: judged.expects_continue,
             repeatable: judged.body == RequestBody::None && request.is_idempotent(),
-            timeout: route.timeout,
+            timeout: target.try_timeout(route.timeout),
             idle: route.idle_timeout.unwrap_or(worker.limits().stall_timeout),
             deadline: exchange.deadline(target.route()),
             up: Flow::new(out, framing, route.body_limit.or(worker.limits().body)).with_patience(
@@ -240,40 +252,74 @@ impl<S: Transport> Connection<'_, S> {
             let refusal = client_fault(&fault).into();
             return self.refuse_forward(exchange, &forward, refusal).await;
         }
-        let mut fresh = false;
+        let client = self.provenance.client.ends();
+        let (mut fresh, mut retry) = (false, Permit::default());
+        let mut attempt = match forward.target.attempt(false, self.turn.get()) {
+            Ok(attempt) => attempt,
+            Err(refusal) => return self.refuse_forward(exchange, &forward, refusal).await,
+        };
         loop {
-            let acquired = link::acquire(
-                self.worker,
-                &mut exchange,
-                &forward.target,
-                fresh,
-                self.turn.get(),
-            )
-            .await;
+            let now = self.turn.get();
+            let target = &mut forward.target;
+            let acquired =
+                link::acquire(self.worker, &mut exchange, target, attempt, fresh, client, now).await;
             let mut link = match acquired {
                 Ok(link) => link,
                 Err(refusal) => return self.refuse_forward(exchange, &forward, refusal).await,
             };
-            match self.answer_to(&mut exchange, &mut forward, &mut link).await {
-                Ok(answer) => return self.deliver(exchange, forward, link, answer).await,
+            let begun = link.attempt.is_timed().then(Instant::now);
+            let (reason, harmless, again) = match self.answer_to(&mut exchange, &mut forward, &mut link).await
+            {
+                Ok(answer) => {
+                    let now = begun.map_or(now, |_| Instant::now());
+                    link.attempt.answered(
+                        answer.status,
+                        begun.map_or(Duration::ZERO, |begun| now - begun),
+                        now,
+                    );
+                    if !forward.wants_other(answer.status) {
+                        return self.deliver(exchange, forward, link, answer).await;
+                    }
+                    exchange.unanswered();
+                    (Reason::UpstreamReset, forward.repeatable, true)
+                }
                 Err(NoAnswer::Gone) => return After::Close { linger: false },
+                Err(NoAnswer::Refused(refusal)) if refusal.reason == Reason::UpstreamTimeout => {
+                    link.attempt.failed();
+                    (refusal.reason, forward.repeatable, false)
+                }
                 Err(NoAnswer::Refused(refusal)) => {
+                    if refusal.reason == Reason::UpstreamMalformed {
+                        link.attempt.failed();
+                    }
                     return self.refuse_forward(exchange, &forward, refusal).await;
                 }
                 Err(NoAnswer::Reset { heard }) => {
-                    tracing::debug!(endpoint = %link.endpoint, link.reused, "no answer");
-                    // A connection that died while it was idle is no reason to fail a request.
-                    let unsent = forward.up.moved() == 0 || forward.repeatable;
-                    if !(link.reused && !fresh && !heard && unsent && forward.up.rewind()) {
-                        return self
-                            .refuse_forward(exchange, &forward, Reason::UpstreamReset.into())
-                            .await;
+                    tracing::debug!(endpoint = %link.attempt.endpoint().address(), link.reused, "no answer");
+                    let harmless = !heard && (forward.up.moved() == 0 || forward.repeatable);
+                    // A connection that died while it was idle is no fault of the endpoint, and no reason to fail a
+                    // request.
+                    if link.reused && !fresh && harmless && forward.up.rewind() {
+                        (attempt, fresh) = (link.attempt, true);
+                        forward.up_broken = false;
+                        exchange.site().counters().retried();
+                        continue;
                     }
-                    fresh = true;
-                    forward.up_broken = false;
-                    exchange.site().counters().retried();
+                    link.attempt.failed();
+                    (Reason::UpstreamReset, harmless, false)
                 }
-            }
+            };
+            drop(link);
+            drop(std::mem::take(&mut retry));
+            let next = (harmless && forward.up.rewind())
+                .then(|| forward.target.retry(again, Instant::now()))
+                .flatten();
+            let Some(next) = next else {
+                return self.refuse_forward(exchange, &forward, reason.into()).await;
+            };
+            (attempt, retry) = next;
+            (fresh, forward.up_broken) = (false, false);
+            exchange.site().counters().retried();
         }
     }
 
@@ -305,7 +351,7 @@ impl<S: Transport> Connection<'_, S> {
             {
                 Poll::Ready(Err(FlowFault::Sink(error))) => {
                     // It may have answered before it stopped reading.
-                    tracing::debug!(%error, endpoint = %link.endpoint, "request not taken");
+                    tracing::debug!(%error, endpoint = %link.attempt.endpoint().address(), "request not taken");
                     forward.up_broken = true;
                 }
                 Poll::Ready(Err(fault)) => {

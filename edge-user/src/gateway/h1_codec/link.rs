@@ -2,98 +2,158 @@
 
 use std::{
     future::poll_fn,
-    io,
-    net::SocketAddr,
-    rc::Rc,
     task::Poll,
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpStream, time::timeout};
-
 use super::side::{Side, Transport};
 use crate::{
     gateway::{
-        balance::Target,
+        balance::{Target, busy, refusal_of},
         exchange::Exchange,
         refusal::{Reason, Refusal},
         worker::Worker,
     },
-    upstream::pool::Pool,
+    upstream::{
+        attempt::Attempt,
+        connect,
+        pool::{Held, Opening, Place, Pool, Taken},
+        proxy_header::Client,
+        stream::Stream,
+    },
 };
 
 /// What upstreams are spoken to over.
-pub(crate) type UpstreamIo = TcpStream;
+pub(crate) type UpstreamIo = Stream;
 
-/// Idle connections of a worker.
+/// Connections of a worker.
 pub(crate) type Links = Pool<UpstreamIo>;
 
-/// A connection that is ready for a request.
+/// A connection that is ready for a request, and the try that it is for.
 #[derive(Debug)]
 pub(super) struct Link<U> {
     pub(super) side: Side<U>,
-    pub(super) endpoint: SocketAddr,
     pub(super) reused: bool,
+    pub(super) attempt: Attempt,
+    /// Its place in the pool; what belongs there is in `side` until it is put back.
+    place: Held<U>,
 }
 
-/// Finds a connection to one of the target's endpoints; only a new one if `fresh`.
+impl Link<UpstreamIo> {
+    /// Keeps the connection for another request.
+    pub(super) fn put_back(self, now: Instant) {
+        let Self {
+            side,
+            attempt,
+            mut place,
+            ..
+        } = self;
+        if attempt.cluster().config().send_proxy.is_none() {
+            *place = Some(side.into_parts().0);
+            place.put_back(now);
+        }
+    }
+}
+
+/// Finds a connection for a try; only a new one if `fresh`. What cannot be connected to has seen nothing of the
+/// request, so the next endpoint is tried.
 pub(super) async fn acquire(
     worker: &Worker,
     exchange: &mut Exchange,
-    target: &Target,
-    fresh: bool,
+    target: &mut Target,
+    mut attempt: Attempt,
+    mut fresh: bool,
+    client: Client,
     now: Instant,
 ) -> Result<Link<UpstreamIo>, Refusal> {
-    let site = Rc::clone(exchange.site());
-    let limit = site
-        .plan()
-        .upstream(target.upstream())
-        .map_or(Duration::ZERO, |upstream| upstream.connect_timeout);
-    let mut last = Reason::NoEndpoint;
-    for endpoint in target.endpoints(site.plan()) {
-        while !fresh && let Some(io) = worker.h1().links().take(endpoint, now) {
-            let mut idle = Side::new(io, Vec::new());
-            if is_quiet(worker, &mut idle).await {
-                site.counters().reused();
-                exchange.connected(endpoint, Duration::ZERO);
+    loop {
+        let refusal = match find(worker, exchange, &attempt, fresh, client, now).await {
+            Ok((side, place, reused)) => {
                 return Ok(Link {
-                    side: idle,
-                    endpoint,
-                    reused: true,
+                    side,
+                    reused,
+                    attempt,
+                    place,
                 });
             }
+            Err(refusal) => refusal,
+        };
+        if refusal.reason == Reason::UpstreamBusy {
+            return Err(refusal);
         }
-        let begun = Instant::now();
-        let connected = timeout(limit, connect(endpoint)).await;
-        exchange.connected(endpoint, begun.elapsed());
-        match connected {
-            Ok(Ok(io)) => {
-                site.counters().connected();
-                return Ok(Link {
-                    side: Side::new(io, Vec::new()),
-                    endpoint,
-                    reused: false,
-                });
+        attempt.failed();
+        drop(attempt);
+        fresh = false;
+        attempt = target.attempt(false, Instant::now()).map_err(|_| refusal)?;
+    }
+}
+
+type Found = (Side<UpstreamIo>, Held<UpstreamIo>, bool);
+
+async fn find(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    attempt: &Attempt,
+    fresh: bool,
+    client: Client,
+    now: Instant,
+) -> Result<Found, Refusal> {
+    let (links, config) = (worker.h1().links(), attempt.cluster().config());
+    let (endpoint, limits) = (attempt.endpoint(), &config.pool);
+    let mut taken = if fresh || config.send_proxy.is_some() {
+        links.open(endpoint.id(), limits)
+    } else {
+        links.take(endpoint.id(), limits, now)
+    };
+    loop {
+        let place = match taken {
+            Taken::Idle(held) => Place::Idle(held),
+            Taken::Open(opening) => Place::Open(opening),
+            Taken::Wait(waiting) => {
+                let _pending = attempt.cluster().circuit().pending.enter().map_err(|_| busy())?;
+                waiting.wait().await.ok_or_else(busy)?
             }
-            Ok(Err(error)) => {
-                tracing::debug!(%error, %endpoint, "cannot connect");
-                last = Reason::UpstreamUnreachable;
+            Taken::Full => return Err(busy()),
+        };
+        match place {
+            Place::Idle(mut held) => {
+                if let Some(io) = held.take() {
+                    let mut side = Side::new(io, Vec::new());
+                    if is_quiet(worker, &mut side).await {
+                        exchange.site().counters().reused();
+                        exchange.connected(endpoint.address(), Duration::ZERO);
+                        return Ok((side, held, true));
+                    }
+                }
+                drop(held);
+                taken = links.take(endpoint.id(), limits, now);
             }
-            Err(_) => last = Reason::UpstreamConnectTimeout,
+            Place::Open(opening) => return open(exchange, attempt, opening, client).await,
         }
     }
-    Err(last.into())
+}
+
+async fn open(
+    exchange: &mut Exchange,
+    attempt: &Attempt,
+    opening: Opening<UpstreamIo>,
+    client: Client,
+) -> Result<Found, Refusal> {
+    let (begun, endpoint) = (Instant::now(), attempt.endpoint());
+    let made = connect::connect(attempt.cluster(), endpoint, Some(client)).await;
+    let now = Instant::now();
+    exchange.connected(endpoint.address(), now - begun);
+    let connection = made.map_err(|error| refusal_of(&error, endpoint))?;
+    exchange.site().counters().connected();
+    let mut place = opening.opened(connection.stream, connection.permit, now);
+    match place.take() {
+        Some(io) => Ok((Side::new(io, Vec::new()), place, false)),
+        None => Err(Reason::UpstreamUnreachable.into()),
+    }
 }
 
 /// Whether an idle connection has neither ended nor said anything that nobody asked for. Asks the runtime, not the
 /// kernel, unless something did arrive.
 async fn is_quiet<U: Transport>(worker: &Worker, side: &mut Side<U>) -> bool {
     poll_fn(|context| Poll::Ready(side.poll_fill(context, worker.h1().buffers(), false).is_pending())).await
-}
-
-async fn connect(endpoint: SocketAddr) -> io::Result<UpstreamIo> {
-    let stream = TcpStream::connect(endpoint).await?;
-    // Without it small requests wait for an acknowledgement; if it cannot be set they do.
-    let _ = stream.set_nodelay(true);
-    Ok(stream)
 }

@@ -1,9 +1,8 @@
 //! Bodies on their way through hyper: counted, bounded, and at their end telling what they know.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     convert::Infallible,
-    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -11,16 +10,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::Full;
-use hyper::{
-    body::{Body, Frame, Incoming, SizeHint},
-    client::conn::http1::SendRequest,
-};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::gated_io::ConnectionState;
-use crate::gateway::{
-    exchange::Exchange, limits::Limits, patience::Patience, refusal::Reason, worker::Worker,
+use super::{client::Link, gated_io::ConnectionState};
+use crate::{
+    gateway::{exchange::Exchange, limits::Limits, patience::Patience, refusal::Reason},
+    upstream::{attempt::Attempt, circuit::Permit},
 };
 
 /// An error of a body; the reason lies in the connection's state.
@@ -40,50 +38,107 @@ pub(crate) enum BodyError {
     Stalled,
 }
 
-/// What is known about a request body while it streams.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    pub(super) bytes: Cell<u64>,
-    pub(super) done: Cell<bool>,
-}
-
-/// A request body on its way to the upstream.
-pub(crate) struct RequestBody {
-    inner: Option<Incoming>,
+/// A request body as it comes from the client, and as much of it as is kept for another try.
+pub(super) struct Source {
+    inner: RefCell<Option<Incoming>>,
+    hint: SizeHint,
     limit: Option<u64>,
-    progress: Rc<Progress>,
-    patience: Patience,
+    patience: RefCell<Patience>,
     /// HTTP/2 alone: the gate keeps the time of HTTP/1.
     stall_limit: Option<Duration>,
-    stall: Option<Pin<Box<Sleep>>>,
+    stall: RefCell<Option<Pin<Box<Sleep>>>>,
     state: Rc<ConnectionState>,
+    kept: RefCell<Vec<Part>>,
+    room: Cell<usize>,
+    /// Something was passed on that was not kept.
+    lost: Cell<bool>,
+    bytes: Cell<u64>,
+    done: Cell<bool>,
+}
+
+/// A frame that is kept.
+#[derive(Clone)]
+enum Part {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+impl Source {
+    /// Passes `inner` on, up to `most` bytes and as fast as `limits` say, and keeps up to `room` bytes.
+    pub(super) fn new(
+        inner: Option<Incoming>,
+        limits: &Limits,
+        most: Option<u64>,
+        room: usize,
+        state: Rc<ConnectionState>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            hint: inner
+                .as_ref()
+                .map_or_else(|| SizeHint::with_exact(0), Body::size_hint),
+            done: Cell::new(inner.is_none()),
+            inner: RefCell::new(inner),
+            limit: most,
+            patience: RefCell::new(Patience::new(limits.stall_timeout, limits.min_body_rate)),
+            stall_limit: state.http2.is_some().then_some(limits.stall_timeout),
+            stall: RefCell::default(),
+            state,
+            kept: RefCell::default(),
+            room: Cell::new(room),
+            lost: Cell::new(false),
+            bytes: Cell::new(0),
+        })
+    }
+
+    /// Bytes that came from the client.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Whether all of it was passed on.
+    pub(super) fn is_done(&self) -> bool {
+        self.done.get()
+    }
+
+    /// Whether it can be sent from its beginning once more.
+    pub(super) fn is_repeatable(&self) -> bool {
+        !self.lost.get()
+    }
+
+    /// Keeps a frame, or gives up keeping.
+    fn keep(&self, frame: &Frame<Bytes>) {
+        if self.lost.get() {
+            return;
+        }
+        let size = frame.data_ref().map_or(0, Bytes::len);
+        let part = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) if size <= self.room.get() => Part::Data(data.clone()),
+            (None, Some(trailers)) if self.room.get() > 0 => Part::Trailers(trailers.clone()),
+            _ => {
+                self.lost.set(true);
+                self.kept.take();
+                return;
+            }
+        };
+        self.room.set(self.room.get() - size);
+        self.kept.borrow_mut().push(part);
+    }
+}
+
+/// A request body on its way to the upstream: what was kept of an earlier try, then the rest.
+pub(crate) struct RequestBody {
+    source: Rc<Source>,
+    next: usize,
 }
 
 impl RequestBody {
-    /// Passes `inner` on, as far and as fast as `limits` say.
-    pub(super) fn new(inner: Option<Incoming>, limits: &Limits, state: Rc<ConnectionState>) -> Self {
-        let progress = Rc::new(Progress::default());
-        progress.done.set(inner.is_none());
+    /// The body from its beginning.
+    pub(super) fn new(source: &Rc<Source>) -> Self {
+        source.done.set(source.inner.borrow().is_none());
         Self {
-            inner,
-            limit: limits.body,
-            progress,
-            patience: Patience::new(limits.stall_timeout, limits.min_body_rate),
-            stall_limit: state.http2.is_some().then_some(limits.stall_timeout),
-            stall: None,
-            state,
+            source: Rc::clone(source),
+            next: 0,
         }
-    }
-
-    /// Takes another limit than the gateway's, if there is one.
-    pub(super) fn at_most(mut self, bytes: Option<u64>) -> Self {
-        self.limit = bytes.or(self.limit);
-        self
-    }
-
-    /// What is known about it.
-    pub(super) fn progress(&self) -> Rc<Progress> {
-        Rc::clone(&self.progress)
     }
 }
 
@@ -96,41 +151,57 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let Some(inner) = &mut this.inner else {
+        let source = &*this.source;
+        let mut inner = source.inner.borrow_mut();
+        let Some(inner) = inner.as_mut() else {
             return Poll::Ready(None);
         };
+        if let Some(part) = source.kept.borrow().get(this.next).cloned() {
+            this.next += 1;
+            source
+                .done
+                .set(this.next == source.kept.borrow().len() && inner.is_end_stream());
+            return Poll::Ready(Some(Ok(match part {
+                Part::Data(data) => Frame::data(data),
+                Part::Trailers(trailers) => Frame::trailers(trailers),
+            })));
+        }
         let Poll::Ready(frame) = Pin::new(&mut *inner).poll_frame(context) else {
-            this.patience.wait(Instant::now());
-            let Some(limit) = this.stall_limit else {
+            source.patience.borrow_mut().wait(Instant::now());
+            let Some(limit) = source.stall_limit else {
                 return Poll::Pending;
             };
-            let stall = this.stall.get_or_insert_with(|| Box::pin(sleep(limit)));
+            let mut stall = source.stall.borrow_mut();
+            let stall = stall.get_or_insert_with(|| Box::pin(sleep(limit)));
             ready!(stall.as_mut().poll(context));
-            this.state.body_fault.set(Some(Reason::BodyTimeout));
+            source.state.body_fault.set(Some(Reason::BodyTimeout));
             return Poll::Ready(Some(Err(BodyError::Stalled)));
         };
-        this.stall = None;
+        source.stall.take();
         match &frame {
-            None => this.progress.done.set(true),
+            None => source.done.set(true),
             Some(Ok(frame)) => {
                 let len = frame.data_ref().map_or(0, |data| data.len() as u64);
-                if this.patience.came(len, Instant::now()).is_err() {
-                    this.state.body_fault.set(Some(Reason::BodyTimeout));
+                if source.patience.borrow_mut().came(len, Instant::now()).is_err() {
+                    source.state.body_fault.set(Some(Reason::BodyTimeout));
                     return Poll::Ready(Some(Err(BodyError::Stalled)));
                 }
-                let bytes = this.progress.bytes.get() + len;
-                this.progress.bytes.set(bytes);
-                if this.limit.is_some_and(|limit| bytes > limit) {
-                    this.state.body_fault.set(Some(Reason::BodyTooLarge));
+                let bytes = source.bytes.get() + len;
+                source.bytes.set(bytes);
+                source.keep(frame);
+                this.next += 1;
+                if source.limit.is_some_and(|limit| bytes > limit) {
+                    source.state.body_fault.set(Some(Reason::BodyTooLarge));
                     return Poll::Ready(Some(Err(BodyError::TooLarge)));
                 }
                 if inner.is_end_stream() {
-                    this.progress.done.set(true);
+                    source.done.set(true);
                 }
             }
             Some(Err(_)) => {
-                if this.state.body_fault.get().is_none() {
-                    this.state.body_fault.set(Some(Reason::BodyCutShort));
+                source.lost.set(true);
+                if source.state.body_fault.get().is_none() {
+                    source.state.body_fault.set(Some(Reason::BodyCutShort));
                 }
             }
         }
@@ -138,36 +209,47 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        let at_end = self.next >= self.source.kept.borrow().len();
+        self.source
+            .inner
+            .borrow()
+            .as_ref()
+            .is_none_or(|inner| at_end && inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        if self.next == 0 {
+            self.source.hint
+        } else {
+            SizeHint::new()
+        }
     }
 }
 
 /// An upstream connection, and the way back to its pool.
 pub(super) struct Returning {
-    pub(super) worker: Rc<Worker>,
-    pub(super) endpoint: SocketAddr,
-    pub(super) connection: Option<SendRequest<RequestBody>>,
+    pub(super) attempt: Attempt,
+    pub(super) link: Option<Link>,
     pub(super) reusable: bool,
-    pub(super) request: Rc<Progress>,
+    pub(super) request: Rc<Source>,
+    pub(super) _retry: Permit,
 }
 
 impl Returning {
     /// Puts the connection back if the whole exchange on it is over.
     fn finish(&mut self) {
-        if let Some(connection) = self.connection.take()
+        if let Some(link) = self.link.take()
             && self.reusable
-            && self.request.done.get()
+            && self.request.is_done()
         {
-            self.worker
-                .hyper_pool()
-                .put(self.endpoint, connection, Instant::now());
+            link.put_back(Instant::now());
         }
+    }
+
+    /// Notes that the upstream broke its answer off.
+    fn broke(&mut self) {
+        self.link = None;
+        self.attempt.failed();
     }
 }
 
@@ -204,10 +286,10 @@ impl FromUpstream {
 
 impl Drop for FromUpstream {
     fn drop(&mut self) {
-        self.exchange.received(self.returning.request.bytes.get());
+        self.exchange.received(self.returning.request.bytes());
         if self.inner.is_end_stream() {
             self.end();
-        } else if self.returning.connection.is_some() {
+        } else if self.returning.link.is_some() {
             // The client went away, or stopped reading.
             let reason = self
                 .in_flight
@@ -243,7 +325,7 @@ impl Body for ResponseBody {
             && deadline.as_mut().poll(context).is_ready()
         {
             from.exchange.broke(Reason::RequestTimeout);
-            from.returning.connection = None;
+            from.returning.link = None;
             return Poll::Ready(Some(Err(BodyError::Late)));
         }
         let Poll::Ready(frame) = Pin::new(&mut from.inner).poll_frame(context) else {
@@ -252,7 +334,7 @@ impl Body for ResponseBody {
                 .get_or_insert_with(|| Box::pin(sleep(from.stall_limit)));
             ready!(stall.as_mut().poll(context));
             from.exchange.broke(Reason::UpstreamStalled);
-            from.returning.connection = None;
+            from.returning.broke();
             return Poll::Ready(Some(Err(BodyError::Stalled)));
         };
         from.stall = None;
@@ -265,7 +347,7 @@ impl Body for ResponseBody {
             }
             Some(Err(_)) => {
                 from.exchange.broke(Reason::UpstreamCutShort);
-                from.returning.connection = None;
+                from.returning.broke();
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))

@@ -1,100 +1,294 @@
 //! Connections to upstreams by hyper: the last one used, or a new one.
 
 use std::{
-    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::spawn_local, time::timeout};
+use hyper::client::conn::{
+    TrySendError,
+    http1::{self, SendRequest},
+    http2,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::spawn_local;
 
-use super::body::RequestBody;
+use super::{
+    body::RequestBody,
+    http2::{LocalExecutor, SEND_BUFFER},
+};
 use crate::{
+    config::UpstreamProtocol,
     gateway::{
-        balance::Target,
+        balance::{Target, busy, refusal_of},
         exchange::Exchange,
         gate::MAX_FIELDS,
         refusal::{Reason, Refusal},
+        worker::Worker,
     },
-    upstream::pool::Pool,
+    upstream::{
+        attempt::Attempt,
+        connect::{self, Connection},
+        mux::{Lease, Mux, Offer},
+        pool::{Held, Opening, Place, Pool, Taken},
+        proxy_header::Client,
+    },
 };
 
-/// Most bytes of an upstream's answer that wait for a client: hyper fills its buffer before it is asked to.
+/// HTTP/1: most bytes of an upstream's answer that wait for a client: hyper fills its buffer before it is asked to.
 const READ_BUFFER: usize = 64 * 1024;
 
-/// Idle connections of a worker.
-pub(crate) type HyperPool = Pool<SendRequest<RequestBody>>;
+/// HTTP/2: bytes that an upstream may send before they are taken, by stream and by connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// A connection that is ready for a request.
+/// HTTP/2: how often a quiet connection with streams is asked whether it is alive, and how long it has to answer.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// HTTP/2: largest head of a response.
+const MAX_HEAD: u32 = 64 * 1024;
+
+type Http1 = SendRequest<RequestBody>;
+type Http2 = http2::SendRequest<RequestBody>;
+
+/// Connections of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    one: Pool<Http1>,
+    many: Mux<Http2>,
+}
+
+impl Links {
+    /// Closes what was idle for too long.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.one.sweep(now);
+        self.many.sweep(now);
+    }
+}
+
+/// A connection in use.
+#[derive(Debug)]
+pub(super) enum Link {
+    /// HTTP/1.1.
+    One(Held<Http1>),
+    /// A stream of HTTP/2.
+    Many(Lease<Http2>),
+}
+
+impl Link {
+    /// Whether it speaks HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self, Self::Many(_))
+    }
+
+    /// Sends a request; a link that is gone hands nothing back.
+    pub(super) async fn send(
+        &mut self,
+        message: http::Request<RequestBody>,
+    ) -> Option<Result<http::Response<hyper::body::Incoming>, TrySendError<http::Request<RequestBody>>>> {
+        match self {
+            Self::One(held) => match held.as_mut() {
+                Some(sender) => Some(sender.try_send_request(message).await),
+                None => None,
+            },
+            Self::Many(lease) => Some(lease.connection().clone().try_send_request(message).await),
+        }
+    }
+
+    /// Keeps it for another request.
+    pub(super) fn put_back(self, now: Instant) {
+        match self {
+            Self::One(held) => held.put_back(now),
+            // The stream is over; the connection stays where it is.
+            Self::Many(lease) => drop(lease),
+        }
+    }
+}
+
+/// A link to an endpoint, ready for a request.
 pub(super) struct Acquired {
-    pub(super) connection: SendRequest<RequestBody>,
-    pub(super) endpoint: SocketAddr,
+    pub(super) attempt: Attempt,
+    pub(super) link: Link,
     pub(super) reused: bool,
 }
 
-/// Finds a connection to one of the target's endpoints; only a new one if `fresh`.
+/// Finds a link for a try; a new one if `fresh`. What cannot be connected to has seen nothing of the request, so the
+/// next endpoint is tried.
 pub(super) async fn acquire(
     exchange: &mut Exchange,
-    target: &Target,
-    fresh: bool,
+    target: &mut Target,
+    client: Client,
+    mut attempt: Attempt,
+    mut fresh: bool,
 ) -> Result<Acquired, Refusal> {
-    let site = Rc::clone(exchange.site());
     let worker = Rc::clone(exchange.worker());
-    let connect_timeout = site
-        .plan()
-        .upstream(target.upstream())
-        .map_or(Duration::ZERO, |upstream| upstream.connect_timeout);
-    let mut last = Reason::NoEndpoint;
-    for endpoint in target.endpoints(site.plan()) {
-        while !fresh && let Some(mut connection) = worker.hyper_pool().take(endpoint, Instant::now()) {
-            // An error here is a connection that died while it was idle.
-            if connection.ready().await.is_ok() {
-                site.counters().reused();
-                exchange.connected(endpoint, Duration::ZERO);
+    loop {
+        exchange.connected(attempt.endpoint().address(), Duration::ZERO);
+        let refusal = match link(exchange, &worker, &attempt, client, fresh).await {
+            Ok((link, reused)) => {
                 return Ok(Acquired {
-                    connection,
-                    endpoint,
-                    reused: true,
+                    attempt,
+                    link,
+                    reused,
                 });
             }
+            Err(refusal) => refusal,
+        };
+        if refusal.reason == Reason::UpstreamBusy {
+            return Err(refusal);
         }
-        let begun = Instant::now();
-        let connected = timeout(connect_timeout, connect(endpoint)).await;
-        exchange.connected(endpoint, begun.elapsed());
-        match connected {
-            Ok(Ok(connection)) => {
-                site.counters().connected();
-                return Ok(Acquired {
-                    connection,
-                    endpoint,
-                    reused: false,
-                });
-            }
-            Ok(Err(())) => last = Reason::UpstreamUnreachable,
-            Err(_) => last = Reason::UpstreamConnectTimeout,
-        }
+        attempt.failed();
+        drop(attempt);
+        fresh = false;
+        attempt = target.attempt(false, Instant::now()).map_err(|_| refusal)?;
     }
-    Err(last.into())
 }
 
-async fn connect(endpoint: SocketAddr) -> Result<SendRequest<RequestBody>, ()> {
-    let stream = TcpStream::connect(endpoint).await.map_err(|error| {
-        tracing::debug!(%error, %endpoint, "cannot connect");
-    })?;
-    // Without it small requests wait for an acknowledgement; if it cannot be set they do.
-    let _ = stream.set_nodelay(true);
-    let (sender, connection) = Builder::new()
+async fn link(
+    exchange: &mut Exchange,
+    worker: &Worker,
+    attempt: &Attempt,
+    client: Client,
+    fresh: bool,
+) -> Result<(Link, bool), Refusal> {
+    let (links, config) = (worker.hyper_links(), attempt.cluster().config());
+    let (id, limits) = (attempt.endpoint().id(), &config.pool);
+    let reuse = !fresh && config.send_proxy.is_none();
+    if config.protocol != UpstreamProtocol::Http2 {
+        while reuse && let Some(mut held) = links.one.take_idle(id, limits, Instant::now()) {
+            // An error here is a connection that died while it was idle.
+            if let Some(sender) = held.as_mut()
+                && sender.ready().await.is_ok()
+            {
+                exchange.site().counters().reused();
+                return Ok((Link::One(held), true));
+            }
+        }
+    }
+    if config.protocol == UpstreamProtocol::Http1 {
+        return one(exchange, links, attempt, client).await;
+    }
+    loop {
+        match links.many.lease(id, limits, Http2::is_ready, Instant::now()) {
+            Offer::Ready(lease) => {
+                exchange.site().counters().reused();
+                return Ok((Link::Many(lease), true));
+            }
+            Offer::Make(making) => {
+                let connection = connected(exchange, attempt, client).await?;
+                if !connection.http2 {
+                    drop(making);
+                    return match links.one.open(id, limits) {
+                        Taken::Open(opening) => Ok((http1(opening, connection, attempt).await?, false)),
+                        Taken::Idle(held) => Ok((Link::One(held), true)),
+                        Taken::Wait(_) | Taken::Full => Err(busy()),
+                    };
+                }
+                let (sender, permit) = http2(connection, attempt).await?;
+                return Ok((Link::Many(making.made(sender, permit, Instant::now())), false));
+            }
+            Offer::Wait(queue) => {
+                let permit = attempt.cluster().circuit().pending.enter();
+                if permit.is_err() || !queue.wait().await {
+                    return Err(busy());
+                }
+            }
+            Offer::Full => return Err(busy()),
+        }
+    }
+}
+
+/// A link that carries one request at a time, where no idle one was to be had.
+async fn one(
+    exchange: &mut Exchange,
+    links: &Links,
+    attempt: &Attempt,
+    client: Client,
+) -> Result<(Link, bool), Refusal> {
+    let (id, limits) = (attempt.endpoint().id(), &attempt.cluster().config().pool);
+    loop {
+        let place = match links.one.open(id, limits) {
+            Taken::Idle(held) => Place::Idle(held),
+            Taken::Open(opening) => Place::Open(opening),
+            Taken::Wait(waiting) => {
+                let _pending = attempt.cluster().circuit().pending.enter().map_err(|_| busy())?;
+                waiting.wait().await.ok_or_else(busy)?
+            }
+            Taken::Full => return Err(busy()),
+        };
+        match place {
+            Place::Idle(mut held) => {
+                if let Some(sender) = held.as_mut()
+                    && sender.ready().await.is_ok()
+                {
+                    exchange.site().counters().reused();
+                    return Ok((Link::One(held), true));
+                }
+            }
+            Place::Open(opening) => {
+                let connection = connected(exchange, attempt, client).await?;
+                return Ok((http1(opening, connection, attempt).await?, false));
+            }
+        }
+    }
+}
+
+async fn connected(
+    exchange: &mut Exchange,
+    attempt: &Attempt,
+    client: Client,
+) -> Result<Connection, Refusal> {
+    let (begun, endpoint) = (Instant::now(), attempt.endpoint());
+    let made = connect::connect(attempt.cluster(), endpoint, Some(client)).await;
+    exchange.connected(endpoint.address(), begun.elapsed());
+    let connection = made.map_err(|error| refusal_of(&error, endpoint))?;
+    exchange.site().counters().connected();
+    Ok(connection)
+}
+
+async fn http1(opening: Opening<Http1>, connection: Connection, attempt: &Attempt) -> Result<Link, Refusal> {
+    let endpoint = attempt.endpoint().address();
+    let Connection { stream, permit, .. } = connection;
+    let (sender, connection) = http1::Builder::new()
         .max_headers(MAX_FIELDS)
         .max_buf_size(READ_BUFFER)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| tracing::debug!(%error, %endpoint, "handshake failed"))?;
+        .map_err(|error| handshake(&error))?;
     spawn_local(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, %endpoint, "upstream connection failed");
         }
     });
-    Ok(sender)
+    Ok(Link::One(opening.opened(sender, permit, Instant::now())))
+}
+
+async fn http2(
+    connection: Connection,
+    attempt: &Attempt,
+) -> Result<(Http2, crate::upstream::circuit::Permit), Refusal> {
+    let endpoint = attempt.endpoint().address();
+    let Connection { stream, permit, .. } = connection;
+    let (sender, connection) = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(MAX_HEAD)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_EVERY)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| handshake(&error))?;
+    spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, %endpoint, "upstream connection failed");
+        }
+    });
+    Ok((sender, permit))
+}
+
+fn handshake(error: &hyper::Error) -> Refusal {
+    tracing::debug!(%error, "handshake failed");
+    Reason::UpstreamReset.into()
 }

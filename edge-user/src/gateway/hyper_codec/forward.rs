@@ -1,29 +1,34 @@
 //! The last stage, by hyper: sends what a [`Target`] admits, and takes the answer.
 
 use std::{
+    error::Error,
     pin::pin,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Method, Response, StatusCode, Uri};
-use hyper::body::Incoming;
+use http::{HeaderMap, Method, Response, StatusCode, Uri, header, uri::Authority};
+use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::{sleep_until, timeout};
 
 use super::{
     DIALECT,
-    body::{FromUpstream, InFlight, Progress, RequestBody, ResponseBody, Returning},
+    body::{FromUpstream, InFlight, RequestBody, ResponseBody, Returning, Source},
     client::{self, Acquired},
     gated_io::ConnectionState,
     head::{self, HeaderMapSink},
 };
-use crate::gateway::{
-    balance::Target,
-    exchange::Exchange,
-    gate::{Request, response},
-    header_policy,
-    provenance::Provenance,
-    refusal::{Reason, Refusal},
+use crate::{
+    gateway::{
+        balance::Target,
+        exchange::Exchange,
+        gate::{Request, response},
+        header_policy,
+        provenance::Provenance,
+        refusal::{Reason, Refusal},
+    },
+    upstream::circuit::Permit,
 };
 
 /// What the forwarded head is made from.
@@ -34,61 +39,161 @@ pub(super) struct Outgoing<'a> {
 }
 
 /// Sends a request to its target; answers with the response whose body is still to come.
+///
+/// It is sent again only where that does no harm: what was provably not sent may go to the next endpoint; what may
+/// have been seen only if the method is idempotent (RFC 9110, 9.2.2), the body is there to be repeated, and the
+/// upstream's retry budget pays for it.
 pub(super) async fn forward(
     exchange: &mut Exchange,
-    target: &Target,
+    target: &mut Target,
     outgoing: &Outgoing<'_>,
     body: Option<Incoming>,
 ) -> Result<(Response<Incoming>, Returning), Refusal> {
     let site = Rc::clone(exchange.site());
+    let cluster = Arc::clone(target.cluster());
+    let policy = &cluster.config().retry;
+    let route = site.plan().route(target.route());
     let limits = exchange.worker().limits();
-    let body = RequestBody::new(body, limits, Rc::clone(outgoing.state))
-        .at_most(site.plan().route(target.route()).body_limit);
-    let progress = body.progress();
-    let repeatable = progress.done.get() && outgoing.request.is_idempotent();
-    let mut message = build(exchange, target, outgoing, body)?;
+    let source = Source::new(
+        body,
+        limits,
+        route.body_limit.or(limits.body),
+        policy.buffer_bytes as usize,
+        Rc::clone(outgoing.state),
+    );
+    let idempotent = outgoing.request.is_idempotent();
+    let limit = route.timeout;
+    let client = outgoing.provenance.client.ends();
+    let mut next = target.attempt(false, Instant::now())?;
     let mut fresh = false;
+    let mut retry = Permit::default();
     loop {
         let Acquired {
-            mut connection,
-            endpoint,
+            attempt,
+            mut link,
             reused,
-        } = client::acquire(exchange, target, fresh).await?;
-        let answer = connection.try_send_request(message);
-        exchange.sent(Instant::now());
-        let limit = site.plan().route(target.route()).timeout;
-        let mut error = match within(limit, &progress, answer).await {
-            Ok(Ok(answer)) => {
-                let returning = Returning {
-                    worker: Rc::clone(exchange.worker()),
-                    endpoint,
-                    connection: Some(connection),
-                    reusable: false,
-                    request: progress,
-                };
-                return Ok((answer, returning));
+        } = client::acquire(exchange, target, client, next, fresh).await?;
+        let message = build(exchange, target, outgoing, &source, link.is_http2())?;
+        let sent = Instant::now();
+        exchange.sent(sent);
+        let answer = within(target.try_timeout(limit), &source, link.send(message)).await;
+        let now = Instant::now();
+        let failed = match answer {
+            Ok(Some(Ok(answer))) => {
+                let status = answer.status().as_u16();
+                attempt.answered(status, now - sent, now);
+                let again = policy.statuses.contains(&status) && idempotent && source.is_repeatable();
+                if !again || !target.may_retry() {
+                    let returning = Returning {
+                        attempt,
+                        link: Some(link),
+                        reusable: false,
+                        request: source,
+                        _retry: retry,
+                    };
+                    return Ok((answer, returning));
+                }
+                drop(answer);
+                Failed {
+                    again: true,
+                    ..Failed::before_answer(Reason::UpstreamReset)
+                }
             }
-            Ok(Err(error)) => error,
-            Err(Elapsed) => return Err(fault(outgoing.state, Reason::UpstreamTimeout)),
+            Ok(Some(Err(error))) => Failed::judge(error),
+            Ok(None) => Failed::unsent(),
+            Err(Elapsed) => Failed::before_answer(Reason::UpstreamTimeout),
         };
-        // A connection that died while it was idle is no reason to fail a request: it is sent once more if hyper
-        // hands it back unsent, or if sending it twice does no harm and the first time brought no answer.
-        let unsent = error.take_message();
-        let parsed = error.error().is_parse();
-        tracing::debug!(error = %error.error(), %endpoint, reused, "no answer");
-        message = match unsent {
-            Some(message) if reused && !fresh => message,
-            None if reused && !fresh && repeatable && !parsed => build(
-                exchange,
-                target,
-                outgoing,
-                RequestBody::new(None, exchange.worker().limits(), Rc::clone(outgoing.state)),
-            )?,
-            _ if parsed => return Err(fault(outgoing.state, Reason::UpstreamMalformed)),
-            _ => return Err(fault(outgoing.state, Reason::UpstreamReset)),
-        };
-        fresh = true;
+        tracing::debug!(reason = failed.reason.slug(), endpoint = %attempt.endpoint().address(), reused, "no answer");
+        drop(link);
+        if outgoing.state.body_fault.get().is_some() {
+            return Err(fault(outgoing.state, failed.reason));
+        }
+        let harmless = source.is_repeatable()
+            && match failed.seen {
+                Seen::No => true,
+                Seen::Perhaps => idempotent,
+                Seen::Answered => false,
+            };
+        // A connection that died while it was idle is no fault of the endpoint, and no reason to fail a request.
+        if reused && !fresh && harmless && failed.reason == Reason::UpstreamReset && !failed.again {
+            site.counters().retried();
+            (next, fresh) = (attempt, true);
+            continue;
+        }
+        if !failed.again {
+            attempt.failed();
+        }
+        drop(attempt);
+        drop(std::mem::take(&mut retry));
+        let other = harmless.then(|| target.retry(failed.again, now)).flatten();
+        (next, retry) = other.ok_or_else(|| fault(outgoing.state, failed.reason))?;
         site.counters().retried();
+        fresh = false;
+    }
+}
+
+/// What an upstream may have seen of a request that it did not answer.
+enum Seen {
+    /// Nothing: it is provably unsent, or was refused unprocessed.
+    No,
+    /// Some or all of it.
+    Perhaps,
+    /// All of it; it answered, if unreadably.
+    Answered,
+}
+
+/// A try without a usable answer.
+struct Failed {
+    reason: Reason,
+    seen: Seen,
+    /// The endpoint may be tried once more: it answered, and asked for patience.
+    again: bool,
+}
+
+impl Failed {
+    fn before_answer(reason: Reason) -> Self {
+        Self {
+            reason,
+            seen: Seen::Perhaps,
+            again: false,
+        }
+    }
+
+    fn unsent() -> Self {
+        Self {
+            reason: Reason::UpstreamReset,
+            seen: Seen::No,
+            again: false,
+        }
+    }
+
+    fn judge(mut error: TrySendError<http::Request<RequestBody>>) -> Self {
+        if error.take_message().is_some() {
+            return Self::unsent();
+        }
+        let error = error.error();
+        if error.is_parse() {
+            return Self {
+                reason: Reason::UpstreamMalformed,
+                seen: Seen::Answered,
+                again: false,
+            };
+        }
+        match error
+            .source()
+            .and_then(|source| source.downcast_ref::<h2::Error>())
+        {
+            // RFC 9113, 8.7: neither was processed.
+            Some(error) if error.reason() == Some(h2::Reason::REFUSED_STREAM) => Self::unsent(),
+            Some(error)
+                if error.is_go_away()
+                    && error.is_remote()
+                    && error.reason() == Some(h2::Reason::NO_ERROR) =>
+            {
+                Self::unsent()
+            }
+            _ => Self::before_answer(Reason::UpstreamReset),
+        }
     }
 }
 
@@ -97,13 +202,13 @@ struct Elapsed;
 
 /// Waits for an answer. The limit begins anew while the request's body moves: it is for the upstream's thinking, not
 /// for the transfer.
-async fn within<F: Future>(limit: Duration, body: &Progress, answer: F) -> Result<F::Output, Elapsed> {
+async fn within<F: Future>(limit: Duration, body: &Source, answer: F) -> Result<F::Output, Elapsed> {
     let mut answer = pin!(answer);
     loop {
-        let before = body.bytes.get();
+        let before = body.bytes();
         match timeout(limit, answer.as_mut()).await {
             Ok(answer) => return Ok(answer),
-            Err(_) if body.bytes.get() != before => {}
+            Err(_) if body.bytes() != before => {}
             Err(_) => return Err(Elapsed),
         }
     }
@@ -119,7 +224,8 @@ fn build(
     exchange: &Exchange,
     target: &Target,
     outgoing: &Outgoing<'_>,
-    body: RequestBody,
+    source: &Rc<Source>,
+    http2: bool,
 ) -> Result<http::Request<RequestBody>, Refusal> {
     let request = &outgoing.request;
     let mut path = Vec::with_capacity(request.path().len() + 64);
@@ -135,9 +241,25 @@ fn build(
         DIALECT,
     );
     let unsent = |_| Refusal::because(Reason::BadTarget, "not representable");
-    let mut message = http::Request::new(body);
+    let mut message = http::Request::new(RequestBody::new(source));
     *message.method_mut() = Method::from_bytes(request.method()).map_err(|_| Reason::BadSyntax)?;
-    *message.uri_mut() = Uri::try_from(path).map_err(unsent)?;
+    let target_uri = Uri::try_from(path).map_err(unsent)?;
+    *message.uri_mut() = if http2 {
+        let scheme = if target.cluster().tls().is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        // The authority is a pseudo-field there (RFC 9113, 8.3.1), and what is said about a connection is nothing.
+        sink.0.remove(header::CONNECTION);
+        let host = sink.0.remove(header::HOST);
+        let mut parts = target_uri.into_parts();
+        parts.scheme = scheme.parse().ok();
+        parts.authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        Uri::from_parts(parts).map_err(|_| Refusal::because(Reason::BadTarget, "not representable"))?
+    } else {
+        target_uri
+    };
     *message.headers_mut() = sink.0;
     Ok(message)
 }

@@ -25,7 +25,7 @@ use crate::gateway::{
 };
 
 /// Most bytes buffered for sending on one stream.
-const SEND_BUFFER: usize = 64 * 1024;
+pub(super) const SEND_BUFFER: usize = 64 * 1024;
 
 /// Bytes that a client may send on one stream, and on the connection, before they are taken from it.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -169,7 +169,7 @@ impl Watch {
 
 /// Runs hyper's tasks on the worker's own thread.
 #[derive(Debug, Clone, Copy)]
-struct LocalExecutor;
+pub(super) struct LocalExecutor;
 
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {

@@ -53,7 +53,7 @@ pub(super) async fn answer(
         judged.body = RequestBody::Chunked;
     }
     let request = Request::new(&laid.bytes, &laid.shape, &judged);
-    let target = match worker
+    let mut target = match worker
         .decide(&mut exchange, &request, &provenance, Codec::Hyper)
         .await
     {
@@ -70,7 +70,7 @@ pub(super) async fn answer(
         state: &state,
     };
     let deadline = exchange.deadline(target.route());
-    let forwarded = forward::forward(&mut exchange, &target, &outgoing, body);
+    let forwarded = forward::forward(&mut exchange, &mut target, &outgoing, body);
     let forwarded = match deadline {
         Some(deadline) => timeout_at(deadline.into(), forwarded)
             .await

@@ -139,9 +139,8 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
             .iter()
             .enumerate()
             .map(|(index, endpoints)| Upstream {
-                name: format!("u{index}"),
-                endpoints: endpoints.to_vec(),
                 connect_timeout: Duration::from_millis(500),
+                ..Upstream::new(&format!("u{index}"), endpoints)
             })
             .collect(),
         routes: routes
