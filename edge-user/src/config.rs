@@ -57,7 +57,8 @@ pub use self::{
     },
     limiting::{LimitKey, RequestLimit, RequestRate},
     listener::{
-        CertificateFiles, ClientCertificates, GatewayLimits, Listener, ListenerTls, TlsVersion, UnknownName,
+        AccessFormat, AccessLog, CertificateFiles, ClientCertificates, GatewayLimits, Listener, ListenerTls,
+        TlsVersion, UnknownName,
     },
     load::LoadOptions,
     places::{Places, Subject},
@@ -99,6 +100,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// What clients may make grow.
     pub limits: GatewayLimits,
+    /// What is told about each request, and where.
+    pub access_log: AccessLog,
 }
 
 /// A configuration that may be used, and what was noticed about it.

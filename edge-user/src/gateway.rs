@@ -23,7 +23,11 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::{config::Config, offence::OffenceSink};
+use crate::{
+    config::{self, Config},
+    offence::OffenceSink,
+    telemetry::access::{self, AccessLog, WriterFault},
+};
 
 pub mod answer;
 pub mod authenticate;
@@ -58,6 +62,7 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trace;
 mod worker;
 
 pub use authenticate::{Authenticate, Denial, Identity, NoTokens, Permit, Wait};
@@ -100,6 +105,9 @@ pub enum SetupError {
     /// A listener could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The access log could not be opened.
+    #[error(transparent)]
+    AccessLog(#[from] WriterFault),
     /// A listener's certificates cannot be used.
     #[error("listener {listener}: {source}")]
     Tls {
@@ -148,6 +156,7 @@ pub(crate) struct Shared {
     grace: Duration,
     /// Where the limits' clock begins.
     begun: Instant,
+    access: Option<AccessLog>,
 }
 
 /// A gateway whose listeners are bound.
@@ -157,6 +166,7 @@ pub struct Gateway {
     sockets: Vec<Sockets>,
     addresses: Vec<(String, SocketAddr)>,
     workers: usize,
+    writer: Option<thread::JoinHandle<()>>,
 }
 
 /// A hold on a gateway, for whoever stops it, reloads it or asks how it does. Cheap to clone.
@@ -177,6 +187,7 @@ impl Gateway {
         let plan = Plan::compile(config, Arc::clone(&parts.authenticator), workers, None)?;
         let doors = doors(config)?;
         let (sockets, addresses) = listen::bind(&config.listeners, workers)?;
+        let (access, writer) = access_log(&config.access_log)?.unzip();
         let (stop, stopped) = watch::channel(false);
         let connections = Connections::new(parts.limits.connections, parts.limits.connections_per_peer);
         let shared = Arc::new(Shared {
@@ -189,6 +200,7 @@ impl Gateway {
             ready: watch::channel(0).0,
             grace: config.shutdown_grace,
             begun: Instant::now(),
+            access,
         });
         Ok(Self {
             shared,
@@ -196,6 +208,7 @@ impl Gateway {
             sockets,
             addresses,
             workers,
+            writer,
         })
     }
 
@@ -256,6 +269,11 @@ impl Gateway {
             }
         }
         drop(watching);
+        if let (Some(access), Some(writer)) = (&self.shared.access, self.writer) {
+            access.stop();
+            // A writer that panicked has written what it could.
+            let _ = writer.join();
+        }
         failure.map_or(Ok(Summary { cut }), Err)
     }
 }
@@ -314,6 +332,18 @@ impl Handle {
         self.shared.plan.load().limits().snapshot()
     }
 
+    /// Has the access log's file opened again, as after a rotation; a file that was moved away is noticed anyway.
+    pub fn reopen_access_log(&self) {
+        if let Some(access) = &self.shared.access {
+            access.reopen();
+        }
+    }
+
+    /// Lines of the access log that were lost.
+    pub fn lost_access_lines(&self) -> u64 {
+        self.shared.access.as_ref().map_or(0, AccessLog::lost)
+    }
+
     /// Client connections open now.
     pub fn connections(&self) -> usize {
         self.shared.connections.open()
@@ -328,8 +358,26 @@ fn worker_count(config: &Config) -> usize {
     )
 }
 
+/// Opens the access log, if there is to be one.
+fn access_log(
+    config: &config::AccessLog,
+) -> Result<Option<(AccessLog, thread::JoinHandle<()>)>, WriterFault> {
+    if !config.enabled {
+        return Ok(None);
+    }
+    let target = config
+        .file
+        .clone()
+        .map_or(access::Target::Stderr, access::Target::File);
+    let format = match config.format {
+        config::AccessFormat::Json => access::Format::Json,
+        config::AccessFormat::Clf => access::Format::Clf,
+    };
+    AccessLog::open(target, format).map(Some)
+}
+
 fn doors(config: &Config) -> Result<Vec<Arc<Door>>, SetupError> {
-    let door = |listener: &crate::config::Listener| {
+    let door = |listener: &config::Listener| {
         Door::new(listener)
             .map(Arc::new)
             .map_err(|source| SetupError::Tls {

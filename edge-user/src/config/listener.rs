@@ -1,4 +1,4 @@
-//! Where the gateway accepts connections, whom it believes there, and what clients may make grow.
+//! Where the gateway accepts connections, whom it believes there, what clients may make grow, and what is told.
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
@@ -109,6 +109,37 @@ impl ClientCertificates {
             Self::Optional(path) | Self::Required(path) => Some(path),
         }
     }
+}
+
+/// `[gateway.access_log]`: what is told about each request, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Whether anything is.
+    pub enabled: bool,
+    /// Appended to; standard error if absent.
+    pub file: Option<PathBuf>,
+    /// How a line looks.
+    pub format: AccessFormat,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            file: None,
+            format: AccessFormat::Json,
+        }
+    }
+}
+
+/// How a line of the access log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessFormat {
+    /// One JSON object.
+    #[default]
+    Json,
+    /// The Common Log Format.
+    Clf,
 }
 
 /// `[gateway.limits]`: bounds on what clients can make grow.

@@ -17,7 +17,7 @@ use serde_spanned::Spanned;
 use toml::de::DeValue;
 
 use super::{
-    AttachMode, ClaimEncoding, ClaimValue, FragmentPolicy, Protocol, TlsVersion, UnknownName,
+    AccessFormat, AttachMode, ClaimEncoding, ClaimValue, FragmentPolicy, Protocol, TlsVersion, UnknownName,
     claim::ClaimPath,
     problem::Findings,
     raw_upstream::RawUpstream,
@@ -182,6 +182,13 @@ section! {
         shutdown_grace: Duration,
         revocation_file: String,
         limits: RawGatewayLimits,
+        access_log: RawAccessLog,
+    }
+
+    RawAccessLog as "gateway.access_log" {
+        enabled: bool,
+        file: String,
+        format: AccessFormat,
     }
 
     RawGatewayLimits as "gateway.limits" {
@@ -305,6 +312,10 @@ from_text! {
         ("none", AuthMode::None),
         ("optional", AuthMode::Optional),
         ("required", AuthMode::Required),
+    ]);
+    AccessFormat, "\"json\" or \"clf\"", |text| choice("format", text, &[
+        ("json", AccessFormat::Json),
+        ("clf", AccessFormat::Clf),
     ]);
     UnknownName, "\"default\" or \"refuse\"", |text| choice("treatment of unknown names", text, &[
         ("default", UnknownName::Default),

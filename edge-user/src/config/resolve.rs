@@ -233,6 +233,10 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         raw.gateway.value().and_then(|gateway| gateway.limits.value()),
         checks,
     );
+    let access_log = limits::access_log(
+        raw.gateway.value().and_then(|gateway| gateway.access_log.value()),
+        checks,
+    );
     let revocation_file = gateway::revocation_file(raw, checks);
     let offences = offences::offences(raw.offences.value(), checks);
     Config {
@@ -248,5 +252,6 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         workers,
         shutdown_grace,
         limits,
+        access_log,
     }
 }

@@ -222,8 +222,8 @@ fn every_key_arrives() {
             limits,
             allow: vec![net("192.0.2.1/32"), net("192.0.2.128/25"), net("2001:db8::/48")],
             deny: vec![net("198.51.100.0/24")],
-            allow_file: None,
-            deny_file: None,
+            allow_file: Some(dir.path().join("allow.list")),
+            deny_file: Some(dir.path().join("empty.key")),
             max_bans: NonZeroU32::new(1000).unwrap(),
             escalation: Some(Escalation {
                 after: Duration::from_secs(5),

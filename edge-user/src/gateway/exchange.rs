@@ -11,12 +11,13 @@ use std::{
 use super::{
     client::Client,
     counters::Outcome,
-    gate::Request,
+    gate::{Request, Version},
     header_policy::FieldSink,
     limit::{Asker, Tally},
     refusal::{Reason, Refusal},
     request_id::RequestId,
     route::RouteId,
+    trace,
     worker::{Site, Worker},
 };
 use crate::telemetry::access;
@@ -49,7 +50,10 @@ pub(crate) struct Exchange {
 /// What only the access log wants to know; absent when nobody listens.
 #[derive(Default)]
 struct Told {
+    trace: Option<[u8; trace::ID]>,
+    version: &'static str,
     method: String,
+    host: String,
     path: String,
     subject: String,
 }
@@ -77,7 +81,7 @@ impl Exchange {
             refusal: None,
             received: 0,
             returned: 0,
-            told: access::is_on().then(Box::default),
+            told: worker.is_told().then(Box::default),
             tally: Tally::default(),
         }
     }
@@ -130,6 +134,15 @@ impl Exchange {
     /// Notes what was asked for.
     pub(crate) fn asked(&mut self, request: &Request<'_>) {
         if let Some(told) = &mut self.told {
+            told.trace = Some(trace::id_of(request, self.id.as_bytes()));
+            told.version = match request.version() {
+                Version::Http10 => "HTTP/1.0",
+                Version::Http11 => "HTTP/1.1",
+                Version::Http2 => "HTTP/2.0",
+            };
+            told.host = request
+                .authority()
+                .map_or_else(String::new, |host| String::from_utf8_lossy(host).into_owned());
             told.method = String::from_utf8_lossy(request.method()).into_owned();
             request.path().clone_into(&mut told.path);
         }
@@ -258,9 +271,15 @@ impl Drop for Exchange {
             self.worker.offence(self.client.offender(), kind);
         }
         if let Some(told) = &self.told {
-            access::emit(&access::Record {
+            let trace = told.trace.as_ref().and_then(|id| std::str::from_utf8(id).ok());
+            self.worker.tell(&access::Record {
                 request_id: self.id.as_str(),
+                trace_id: trace.unwrap_or_default(),
+                client: self.client.address,
                 peer: self.client.peer,
+                secure: self.client.tls.is_some(),
+                version: told.version,
+                host: &told.host,
                 method: &told.method,
                 path: &told.path,
                 route: self.route.map_or("", |route| &self.site.plan().route(route).name),

@@ -12,6 +12,7 @@
 //!   bytes.
 //! - `Upgrade` is never copied: a WebSocket handshake is written anew, anything else (h2c included) ends here.
 //! - What a route sets, adds or removes comes after all that; it names no field of the above.
+//! - `traceparent` goes on or begins here ([`trace`]).
 //! - `X-Request-Id` is written by this proxy. `Via` is not: origins turn compression off when they see it.
 
 use std::{borrow::Cow, io::Write};
@@ -22,6 +23,7 @@ use super::{
     gate::{FieldKind, JudgedResponse, Request, RequestBody, ResponseBody, ResponseShape, response},
     plan::Plan,
     provenance::Provenance,
+    trace,
 };
 use crate::{
     carrier::{cookie::without_cookie, query::without_parameter},
@@ -83,6 +85,7 @@ pub fn request(
             | FieldKind::RequestId
             | FieldKind::HopByHop
             | FieldKind::Forwarding
+            | FieldKind::Trace
             | FieldKind::Disguised => continue,
             FieldKind::Authorization if permit.remove.contains(&TokenSource::Bearer) => continue,
             FieldKind::Other | FieldKind::Trailer | FieldKind::Cookie | FieldKind::Authorization => {}
@@ -120,6 +123,7 @@ pub fn request(
     }
     provenance.put(sink, request, host);
     sink.put(b"x-request-id", request_id);
+    trace::put(sink, request, request_id);
     if judged.takes_trailers {
         sink.put(b"te", b"trailers");
     }
@@ -176,6 +180,7 @@ pub fn response(
             | FieldKind::Authorization
             | FieldKind::RequestId
             | FieldKind::Forwarding
+            | FieldKind::Trace
             | FieldKind::Disguised => {}
         }
         let name = field.name.of(bytes);

@@ -21,6 +21,7 @@ mod bytes {
     mod streaming;
     mod strict;
     mod support;
+    mod telling;
 }
 
 /// By hyper.
@@ -41,4 +42,5 @@ mod hyper {
     mod streaming;
     mod strict;
     mod support;
+    mod telling;
 }

@@ -39,7 +39,10 @@ use super::{
     route::{self, Routed},
     template::Facts,
 };
-use crate::offence::{OffenceKind, Offender};
+use crate::{
+    offence::{OffenceKind, Offender},
+    telemetry::access,
+};
 
 /// How often idle upstream connections are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -82,6 +85,8 @@ pub(crate) struct Worker {
     site: RefCell<Rc<Site>>,
     ids: RequestIds,
     open: Cell<usize>,
+    /// The access log's, if there is one.
+    lines: Option<RefCell<access::Lines>>,
     /// Handshakes sign one at a time.
     turns: Semaphore,
     hyper: hyper_codec::client::Links,
@@ -112,6 +117,18 @@ impl Worker {
     /// Reports an offence.
     pub(crate) fn offence(&self, offender: Offender, kind: OffenceKind) {
         self.shared.parts.offences.offence(offender, kind);
+    }
+
+    /// Whether anybody wants to know about requests; to be asked before a record is put together.
+    pub(crate) fn is_told(&self) -> bool {
+        self.lines.is_some()
+    }
+
+    /// Tells about one request.
+    pub(crate) fn tell(&self, record: &access::Record<'_>) {
+        if let Some(lines) = &self.lines {
+            lines.borrow_mut().add(record, SystemTime::now());
+        }
     }
 
     /// Counts and reports why a connection was closed.
@@ -259,6 +276,7 @@ async fn serve(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Resu
         ids: RequestIds::new(index),
         open: Cell::new(0),
         turns: Semaphore::new(1),
+        lines: shared.access.as_ref().map(|access| RefCell::new(access.lines())),
         hyper: hyper_codec::client::Links::default(),
         h1: h1_codec::Local::new(Instant::now(), SystemTime::now()),
     });
@@ -383,6 +401,9 @@ async fn sweep(worker: Rc<Worker>) {
         ticks.tick().await;
         let now = Instant::now();
         worker.h1.timers().tick(now, SystemTime::now());
+        if let Some(lines) = &worker.lines {
+            lines.borrow_mut().flush();
+        }
         if now >= next {
             next = now + SWEEP_EVERY;
             worker.hyper.sweep(now);

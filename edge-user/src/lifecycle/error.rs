@@ -111,7 +111,7 @@ impl LifecycleError {
             {
                 4
             }
-            Self::Setup(SetupError::Bind(_))
+            Self::Setup(SetupError::Bind(_) | SetupError::AccessLog(_))
             | Self::Run(_)
             | Self::CaptureFile { .. }
             | Self::ListFile { .. }

@@ -1,19 +1,36 @@
-//! The access log: one event per request, target `access`, values as fields.
+//! The access log: one line per request, as JSON or in the Common Log Format, to a file or stderr.
 //!
-//! Costs one atomic load when nobody listens. Never holds a query (tokens travel in them), a cookie, a field value
-//! or a token; paths are the normalised ones that were matched and forwarded.
+//! A worker puts lines together in a buffer of its own and hands whole buffers to one thread that writes them; it never
+//! waits, and what the queue cannot take is lost and counted. Never holds a query (tokens travel in them), a cookie, a
+//! field value but `Host`, or a token; paths are the normalised ones that were matched and forwarded.
 
 use std::{net::SocketAddr, time::Duration};
+
+mod line;
+mod writer;
+
+pub use line::Format;
+pub use writer::{AccessLog, Lines, Target, WriterFault};
 
 /// What is told about one request.
 #[derive(Debug, Clone)]
 pub struct Record<'a> {
     /// The request's id.
     pub request_id: &'a str,
-    /// Peer of the connection.
+    /// The trace that it belongs to (W3C trace context), if its head could be read.
+    pub trace_id: &'a str,
+    /// The client.
+    pub client: SocketAddr,
+    /// Peer of the connection; another address only behind the PROXY protocol.
     pub peer: SocketAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
+    /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2.0`; empty if the head could not be read.
+    pub version: &'a str,
     /// Method, if the head could be read.
     pub method: &'a str,
+    /// Authority that was asked for.
+    pub host: &'a str,
     /// Normalised path, if there is one.
     pub path: &'a str,
     /// Name of the route, if one was found.
@@ -28,7 +45,7 @@ pub struct Record<'a> {
     pub detail: &'a str,
     /// Who asked, by an admitted token.
     pub subject: &'a str,
-    /// Body bytes from the client and to it.
+    /// Body bytes from the client.
     pub received: u64,
     /// Body bytes to the client.
     pub sent: u64,
@@ -58,36 +75,4 @@ impl Timings {
     pub fn total(&self) -> Duration {
         self.decide + self.send + self.wait + self.body
     }
-}
-
-/// Whether anybody listens; ask before putting a record together.
-pub fn is_on() -> bool {
-    tracing::enabled!(target: "access", tracing::Level::INFO)
-}
-
-/// Tells about one request.
-pub fn emit(record: &Record<'_>) {
-    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    tracing::info!(
-        target: "access",
-        request_id = record.request_id,
-        peer = %record.peer,
-        method = record.method,
-        path = record.path,
-        route = record.route,
-        upstream = record.upstream.map(tracing::field::display),
-        status = record.status,
-        reason = record.reason,
-        detail = record.detail,
-        subject = record.subject,
-        received_bytes = record.received,
-        sent_bytes = record.sent,
-        decide_us = micros(record.timings.decide),
-        connect_us = micros(record.timings.connect),
-        send_us = micros(record.timings.send),
-        wait_us = micros(record.timings.wait),
-        body_us = micros(record.timings.body),
-        total_us = micros(record.timings.total()),
-        tax_us = micros(record.timings.tax),
-    );
 }

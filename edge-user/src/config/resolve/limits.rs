@@ -1,11 +1,11 @@
-//! `[gateway.limits]`.
+//! `[gateway.limits]` and `[gateway.access_log]`.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, path::Path};
 
 use super::Checks;
 use crate::config::{
-    GatewayLimits, bounds,
-    raw::RawGatewayLimits,
+    AccessLog, GatewayLimits, bounds,
+    raw::{RawAccessLog, RawGatewayLimits},
     section::{Field, Key},
 };
 
@@ -87,4 +87,34 @@ pub(super) fn limits(raw: Option<&RawGatewayLimits>, checks: &mut Checks<'_>) ->
         }
     }
     limits
+}
+
+/// Resolves the table; its file is made at start, in a directory that is there.
+pub(super) fn access_log(raw: Option<&RawAccessLog>, checks: &mut Checks<'_>) -> AccessLog {
+    let Some(raw) = raw else {
+        return AccessLog::default();
+    };
+    let enabled = raw.enabled.clone().or(true);
+    let file = raw.file.field().map(|Field { value, at }| {
+        let path = checks.base_dir.join(value);
+        if !enabled {
+            checks.warn(
+                at,
+                "the access log is switched off: nothing is written there",
+                "remove the key, or `enabled`",
+            );
+        } else if path.is_dir() || !path.parent().is_some_and(Path::is_dir) {
+            checks.error_help(
+                at,
+                format!("no file can be made at {}", path.display()),
+                "name a file in a directory that exists",
+            );
+        }
+        path
+    });
+    AccessLog {
+        enabled,
+        file,
+        format: raw.format.clone().or_default(),
+    }
 }

@@ -27,6 +27,7 @@ fn with_keys(text: &str, dir: &std::path::Path) -> String {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
     text.replace("/etc/breakwater/", &format!("{}/", dir.display()))
+        .replace("/var/log/", &format!("{}/", dir.display()))
 }
 
 #[test]

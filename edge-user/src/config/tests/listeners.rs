@@ -141,6 +141,20 @@ fn mistakes_of_listeners_and_limits() {
             ],
         ),
     ]);
+    errors(&[
+        (
+            "[gateway.access_log]\nfile = 'no/where'\n",
+            &["2 gateway.access_log.file: no file can be made"],
+        ),
+        (
+            "[gateway.access_log]\nfile = '.'\n",
+            &["2 gateway.access_log.file: no file can be made"],
+        ),
+        (
+            "[gateway.access_log]\nformat = 'xml'\n",
+            &["2 gateway.access_log.format: unknown format `xml`"],
+        ),
+    ]);
     warnings(&[
         ("[gateway.limits]\nconnections = 10\n", &[]),
         (

@@ -49,6 +49,8 @@ pub enum FieldKind {
     /// Claims about what came before this proxy: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `X-Original-URL` and
     /// their like.
     Forwarding,
+    /// `traceparent` and `tracestate` (W3C trace context).
+    Trace,
     /// A field that frames or addresses the message, spelled with an underscore.
     Disguised,
 }
@@ -62,8 +64,12 @@ pub fn classify(name: &[u8]) -> FieldKind {
         6 => &[("cookie", Kind::Cookie), ("expect", Kind::Expect)],
         7 => &[("upgrade", Kind::Upgrade), ("trailer", Kind::Trailer)],
         9 => &[("forwarded", Kind::Forwarding), ("x-real-ip", Kind::Forwarding)],
-        10 => &[("connection", Kind::Connection), ("keep-alive", Kind::HopByHop)],
-        11 => &[("x-client-ip", Kind::Forwarding)],
+        10 => &[
+            ("connection", Kind::Connection),
+            ("keep-alive", Kind::HopByHop),
+            ("tracestate", Kind::Trace),
+        ],
+        11 => &[("x-client-ip", Kind::Forwarding), ("traceparent", Kind::Trace)],
         12 => &[("x-request-id", Kind::RequestId)],
         13 => &[
             ("authorization", Kind::Authorization),

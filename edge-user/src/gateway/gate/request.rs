@@ -268,6 +268,7 @@ fn walk(found: &mut Findings, bytes: &[u8], version: Version, field: &Field) -> 
         | FieldKind::Authorization
         | FieldKind::RequestId
         | FieldKind::HopByHop
+        | FieldKind::Trace
         | FieldKind::Forwarding => {}
     }
     Ok(())

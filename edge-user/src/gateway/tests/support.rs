@@ -12,8 +12,8 @@ use std::{
 
 use crate::{
     config::{
-        AuthPolicy, AuthRule, Config, GatewayLimits, Listener, Offences, Route, RouteMatch, Shield,
-        TokenSource, Upstream,
+        AccessLog, AuthPolicy, AuthRule, Config, GatewayLimits, Listener, Offences, Route, RouteMatch,
+        Shield, TokenSource, Upstream,
     },
     gateway::{
         Authenticate, CountersSnapshot, Denial, Gateway, Handle, Identity, Limits, Parts, Permit, Reason,
@@ -167,6 +167,10 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
         workers: NonZeroU32::new(1),
         shutdown_grace: Duration::from_secs(5),
         limits: GatewayLimits::default(),
+        access_log: AccessLog {
+            enabled: false,
+            ..AccessLog::default()
+        },
     }
 }
 
