@@ -17,6 +17,7 @@ mod limiting;
 mod listener;
 pub mod listfile;
 mod load;
+mod offending;
 pub mod pattern;
 mod places;
 mod problem;
@@ -61,6 +62,7 @@ pub use self::{
         TlsVersion, UnknownName,
     },
     load::LoadOptions,
+    offending::{BanScope, Offences, Weights},
     places::{Places, Subject},
     problem::{MAX_PROBLEMS, Problem, Severity},
     quickstart::{QUICKSTART, QUICKSTART_ISSUER, QUICKSTART_ORIGIN, Quickstart},
@@ -279,25 +281,4 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-}
-
-/// `[offences]`: what refusals cost a client, and when the kernel takes over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offences {
-    /// Refusals within `window` that ban.
-    pub threshold: NonZeroU32,
-    /// Over what time they are counted.
-    pub window: Duration,
-    /// How long the kernel drops the client the first time.
-    pub ban: Duration,
-    /// The longest that repeats can make it.
-    pub max_ban: Duration,
-    /// Tell, ban nobody.
-    pub observe: bool,
-    /// Peers that are never banned: trusted proxies, monitors.
-    pub exempt: Vec<IpNet>,
-    /// Addresses of this machine are never banned either.
-    pub exempt_local: bool,
-    /// Bans a minute beyond which an alert is raised instead: who can provoke bans must not ban the world.
-    pub max_bans_per_minute: NonZeroU32,
 }

@@ -52,7 +52,7 @@ pub struct Settings {
     pub upstream: Vec<SocketAddr>,
     /// Algorithm and key file of the one provider.
     pub provider: (&'static str, String),
-    /// Refusals that ban, the window they are counted over, and the length of the ban.
+    /// Refusals that ban, the half-life of a score, and the length of the ban.
     pub offences: (u32, &'static str, &'static str),
     /// Ban nobody, tell who would be.
     pub observe_offences: bool,
@@ -162,7 +162,7 @@ impl Settings {
         let (threshold, window, ban) = self.offences;
         writeln!(
             out,
-            "\n[offences]\nthreshold = {threshold}\nwindow = {window:?}\nban = {ban:?}\nobserve = {}",
+            "\n[offences]\nthreshold = {threshold}\nhalf_life = {window:?}\nban = {ban:?}\nobserve = {}",
             self.observe_offences
         )?;
         writeln!(

@@ -273,10 +273,18 @@ pub const MAX_KEY_FILE_BYTES: u64 = 1024 * 1024;
 pub const DEFAULT_THRESHOLD: u32 = 20;
 /// Largest `offences.threshold`.
 pub const MAX_THRESHOLD: u32 = 1_000_000;
-/// `offences.window`.
-pub const DEFAULT_OFFENCE_WINDOW: Duration = Duration::from_mins(1);
-/// Longest `offences.window`.
-pub const MAX_OFFENCE_WINDOW: Duration = Duration::from_hours(24);
+/// `offences.half_life`.
+pub const DEFAULT_HALF_LIFE: Duration = Duration::from_mins(1);
+/// Longest `offences.half_life`.
+pub const MAX_HALF_LIFE: Duration = Duration::from_hours(24);
+/// Largest weight in `[offences.weights]`, in points.
+pub const MAX_OFFENCE_WEIGHT: u32 = 1000;
+/// `offences.slow_per_second`.
+pub const DEFAULT_SLOW_PER_SECOND: u32 = 1;
+/// Largest `offences.slow_per_second`.
+pub const MAX_SLOW_PER_SECOND: u32 = 1_000_000;
+/// Most `offences.probes`.
+pub const MAX_PROBES: usize = 1000;
 /// `offences.ban`.
 pub const DEFAULT_BAN: Duration = Duration::from_mins(1);
 /// `offences.max_ban`.

@@ -17,9 +17,10 @@ use serde_spanned::Spanned;
 use toml::de::DeValue;
 
 use super::{
-    AccessFormat, AttachMode, ClaimEncoding, ClaimValue, FragmentPolicy, Protocol, TlsVersion, UnknownName,
+    AccessFormat, AttachMode, BanScope, ClaimEncoding, ClaimValue, FragmentPolicy, Protocol, TlsVersion,
+    UnknownName, bounds,
     claim::ClaimPath,
-    problem::Findings,
+    problem::{Finding, Findings},
     raw_upstream::RawUpstream,
     section::{KeyPath, section},
     value::{BadText, FromToml, Item, choice, from_text},
@@ -168,13 +169,42 @@ section! {
 
     RawOffences as "offences" {
         threshold: u64,
-        window: Duration,
+        half_life: Duration,
         ban: Duration,
         max_ban: Duration,
+        scope: BanScope,
+        shared: Vec<Item<IpNet>>,
+        shared_scope: BanScope,
+        slow_per_second: u64,
         observe: bool,
         exempt: Vec<Item<IpNet>>,
         exempt_local: bool,
         max_bans_per_minute: u64,
+        weights: RawWeights,
+        probes: Vec<Item<String>>,
+    }
+
+    RawWeights as "offences.weights" {
+        bad_token: Weight,
+        forged_token: Weight,
+        algorithm_attack: Weight,
+        unknown_key: Weight,
+        missing_token: Weight,
+        forbidden: Weight,
+        no_route: Weight,
+        unauthorized: Weight,
+        denied: Weight,
+        not_found: Weight,
+        probe: Weight,
+        rate_limited: Weight,
+        malformed: Weight,
+        smuggling: Weight,
+        slow_client: Weight,
+        oversized: Weight,
+        too_many_connections: Weight,
+        tls_garbage: Weight,
+        tls_refused: Weight,
+        http2_flood: Weight,
     }
 
     RawGateway as "gateway" {
@@ -266,6 +296,34 @@ impl FromToml for ObserveSetting {
     }
 }
 
+/// What an offence weighs, in thousandths of a point.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weight(pub(super) u32);
+
+impl FromToml for Weight {
+    const EXPECTED: &'static str = "a number of points";
+
+    fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
+        let number = match value.get_ref() {
+            DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
+                .ok()
+                .map(|number| number as f64),
+            DeValue::Float(float) => float.as_str().replace('_', "").parse().ok(),
+            other => {
+                findings.push(super::value::wrong_type::<Self>(other, path.place(value.span())));
+                return None;
+            }
+        };
+        let weight = number.filter(|number| (0.0..=f64::from(bounds::MAX_OFFENCE_WEIGHT)).contains(number));
+        if weight.is_none() {
+            let message = format!("a weight is 0 to {} points", bounds::MAX_OFFENCE_WEIGHT);
+            findings.push(Finding::error(path.place(value.span()), message));
+        }
+        // At most a million, and not negative.
+        weight.map(|points| Self(((points * 1000.0).round() as i64).unsigned_abs() as u32))
+    }
+}
+
 /// A reason for which packets are dropped.
 fn drop_reason(text: &str) -> Result<Reason, BadText> {
     let (drops, passes): (Vec<Reason>, Vec<Reason>) = Reason::ALL
@@ -303,6 +361,11 @@ from_text! {
     FragmentPolicy, "a fragment policy", |text| choice("fragment policy", text, &[
         ("drop", FragmentPolicy::Drop),
         ("pass", FragmentPolicy::Pass),
+    ]);
+    BanScope, "what a ban does", |text| choice("scope", text, &[
+        ("everything", BanScope::Everything),
+        ("new_connections", BanScope::NewConnections),
+        ("slow", BanScope::Slow),
     ]);
     Protocol, "a protocol", |text| choice("protocol", text, &[
         ("tcp", Protocol::Tcp),

@@ -180,7 +180,7 @@ max_stale = "1h"
 
 [offences]
 threshold = 5
-window = "10s"
+half_life = "10s"
 ban = "2m"
 max_ban = "1h"
 observe = true
@@ -370,13 +370,14 @@ fn every_key_arrives() {
         config.offences,
         Offences {
             threshold: NonZeroU32::new(5).unwrap(),
-            window: Duration::from_secs(10),
+            half_life: Duration::from_secs(10),
             ban: Duration::from_mins(2),
             max_ban: Duration::from_hours(1),
             observe: true,
             exempt: vec![net("10.0.0.0/8")],
             exempt_local: false,
             max_bans_per_minute: NonZeroU32::new(60).unwrap(),
+            ..Offences::default()
         }
     );
     assert_eq!(config.workers, NonZeroU32::new(4));

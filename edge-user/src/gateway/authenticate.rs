@@ -13,7 +13,10 @@ use super::{
     refusal::{Reason, Refusal},
     route::{RouteId, Routed},
 };
-use crate::config::{AuthPolicy, TokenSource};
+use crate::{
+    config::{AuthPolicy, TokenSource},
+    offence::OffenceKind,
+};
 
 /// Decides about requests. Called on every worker at once, so it must not block.
 pub trait Authenticate: Send + Sync + 'static {
@@ -83,6 +86,8 @@ pub struct Denial {
     pub detail: &'static str,
     /// `WWW-Authenticate`.
     pub challenge: Option<String>,
+    /// What the client did, where it is more than the reason says.
+    pub offence: Option<OffenceKind>,
     /// Where a browser is sent instead of being refused.
     pub location: Option<String>,
     /// What could change the answer.
@@ -96,6 +101,7 @@ impl Denial {
             reason,
             detail,
             challenge,
+            offence: None,
             location: None,
             wait: None,
         }
@@ -197,6 +203,7 @@ pub async fn authenticate(plan: &Plan, request: &Request<'_>, routed: Routed) ->
 impl From<Denial> for Refusal {
     fn from(denial: Denial) -> Self {
         let mut refusal = Self::because(denial.reason, denial.detail);
+        refusal.offence = denial.offence;
         if let Some(location) = denial.location {
             // Who logs in must not be sent back to an answer from some cache.
             refusal.fields.push(("location", location));

@@ -30,12 +30,14 @@ closings! {
     Full = "full", None;
     /// The client has all the connections that it may.
     TooMany = "too_many_connections", Some(OffenceKind::TooManyConnections);
+    /// The client is kept out for what it did before.
+    Banned = "banned", None;
     /// The PROXY protocol header of a configured peer is missing or malformed.
     ProxyHeader = "proxy_header", None;
     /// It did not come in time.
     ProxyHeaderTimeout = "proxy_header_timeout", None;
     /// What came is no TLS handshake.
-    TlsMalformed = "tls_malformed", Some(OffenceKind::Malformed);
+    TlsMalformed = "tls_malformed", Some(OffenceKind::TlsGarbage);
     /// The handshake failed: no common version, cipher or name, or a client certificate that nobody vouches for.
     TlsRefused = "tls_refused", Some(OffenceKind::TlsRefused);
     /// The client left during the handshake.

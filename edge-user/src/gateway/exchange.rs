@@ -3,7 +3,7 @@
 //! Whatever way an exchange ends, it is told about once: when it is dropped.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -20,7 +20,7 @@ use super::{
     trace,
     worker::{Site, Worker},
 };
-use crate::telemetry::access;
+use crate::{offence::OffenceKind, telemetry::access};
 
 /// The running account of one request.
 pub(crate) struct Exchange {
@@ -45,6 +45,7 @@ pub(crate) struct Exchange {
     returned: u64,
     told: Option<Box<Told>>,
     tally: Tally,
+    is_probe: bool,
 }
 
 /// What only the access log wants to know; absent when nobody listens.
@@ -83,6 +84,7 @@ impl Exchange {
             returned: 0,
             told: worker.is_told().then(Box::default),
             tally: Tally::default(),
+            is_probe: false,
         }
     }
 
@@ -121,6 +123,11 @@ impl Exchange {
         }
     }
 
+    /// The client's address, and when its request came.
+    pub(crate) fn arrival(&self) -> (IpAddr, Instant) {
+        (self.client.address.ip(), self.head_read)
+    }
+
     /// What the limits hold for it.
     pub(crate) fn tally(&mut self) -> &mut Tally {
         &mut self.tally
@@ -133,6 +140,7 @@ impl Exchange {
 
     /// Notes what was asked for.
     pub(crate) fn asked(&mut self, request: &Request<'_>) {
+        self.is_probe = self.site.plan().probes().matches(request.path());
         if let Some(told) = &mut self.told {
             told.trace = Some(trace::id_of(request, self.id.as_bytes()));
             told.version = match request.version() {
@@ -267,7 +275,16 @@ impl Drop for Exchange {
             sent: self.returned,
             tax: timings.tax,
         });
-        if let Some(kind) = reason.and_then(Reason::offence) {
+        let kind = match &self.refusal {
+            Some(refusal) => refusal.offence(),
+            None => OffenceKind::of_status(self.status),
+        };
+        let kind = if self.is_probe && self.status == 404 {
+            Some(OffenceKind::Probe)
+        } else {
+            kind
+        };
+        if let Some(kind) = kind {
             self.worker.offence(self.client.offender(), kind);
         }
         if let Some(told) = &self.told {

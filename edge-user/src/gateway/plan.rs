@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     config::{Action, AuthPolicy, Config, Route, Upstream, UpstreamProtocol, pattern::PatternError},
+    offence::probe::Probes,
     upstream::{cluster::Cluster, tls::TlsError},
 };
 
@@ -89,6 +90,7 @@ pub struct Plan {
     identity_fields: Vec<String>,
     counters: Counters,
     limits: LimitPlan,
+    probes: Probes,
 }
 
 impl Plan {
@@ -133,6 +135,7 @@ impl Plan {
             authenticator,
             identity_fields,
             counters,
+            probes: Probes::new(&config.offences.probes),
             limits: LimitPlan::compile(
                 &config.request_limits,
                 config.routes.len(),
@@ -206,6 +209,11 @@ impl Plan {
     /// What was counted under this plan.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Paths that scanners look for.
+    pub fn probes(&self) -> &Probes {
+        &self.probes
     }
 
     /// How many requests of whom.

@@ -85,6 +85,10 @@ reasons! {
     TokenAmbiguous = 400, "token_ambiguous", false, Some(OffenceKind::BadToken);
     /// The token does not carry what the route asks for.
     Forbidden = 403, "forbidden", false, Some(OffenceKind::Forbidden);
+    /// The client is kept out for what it did before.
+    Banned = 403, "banned", true, None;
+    /// The client is slowed down for what it did before.
+    Slowed = 429, "slowed", false, None;
     /// More requests than a limit allows in its time.
     RateLimited = 429, "rate_limited", false, Some(OffenceKind::RateLimited);
     /// More requests at once than a limit allows.
@@ -150,6 +154,8 @@ pub struct Refusal {
     pub detail: Cow<'static, str>,
     /// What the answer says beside its status: names in lower case, values without control characters.
     pub fields: Vec<(&'static str, String)>,
+    /// What the client did, where more is known than the reason says: the client is not told.
+    pub offence: Option<OffenceKind>,
 }
 
 impl Refusal {
@@ -159,6 +165,7 @@ impl Refusal {
             reason,
             detail: Cow::Borrowed(""),
             fields: Vec::new(),
+            offence: None,
         }
     }
 
@@ -168,6 +175,7 @@ impl Refusal {
             reason,
             detail: Cow::Borrowed(detail),
             fields: Vec::new(),
+            offence: None,
         }
     }
 
@@ -177,6 +185,11 @@ impl Refusal {
             fields: vec![("retry-after", seconds.to_string())],
             ..Self::new(reason)
         }
+    }
+
+    /// What the client did, if it is to blame.
+    pub fn offence(&self) -> Option<OffenceKind> {
+        self.offence.or(self.reason.offence())
     }
 
     /// The status a client gets: its reason's, or 302 where a browser is sent somewhere else.

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -34,13 +34,13 @@ use super::{
     listen::Sockets,
     plan::{Plan, PlannedAction},
     provenance::Provenance,
-    refusal::Refusal,
+    refusal::{Reason, Refusal},
     request_id::{RequestId, RequestIds},
     route::{self, Routed},
     template::Facts,
 };
 use crate::{
-    offence::{OffenceKind, Offender},
+    offence::{OffenceKind, Offender, detained::Custody},
     telemetry::access,
 };
 
@@ -161,6 +161,28 @@ impl Worker {
         &self.h1
     }
 
+    /// Keeps out whom the kernel cannot keep out.
+    fn hold(&self, exchange: &Exchange) -> Result<(), Refusal> {
+        let (client, now) = exchange.arrival();
+        let sink = &self.shared.parts.offences;
+        match sink.custody(client, now) {
+            None | Some(Custody::NewRefused) => Ok(()),
+            Some(Custody::Refused) => Err(Reason::Banned.into()),
+            Some(Custody::Slowed) if sink.slowed(client, now) => Ok(()),
+            Some(Custody::Slowed) => {
+                let mut refusal = Refusal::new(Reason::Slowed);
+                refusal.fields.push(("retry-after", "1".to_owned()));
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Whether a new connection of a client is refused.
+    fn is_kept_out(&self, client: IpAddr) -> bool {
+        let custody = self.shared.parts.offences.custody(client, Instant::now());
+        matches!(custody, Some(Custody::Refused | Custody::NewRefused))
+    }
+
     /// Takes a judged request through the stages. Waits for nothing but a key that may be on its way.
     pub(crate) async fn decide(
         &self,
@@ -178,6 +200,7 @@ impl Worker {
         if codec == Codec::Bytes && plan.wants_hyper(routed.route()) {
             return Ok(Decision::Declined);
         }
+        self.hold(exchange)?;
         let decision = self.admit(exchange, request, routed, provenance).await;
         exchange.decided(Instant::now());
         decision.map_err(|mut refusal| {
@@ -325,6 +348,10 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Arc<Door>) {
 
 /// Counts a new connection and serves it, or turns it away.
 fn admit(worker: &Rc<Worker>, door: &Arc<Door>, stream: TcpStream, peer: SocketAddr) {
+    if worker.is_kept_out(peer.ip()) {
+        worker.closed(Offender::peer(peer.ip()), Closing::Banned);
+        return;
+    }
     let connections = &worker.shared.connections;
     let slot = if door.is_proxied(peer) {
         connections.open_one()
@@ -360,6 +387,9 @@ async fn attend(worker: Rc<Worker>, door: Arc<Door>, stream: TcpStream, peer: So
         _ = stop.wait_for(|stop| *stop) => return,
     };
     match entered {
+        Ok((_, client)) if worker.is_kept_out(client.address.ip()) => {
+            worker.closed(client.offender(), Closing::Banned);
+        }
         Ok((socket, client)) => hyper_codec::serve(&worker, socket, client).await,
         Err((closing, client)) => {
             tracing::debug!(listener = door.name(), %peer, why = closing.slug(), "connection closed");

@@ -22,6 +22,7 @@ use crate::{
     },
     config::{AuthPolicy, AuthRule},
     gateway::{Authenticate, Denial, Identity, Permit, Reason, Request, Wait},
+    offence::OffenceKind,
 };
 
 /// Numbers authorities, so that a thread notices when it holds a door to an old one.
@@ -164,6 +165,7 @@ impl Authenticate for TokenGate {
                 Ok(Permit::new(Some(permit.into_token()), remove))
             }
             Err(refusal) => Err(Denial {
+                offence: offence(&refusal),
                 location: self.login(policy, &refusal, request),
                 // Asks for the key set, at most once a cooldown, and for a place among those who wait for it.
                 wait: self
@@ -195,5 +197,17 @@ fn reason(refusal: &Refusal) -> Reason {
         (_, _) if matches!(refusal, Refusal::UnknownKey { may_come: true, .. }) => Reason::TokenStale,
         (_, Offence::None | Offence::Innocent) => Reason::TokenStale,
         (_, Offence::Suspicious | Offence::Forged) => Reason::TokenRefused,
+    }
+}
+
+/// What a refused token says about its sender beyond the reason that the client is told.
+const fn offence(refusal: &Refusal) -> Option<OffenceKind> {
+    match refusal {
+        Refusal::BadSignature => Some(OffenceKind::ForgedToken),
+        Refusal::CriticalExtension | Refusal::AlgorithmRefused | Refusal::AlgorithmMismatch => {
+            Some(OffenceKind::AlgorithmAttack)
+        }
+        Refusal::UnknownKey { may_come: false, .. } => Some(OffenceKind::UnknownKey),
+        _ => None,
     }
 }

@@ -3,7 +3,11 @@
 //! The order matters: keys are loaded and listeners bound before the shield is attached, so a mistake leaves the
 //! machine as it was. A stop leaves the shield working; only the quick start takes it off.
 
-use std::{path::Path, sync::Arc, time::SystemTime};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -14,7 +18,7 @@ use crate::{
     config::Config,
     gateway::{Gateway, Handle, Limits, Parts, RunError, Summary},
     kernel::{Pins, loader},
-    offence::queue::Reporter,
+    offence::{detained::Detained, queue::Reporter},
 };
 
 /// Runs until a signal asks for the end. `say` prints to the terminal.
@@ -54,7 +58,9 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
     let ran = runtime.block_on(async {
         let stop = Stop::listen()?;
         let authority = load_keys(&config)?;
-        let (reporter, offences) = Reporter::new();
+        let slow = config.offences.slow_per_second.get();
+        let detained = Arc::new(Detained::new(Instant::now(), slow));
+        let (reporter, offences) = Reporter::new(&config.offences.weights, Arc::clone(&detained));
         let gateway = bind(&config, &authority, reporter)?;
         let shield = if config.shield.interfaces.is_empty() {
             None
@@ -64,9 +70,15 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         authority.spawn_tasks();
         let shielded = shield.as_ref().map_or_else(|| "none".to_owned(), summary);
         tell(shield.as_ref(), gateway.as_ref());
-        let enforcer = tokio::spawn(
-            Enforcer::new(shield, config.offences.clone(), config.shield.escalation).run(offences),
-        );
+        // Whom a listener trusts speaks for others, and whom the shield lets through is meant to get through.
+        let trusted = config.listeners.iter().flat_map(|listener| {
+            let spoken_for = listener.proxy_protocol.iter();
+            spoken_for.chain(&listener.trusted_proxies).copied()
+        });
+        let never: Vec<_> = trusted.chain(config.shield.allow.iter().copied()).collect();
+        let escalation = config.shield.escalation;
+        let enforcer = Enforcer::new(shield, config.offences.clone(), never, escalation, detained);
+        let enforcer = tokio::spawn(enforcer.run(offences));
         let served = serve(gateway, stop, || {
             tracing::info!("ready");
             if let Some(prepared) = &prepared {

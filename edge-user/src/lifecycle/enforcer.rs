@@ -5,17 +5,19 @@
 //! machine's addresses followed.
 
 use std::{
+    collections::HashMap,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use edge_common::abi::{Alert, BanSource, Event, Reason};
 use ipnet::IpNet;
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use super::shield::Shield;
 use crate::{
-    config::{Escalation, Offences},
+    config::{BanScope, Escalation, Offences},
     kernel::{
         KernelError,
         bans::{self, BanOrder, Banned},
@@ -23,15 +25,20 @@ use crate::{
         interfaces::AddressWatch,
     },
     offence::{
+        Offender,
         ceiling::Ceiling,
+        detained::{Custody, Detained},
         escalation::Escalator,
-        queue::Offence,
-        score::{Scores, Sentence},
+        networks::Networks,
+        queue::{Offence, Reports},
+        score::{MAX_PEERS, Scores, Sentence, host},
     },
 };
 
 /// How often expired bans are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often it is looked whether the operator has pardoned somebody whom the gateway keeps out.
+const PARDONS: Duration = Duration::from_secs(1);
 /// Samples taken at once, before other work has its turn.
 const SAMPLES_AT_ONCE: usize = 256;
 
@@ -40,25 +47,53 @@ pub(super) struct Enforcer {
     shield: Option<Shield>,
     scores: Scores,
     settings: Offences,
+    /// Clients that are never banned.
+    exempt: Networks,
+    /// Addresses that many share.
+    shared: Networks,
     escalator: Option<Escalator>,
     ceiling: Ceiling,
+    /// Whom the gateway itself keeps out.
+    detained: Arc<Detained>,
+    /// Bans that this process has made and that have not been forgotten.
+    made: HashMap<IpNet, Made>,
     begun: Instant,
 }
 
+/// A ban that was made.
+#[derive(Debug, Clone, Copy)]
+struct Made {
+    until: Instant,
+    repeats: u8,
+    /// It is in the kernel's table, so that its absence there is a pardon.
+    in_kernel: bool,
+}
+
 impl Enforcer {
-    pub(super) fn new(shield: Option<Shield>, settings: Offences, escalation: Option<Escalation>) -> Self {
+    /// Takes over a shield that is up; `never` are clients that are not banned beside those of the settings.
+    pub(super) fn new(
+        shield: Option<Shield>,
+        settings: Offences,
+        never: impl IntoIterator<Item = IpNet>,
+        escalation: Option<Escalation>,
+        detained: Arc<Detained>,
+    ) -> Self {
         Self {
             shield,
             scores: Scores::new(settings.clone()),
+            exempt: settings.exempt.iter().copied().chain(never).collect(),
+            shared: settings.shared.iter().copied().collect(),
             escalator: escalation.map(Escalator::new),
             ceiling: Ceiling::new(settings.max_bans_per_minute.get()),
             settings,
+            detained,
+            made: HashMap::new(),
             begun: Instant::now(),
         }
     }
 
     /// Runs until `offences` is closed, which is when every worker has ended.
-    pub(super) async fn run(mut self, mut offences: mpsc::Receiver<Offence>) -> Option<Shield> {
+    pub(super) async fn run(mut self, mut offences: Reports) -> Option<Shield> {
         let mut watch = self
             .shield
             .as_ref()
@@ -69,12 +104,20 @@ impl Enforcer {
             .and_then(|shield| EventReader::open(&shield.pins).inspect_err(told).ok());
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pardons = tokio::time::interval(PARDONS);
+        pardons.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut taken = Vec::new();
         loop {
             tokio::select! {
-                offence = offences.recv() => match offence {
-                    Some(offence) => self.note(offence),
-                    None => return self.shield,
-                },
+                goes_on = offences.next(&mut taken) => {
+                    if !goes_on {
+                        return self.shield;
+                    }
+                    for offence in taken.drain(..) {
+                        self.note(offence);
+                    }
+                }
+                _ = pardons.tick() => self.follow_pardons(),
                 () = changed(&mut watch) => self.follow_addresses().await,
                 result = samples(&mut events) => match result {
                     Ok(taken) => self.weigh(&taken),
@@ -90,18 +133,40 @@ impl Enforcer {
 
     fn note(&mut self, offence: Offence) {
         let Offence { offender, kind } = offence;
-        // The kernel would drop packets of an address that sends none.
-        if !offender.is_reached_by_the_kernel() {
-            tracing::debug!(client = %offender.address, kind = kind.name(), "offence behind a proxy: not scored");
+        if self.is_exempt(offender.address) {
             return;
         }
-        if self.settings.exempt_local && self.is_local(offender.address) {
-            return;
-        }
+        let net = host(offender.address);
+        self.follow_pardon(&net);
         let now = self.begun.elapsed();
-        let before = |net: &IpNet| repeats(self.shield.as_ref(), net);
+        let before = |net: &IpNet| repeats(self.shield.as_ref(), net, &self.made);
         if let Some(sentence) = self.scores.note(offender.address, kind, now, before) {
-            self.carry_out(sentence, BanSource::Gateway);
+            self.carry_out(&sentence, BanSource::Gateway, offender);
+        }
+    }
+
+    fn is_exempt(&self, address: IpAddr) -> bool {
+        self.exempt.contains(address) || self.settings.exempt_local && self.is_local(address)
+    }
+
+    /// A ban that was taken out of the kernel's table before its end was pardoned: everything begins anew.
+    fn follow_pardon(&mut self, net: &IpNet) {
+        let (Some(made), Some(shield)) = (self.made.get(net), &self.shield) else {
+            return;
+        };
+        let is_held = bans::key(net).is_ok_and(|key| shield.tables.find_ban(&key).is_some());
+        if made.in_kernel && made.until > Instant::now() && !is_held {
+            tracing::info!(%net, "pardoned");
+            self.made.remove(net);
+            self.scores.pardon(net);
+            self.detained.lift(net.addr());
+        }
+    }
+
+    fn follow_pardons(&mut self) {
+        let nets: Vec<_> = self.made.keys().copied().collect();
+        for net in &nets {
+            self.follow_pardon(net);
         }
     }
 
@@ -122,26 +187,68 @@ impl Enforcer {
                 observed = event.observed != 0,
                 "dropped"
             );
-            let is_exempt = self
-                .settings
-                .exempt
-                .iter()
-                .any(|net| net.contains(&src.to_canonical()))
-                || self.settings.exempt_local && self.is_local(src);
+            let is_exempt = self.is_exempt(src);
             if event.observed != 0 || is_exempt {
                 continue;
             }
-            let before = |net: &IpNet| repeats(self.shield.as_ref(), net);
+            let before = |net: &IpNet| repeats(self.shield.as_ref(), net, &self.made);
             if let Some(escalator) = &mut self.escalator
                 && let Some(reason) = reason
                 && let Some(sentence) = escalator.note(src, reason, now, before)
             {
-                self.carry_out(sentence, BanSource::Escalation);
+                self.carry_out(&sentence, BanSource::Escalation, Offender::peer(src));
             }
         }
     }
 
-    fn carry_out(&mut self, sentence: Sentence, source: BanSource) {
+    fn carry_out(&mut self, sentence: &Sentence, source: BanSource, offender: Offender) {
+        let (net, seconds, repeats) = (sentence.net, sentence.duration.as_secs(), sentence.repeats);
+        let evidence = sentence.evidence.as_str();
+        let scope = if self.shared.contains(offender.address) {
+            self.settings.shared_scope
+        } else {
+            self.settings.scope
+        };
+        if self.settings.observe {
+            tracing::warn!(%net, seconds, repeats, ?scope, evidence, "would ban: offences are only observed");
+            return;
+        }
+        if !self.ceiling.admits(self.begun.elapsed()) {
+            if let Some(shield) = &mut self.shield {
+                shield.tables.alert(Alert::BansOverCeiling, 1);
+            }
+            tracing::error!(%net, "over offences.max_bans_per_minute: not banned");
+            return;
+        }
+        let in_kernel = scope != BanScope::Slow && self.ban_in_kernel(sentence, source, scope);
+        // The kernel sees a proxy's packets and not its clients', and where there is no shield it sees nothing.
+        if !in_kernel || !offender.is_reached_by_the_kernel() {
+            let custody = match scope {
+                BanScope::Everything => Custody::Refused,
+                BanScope::NewConnections => Custody::NewRefused,
+                BanScope::Slow => Custody::Slowed,
+            };
+            let now = Instant::now();
+            self.detained
+                .put(offender.address, custody, now, sentence.duration);
+            tracing::warn!(%net, seconds, repeats, ?scope, evidence, "kept out by the gateway");
+        }
+        if self.made.len() < MAX_PEERS || self.made.contains_key(&net) {
+            let until = Instant::now() + sentence.duration;
+            let made = Made {
+                until,
+                repeats,
+                in_kernel,
+            };
+            self.made.insert(net, made);
+        }
+    }
+
+    /// Whether the kernel holds the ban now.
+    fn ban_in_kernel(&mut self, sentence: &Sentence, source: BanSource, scope: BanScope) -> bool {
+        let Some(shield) = &mut self.shield else {
+            return false;
+        };
         let Sentence {
             net,
             duration,
@@ -149,21 +256,12 @@ impl Enforcer {
             evidence,
         } = sentence;
         let seconds = duration.as_secs();
-        let Some(shield) = self.shield.as_mut().filter(|_| !self.settings.observe) else {
-            tracing::warn!(%net, seconds, evidence, "would ban: offences are only observed, or there is no shield");
-            return;
-        };
-        if !self.ceiling.admits(self.begun.elapsed()) {
-            shield.tables.alert(Alert::BansOverCeiling, 1);
-            tracing::error!(%net, "over offences.max_bans_per_minute: not banned");
-            return;
-        }
         let order = BanOrder {
-            net,
-            duration: Some(duration),
+            net: *net,
+            duration: Some(*duration),
             source,
-            new_connections_only: false,
-            repeats,
+            new_connections_only: scope == BanScope::NewConnections,
+            repeats: *repeats,
             note: evidence.clone(),
         };
         match shield
@@ -171,11 +269,18 @@ impl Enforcer {
             .lock()
             .and_then(|lock| shield.tables.ban(&lock, &order))
         {
-            Ok(Banned::Exactly) => tracing::warn!(%net, seconds, repeats, evidence, "banned in the kernel"),
+            Ok(Banned::Exactly) => {
+                tracing::warn!(%net, seconds, repeats, ?scope, evidence, "banned in the kernel");
+                true
+            }
             Ok(Banned::Within(wide)) => {
                 tracing::error!(%net, %wide, seconds, "the ban table is full: a wider network is banned");
+                true
             }
-            Err(error) => tracing::error!(%net, %error, "could not ban"),
+            Err(error) => {
+                tracing::error!(%net, %error, "could not ban");
+                false
+            }
         }
     }
 
@@ -197,6 +302,8 @@ impl Enforcer {
 
     fn sweep(&mut self) {
         let memory = self.settings.max_ban;
+        let now = Instant::now();
+        self.made.retain(|_, made| now < made.until + memory);
         if let Some(shield) = &mut self.shield {
             if let Some(log) = &mut shield.log {
                 log.flush();
@@ -226,12 +333,14 @@ async fn changed(watch: &mut Option<AddressWatch>) {
     }
 }
 
-/// How often a network was banned before, as far as the table remembers.
-fn repeats(shield: Option<&Shield>, net: &IpNet) -> u8 {
+/// How often a network was banned before, as far as the kernel's table or this process remembers.
+fn repeats(shield: Option<&Shield>, net: &IpNet, made: &HashMap<IpNet, Made>) -> u8 {
     let held = bans::key(net)
         .ok()
         .and_then(|key| shield.and_then(|shield| shield.tables.find_ban(&key)));
-    held.map_or(0, |ban| ban.repeats.saturating_add(1))
+    let in_kernel = held.map(|ban| ban.repeats.saturating_add(1));
+    let here = made.get(net).map(|made| made.repeats.saturating_add(1));
+    in_kernel.max(here).unwrap_or(0)
 }
 
 /// Takes sampled drops from the ring buffer; waits for ever if there is none.

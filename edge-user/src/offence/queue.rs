@@ -1,16 +1,31 @@
 //! The way from the request path to the scores: bounded, never blocking, losses counted.
+//!
+//! A worker that reports wakes the enforcer at most once in a quiet while: the reader looks by itself every
+//! [`POLL`] as long as offences keep coming, and sleeps until woken only when none has come for [`QUIET`].
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
 
-use super::{OffenceKind, OffenceSink, Offender};
+use super::{
+    OffenceKind, OffenceSink, Offender,
+    detained::{Custody, Detained},
+};
+use crate::config::Weights;
 
-/// Offences that may wait.
+/// Offences that may wait: what 100,000 a second are in 80 ms.
 pub const QUEUE: usize = 8_192;
+/// How often a busy reader looks.
+pub const POLL: Duration = Duration::from_millis(2);
+/// A reader that has seen nothing for so long sleeps until it is woken.
+pub const QUIET: Duration = Duration::from_secs(1);
 
 /// One offence on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,17 +41,37 @@ pub struct Offence {
 pub struct Reporter {
     queue: mpsc::Sender<Offence>,
     lost: Arc<AtomicU64>,
+    /// One bit for each kind that weighs anything: the others need not go the way.
+    scored: u32,
+    detained: Arc<Detained>,
+}
+
+/// The enforcer's end.
+#[derive(Debug)]
+pub struct Reports {
+    queue: mpsc::Receiver<Offence>,
+    last: Option<Instant>,
 }
 
 impl Reporter {
     /// Both ends.
-    pub fn new() -> (Self, mpsc::Receiver<Offence>) {
+    pub fn new(weights: &Weights, detained: Arc<Detained>) -> (Self, Reports) {
         let (queue, offences) = mpsc::channel(QUEUE);
+        let scored = OffenceKind::ALL
+            .iter()
+            .filter(|kind| kind.weight(weights) > 0)
+            .fold(0, |bits, kind| bits | 1 << kind.index());
         let reporter = Self {
             queue,
             lost: Arc::default(),
+            scored,
+            detained,
         };
-        (reporter, offences)
+        let reports = Reports {
+            queue: offences,
+            last: None,
+        };
+        (reporter, reports)
     }
 
     /// Offences that found the queue full.
@@ -47,8 +82,79 @@ impl Reporter {
 
 impl OffenceSink for Reporter {
     fn offence(&self, offender: Offender, kind: OffenceKind) {
+        if self.scored >> kind.index() & 1 == 0 {
+            return;
+        }
         if self.queue.try_send(Offence { offender, kind }).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn custody(&self, client: IpAddr, now: Instant) -> Option<Custody> {
+        self.detained.custody(client, now)
+    }
+
+    fn slowed(&self, client: IpAddr, now: Instant) -> bool {
+        self.detained.admits(client, now)
+    }
+}
+
+impl Reports {
+    /// Waits until there may be offences; false when every worker has ended. They are put into `taken`, which is
+    /// emptied first. Cancel safe: what was taken out of the queue is in `taken`.
+    pub async fn next(&mut self, taken: &mut Vec<Offence>) -> bool {
+        taken.clear();
+        let is_busy = self.last.is_some_and(|last| last.elapsed() < QUIET);
+        if is_busy {
+            tokio::time::sleep(POLL).await;
+        } else {
+            match self.queue.recv().await {
+                Some(first) => taken.push(first),
+                None => return false,
+            }
+        }
+        loop {
+            match self.queue.try_recv() {
+                Ok(offence) => taken.push(offence),
+                Err(mpsc::error::TryRecvError::Disconnected) if taken.is_empty() => return false,
+                Err(_) => break,
+            }
+            if taken.len() >= QUEUE {
+                break;
+            }
+        }
+        if !taken.is_empty() {
+            self.last = Some(Instant::now());
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(weights: &Weights) -> (Reporter, Reports) {
+        Reporter::new(weights, Arc::new(Detained::new(Instant::now(), 1)))
+    }
+
+    #[tokio::test]
+    async fn what_weighs_nothing_stays_and_what_finds_no_room_is_counted() {
+        let (reporter, mut reports) = pair(&Weights::default());
+        let one = Offender::peer(IpAddr::from([192, 0, 2, 1]));
+        reporter.offence(one, OffenceKind::NotFound);
+        for _ in 0..QUEUE + 10 {
+            reporter.offence(one, OffenceKind::Malformed);
+        }
+        assert_eq!(reporter.lost(), 10);
+        let mut taken = Vec::new();
+        assert!(reports.next(&mut taken).await);
+        assert_eq!(taken.len(), QUEUE);
+        assert!(taken.iter().all(|offence| offence.kind == OffenceKind::Malformed));
+        reporter.offence(one, OffenceKind::Smuggling);
+        assert!(reports.next(&mut taken).await);
+        assert_eq!(taken.len(), 1);
+        drop(reporter);
+        assert!(!reports.next(&mut taken).await);
     }
 }

@@ -317,8 +317,8 @@ fn its_defaults_and_bounds_are_those_in_force() {
             format!("`{}`", bounds::DEFAULT_THRESHOLD),
         ),
         ("offences", "threshold", number(bounds::MAX_THRESHOLD.into())),
-        ("offences", "window", duration(bounds::DEFAULT_OFFENCE_WINDOW)),
-        ("offences", "window", hours(bounds::MAX_OFFENCE_WINDOW)),
+        ("offences", "half_life", duration(bounds::DEFAULT_HALF_LIFE)),
+        ("offences", "half_life", hours(bounds::MAX_HALF_LIFE)),
         ("offences", "ban", duration(bounds::DEFAULT_BAN)),
         ("offences", "max_ban", duration(bounds::DEFAULT_MAX_BAN)),
         (

@@ -671,8 +671,32 @@ fn offences() {
             &["2 offences.threshold: must be between 1 and"],
         ),
         (
-            "[offences]\nwindow = '0s'\n",
-            &["2 offences.window: must be longer than zero"],
+            "[offences]\nthreshold = 0\n",
+            &["2 offences.threshold: between 1 and 1000000"],
+        ),
+        (
+            "[offences.weights]\nsmuggling = 1001\nprobe = -1\nmalformed = nan\nbad_token = inf\nforbidden = '1'\nbad = 1\n",
+            &[
+                "2 offences.weights.smuggling: 0 to 1000 points",
+                "3 offences.weights.probe: 0 to 1000 points",
+                "4 offences.weights.malformed: 0 to 1000 points",
+                "5 offences.weights.bad_token: 0 to 1000 points",
+                "6 offences.weights.forbidden: expected a number of points",
+                "7 offences.weights.bad: unknown key",
+            ],
+        ),
+        ("[offences]\nscope = 'all'\n", &["2 offences.scope: "]),
+        (
+            "[offences]\nprobes = ['.env']\n",
+            &["2 offences.probes[0]: not the beginning of a path"],
+        ),
+        (
+            "[offences]\nslow_per_second = 0\n",
+            &["2 offences.slow_per_second: between 1"],
+        ),
+        (
+            "[offences]\nhalf_life = '0s'\n",
+            &["2 offences.half_life: must be longer than zero"],
         ),
         (
             "[offences]\nban = '2m'\nmax_ban = '1m'\n",

@@ -353,7 +353,7 @@ fn what_is_no_handshake_is_counted_and_slow_ones_end() {
         client.read_all_lossy();
     }
     eventually("counted", || closed(&edge, Closing::TlsMalformed) == 3);
-    assert_eq!(edge.offences.kinds(), [OffenceKind::Malformed; 3]);
+    assert_eq!(edge.offences.kinds(), [OffenceKind::TlsGarbage; 3]);
     let begun = Instant::now();
     let mut slow = Client::connect(edge.address);
     slow.send(b"\x16\x03\x01");
