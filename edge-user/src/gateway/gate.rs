@@ -25,6 +25,9 @@ pub use response::{JudgedResponse, ResponseBody, ResponseShape};
 /// Most fields in one head, whatever is configured: where a parsed head has room on the stack.
 pub const MAX_FIELDS: usize = bounds::MAX_HEADER_COUNT as usize;
 
+/// Largest length of a body or a chunk: what every server can count to.
+pub const MAX_LENGTH: u64 = i64::MAX as u64;
+
 /// Longest method that is passed on, in bytes.
 pub const MAX_METHOD: usize = 32;
 

@@ -8,6 +8,7 @@ mod bytes {
 
     mod actions;
     mod codec;
+    mod corpus;
     mod faults;
     mod floods;
     mod forwarding;

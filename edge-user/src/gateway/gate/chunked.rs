@@ -1,7 +1,7 @@
 //! Watches a chunked body go by (RFC 9112, 7.1): where it ends, and that every reader would find the same end.
 //!
 //! Bytes that are passed on are reported as runs of the input, so a body without extensions costs no copy. Chunk
-//! extensions are dropped; they are bounded, as are sizes (16 hex digits) and trailers. Trailer fields that frame,
+//! extensions are dropped; they are bounded, as are sizes (16 hex digits, 2^63 - 1) and trailers. Trailer fields that frame,
 //! address or authenticate a message are refused, whatever they say.
 
 use super::field::{FieldKind, classify, is_token};
@@ -165,6 +165,10 @@ impl Chunked {
             (State::Size { digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') if digits < 16 => {
                 let digit = char::from(byte).to_digit(16).unwrap_or(0);
                 self.left = if digits == 0 { 0 } else { self.left << 4 } | u64::from(digit);
+                // Many servers keep lengths in a signed number; there a larger one is negative.
+                if self.left > super::MAX_LENGTH {
+                    return Err(ChunkFault::Size);
+                }
                 State::Size { digits: digits + 1 }
             }
             (State::Size { digits: 1.. } | State::Extension, b'\r') => State::SizeLf,

@@ -313,11 +313,10 @@ pub(super) fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    Some(
-        value
-            .iter()
-            .fold(0, |length, digit| length * 10 + u64::from(digit - b'0')),
-    )
+    let length = value
+        .iter()
+        .fold(0, |length, digit| length * 10 + u64::from(digit - b'0'));
+    (length <= super::MAX_LENGTH).then_some(length)
 }
 
 /// The one authority of a request: `Host`, or the target's, which must agree with it (RFC 9112, 3.2).
