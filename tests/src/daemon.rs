@@ -143,7 +143,8 @@ pub fn bare_cli<S: AsRef<str>>(lab: &Lab, arguments: impl AsRef<[S]>) -> Finishe
     finish(lab, command)
 }
 
-fn command() -> Command {
+/// The binary, with nothing of the surroundings that changes what it prints.
+pub fn command() -> Command {
     let mut command = Command::new(binary().expect("the lab was made for the binary"));
     command
         .env_remove("BREAKWATER_LOG")

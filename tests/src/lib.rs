@@ -38,6 +38,7 @@ pub mod origin;
 pub mod packets;
 pub mod probe;
 pub mod process;
+pub mod pty;
 pub mod rows;
 pub mod sender;
 pub mod skip;

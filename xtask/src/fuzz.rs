@@ -59,8 +59,8 @@ fn fuzz(folder: &std::path::Path, name: &str, verb: &str, arguments: &[String]) 
         command.env_remove(variable);
     }
     command
-        .current_dir(folder)
-        .args([&toolchain, "fuzz", verb, "--fuzz-dir", "."]);
+        .current_dir(process::workspace())
+        .args([&toolchain, "fuzz", verb, "--fuzz-dir", FOLDER]);
     if manifest_wants_user(folder, name)? {
         command.args(["--features", "user"]);
     }

@@ -3,25 +3,32 @@
 //! A pinned link keeps the program on its interface when the daemon is gone. A new program takes the old one's
 //! place by one atomic update of that link, so no packet passes unfiltered.
 
-use std::{fs, io};
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    time::Duration,
+};
 
 use aya::{
     Ebpf,
     programs::{
         ProgramError, XdpMode,
         links::{FdLink, PinnedLink},
-        loaded_programs,
         xdp::{XdpError, XdpLink},
     },
 };
 use serde::Serialize;
 
 use super::{
-    KernelError, Pins,
+    KernelError, Pins, foreign,
     interfaces::{Interface, Netlink, XdpState},
-    loader,
+    loader, preflight,
 };
 use crate::config::AttachMode;
+
+/// How often, and how far apart, an interface is looked at whose link was taken off.
+const OFF_LOOKS: u32 = 500;
+const OFF_PAUSE: Duration = Duration::from_millis(2);
 
 /// What an attachment came to.
 #[derive(Debug, Clone, Serialize)]
@@ -61,22 +68,63 @@ pub async fn attach(
     how: How,
 ) -> Result<Attached, KernelError> {
     let interface = netlink.interface(name).await?;
-    let adopted = adopt(ebpf, pins, &interface, how)?;
+    let adoption = adopt(ebpf, pins, &interface, how)?;
+    if matches!(adoption, Adoption::TakenOff(_)) {
+        wait_until_off(netlink, name).await?;
+    }
     let mut native_refused = None;
-    if !adopted {
-        if let Some(id) = interface.xdp.program() {
+    if !matches!(adoption, Adoption::Done) {
+        if matches!(adoption, Adoption::NotOurs)
+            && let Some(id) = interface.xdp.program()
+        {
             make_way(netlink, &interface, id, how).await?;
         }
-        native_refused = attach_new(ebpf, pins, &interface, how)?;
+        native_refused = match attach_new(ebpf, pins, netlink, &interface, how).await {
+            Ok(why) => why,
+            Err(error) => {
+                if let Adoption::TakenOff(mode) = adoption {
+                    // Rather in the old mode than not at all.
+                    match try_mode(ebpf, pins, &interface, mode) {
+                        Ok(()) => tracing::warn!(interface = name, mode = mode_name(mode), "stays as it was"),
+                        Err(second) => {
+                            tracing::error!(interface = name, %second, "and not in the old mode either");
+                        }
+                    }
+                }
+                return Err(error);
+            }
+        };
     }
     let now = netlink.interface(name).await?;
     Ok(Attached {
         interface: name.to_owned(),
         mode: now.xdp.name(),
         program: now.xdp.program().unwrap_or_default(),
-        adopted,
+        adopted: matches!(adoption, Adoption::Done),
         native_refused,
     })
+}
+
+/// Waits until a link that was unpinned is gone: the kernel ends it a moment later, on a thread of its own
+/// (kernel/bpf/syscall.c, `bpf_link_put`).
+async fn wait_until_off(netlink: &Netlink, name: &str) -> Result<(), KernelError> {
+    for _ in 0..OFF_LOOKS {
+        if netlink.interface(name).await?.xdp == XdpState::None {
+            break;
+        }
+        tokio::time::sleep(OFF_PAUSE).await;
+    }
+    Ok(())
+}
+
+/// What became of a link of ours.
+enum Adoption {
+    /// The new program is behind it.
+    Done,
+    /// There is none.
+    NotOurs,
+    /// It was in this mode, which is not the wanted one, and is gone.
+    TakenOff(XdpMode),
 }
 
 /// Takes the shield off `name`. Returns whether it was on.
@@ -96,12 +144,17 @@ pub fn detach(pins: &Pins, name: &str) -> Result<bool, KernelError> {
     }
 }
 
-/// Puts the new program behind an existing link of ours. Returns whether there was one that works.
-fn adopt(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface, how: How) -> Result<bool, KernelError> {
+/// Puts the new program behind an existing link of ours.
+fn adopt(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface, how: How) -> Result<Adoption, KernelError> {
     let path = pins.link(&interface.name);
     if !path.exists() {
-        return Ok(false);
+        return Ok(Adoption::NotOurs);
     }
+    let was = match interface.xdp {
+        XdpState::Generic(_) => Adoption::TakenOff(XdpMode::Skb),
+        XdpState::Native(_) => Adoption::TakenOff(XdpMode::Driver),
+        XdpState::None | XdpState::Offloaded(_) | XdpState::Several(_) => Adoption::NotOurs,
+    };
     let wanted = match (how.mode, interface.xdp) {
         // No program at all: the interface was made anew under the same name, and the link points nowhere.
         (AttachMode::Native, XdpState::Generic(_))
@@ -112,7 +165,7 @@ fn adopt(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface, how: How) -> Resul
     if !wanted {
         tracing::warn!(interface = %interface.name, was = interface.xdp.name(), "attaching anew: the old link does not fit");
         detach(pins, &interface.name)?;
-        return Ok(false);
+        return Ok(was);
     }
     let pinned = PinnedLink::from_pin(&path)
         .map_err(|error| KernelError::io("opening the pinned link")(io::Error::other(error)))?;
@@ -121,22 +174,18 @@ fn adopt(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface, how: How) -> Resul
     let program = loader::program(ebpf, loader::PROGRAM)?;
     match program.attach_to_link(link) {
         // The pin holds the link; this handle to it is closed with the object.
-        Ok(_id) => Ok(true),
+        Ok(_id) => Ok(Adoption::Done),
         Err(error) => {
             tracing::warn!(interface = %interface.name, %error, "the pinned link is dead: attaching anew");
             detach(pins, &interface.name)?;
-            Ok(false)
+            Ok(Adoption::NotOurs)
         }
     }
 }
 
 /// Refuses a foreign program's interface, or clears it if that was asked for.
 async fn make_way(netlink: &Netlink, interface: &Interface, id: u32, how: How) -> Result<(), KernelError> {
-    let name = loaded_programs()
-        .flatten()
-        .find(|program| program.id() == id)
-        .and_then(|program| program.name_as_str().map(str::to_owned))
-        .unwrap_or_default();
+    let name = foreign::name(id);
     if !how.replace {
         return Err(KernelError::ForeignProgram {
             interface: interface.name.clone(),
@@ -144,42 +193,67 @@ async fn make_way(netlink: &Netlink, interface: &Interface, id: u32, how: How) -
             id,
         });
     }
-    netlink.clear_xdp(interface).await?;
+    // One that was put there by netlink is cleared the same way; one that a BPF link holds goes with the link.
+    let by_link = foreign::detach_link(interface, id).unwrap_or(false);
+    if !by_link {
+        netlink.clear_xdp(interface).await?;
+    }
     tracing::warn!(interface = %interface.name, program = id, name, "removed a foreign XDP program");
     Ok(())
 }
 
 /// Attaches anew and pins the link. Returns why native mode was refused, if generic was taken instead.
-fn attach_new(
+async fn attach_new(
     ebpf: &mut Ebpf,
     pins: &Pins,
+    netlink: &Netlink,
     interface: &Interface,
     how: How,
 ) -> Result<Option<String>, KernelError> {
-    match how.mode {
-        AttachMode::Native => try_mode(ebpf, pins, interface, XdpMode::Driver).map(|()| None),
-        AttachMode::Generic => try_mode(ebpf, pins, interface, XdpMode::Skb).map(|()| None),
-        AttachMode::Auto => match try_mode(ebpf, pins, interface, XdpMode::Driver) {
-            Ok(()) => Ok(None),
-            Err(KernelError::Attach { reason, .. }) if how.allow_generic => {
-                try_mode(ebpf, pins, interface, XdpMode::Skb)?;
-                Ok(Some(reason))
-            }
-            Err(KernelError::Attach {
-                interface,
-                mode,
-                reason,
-            }) => Err(KernelError::Attach {
-                interface,
-                mode,
-                reason: format!(
-                    "{reason}\n  generic mode works on every interface but protects less: ask for it with \
-                     `--mode generic`, or let auto take it with shield.allow_generic = true"
-                ),
-            }),
-            Err(other) => Err(other),
-        },
+    if how.mode == AttachMode::Generic {
+        return try_mode(ebpf, pins, interface, XdpMode::Skb).map(|()| None);
     }
+    let refusal = match try_mode(ebpf, pins, interface, XdpMode::Driver) {
+        Ok(()) => return Ok(None),
+        Err(KernelError::Attach { reason, .. }) => reason,
+        Err(other) => return Err(other),
+    };
+    let reason = explain(ebpf, netlink, interface, refusal).await;
+    let refused = |reason| KernelError::Attach {
+        interface: interface.name.clone(),
+        mode: mode_name(XdpMode::Driver),
+        reason,
+    };
+    match how.mode {
+        AttachMode::Auto if how.allow_generic => {
+            try_mode(ebpf, pins, interface, XdpMode::Skb)?;
+            Ok(Some(reason))
+        }
+        AttachMode::Auto => Err(refused(format!(
+            "{reason}\n  generic mode works on every interface but protects less: ask for it with \
+             `--mode generic`, or let auto take it with shield.allow_generic = true"
+        ))),
+        AttachMode::Native | AttachMode::Generic => Err(refused(reason)),
+    }
+}
+
+/// Adds the driver's own words and what of the interface may be in the way.
+async fn explain(ebpf: &mut Ebpf, netlink: &Netlink, interface: &Interface, said: String) -> String {
+    let fd = loader::program(ebpf, loader::PROGRAM)
+        .ok()
+        .and_then(|program| Some(program.fd().ok()?.as_fd().as_raw_fd()));
+    let mut reason = said;
+    if let Some(fd) = fd
+        && let Some(words) = netlink.why_not_native(interface, fd).await
+    {
+        reason.push_str("; the driver says: ");
+        reason.push_str(&words);
+    }
+    for obstacle in preflight::obstacles(interface) {
+        reason.push_str("\n  ");
+        reason.push_str(&obstacle);
+    }
+    reason
 }
 
 fn try_mode(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface, mode: XdpMode) -> Result<(), KernelError> {
@@ -216,13 +290,7 @@ fn refused(interface: &Interface, mode: XdpMode, error: &ProgramError) -> Kernel
     );
     let meaning = match code {
         Some(95) => "the driver has no native XDP",
-        Some(22 | 34) if interface.mtu > MAX_NATIVE_MTU => {
-            "the MTU is too large for one page a packet: lower it to 3498 or less"
-        }
-        Some(22) => {
-            "large receive offload or hardware GRO may be on: `ethtool -K IFACE lro off rx-gro-hw off`"
-        }
-        Some(28) => "too few transmit queues for one a CPU: `ethtool -L IFACE combined N`",
+        Some(28) => "too few queues",
         Some(16) => "another program is attached",
         Some(1) => "not permitted: CAP_NET_ADMIN is missing",
         _ => "",
@@ -238,9 +306,6 @@ fn refused(interface: &Interface, mode: XdpMode, error: &ProgramError) -> Kernel
         reason,
     }
 }
-
-/// What fits a 4 KiB page beside 256 bytes of headroom and the skb's trailer.
-const MAX_NATIVE_MTU: u32 = 3_498;
 
 fn os_error(error: &ProgramError) -> Option<i32> {
     match error {

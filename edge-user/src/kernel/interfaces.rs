@@ -1,6 +1,6 @@
 //! Network interfaces, as netlink describes them.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, os::fd::RawFd};
 
 use futures_util::{StreamExt, TryStreamExt};
 use netlink_packet_route::{
@@ -8,9 +8,12 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
 };
 
+use rtnetlink::sys::AsyncSocket as _;
+
 use super::KernelError;
 
 /// Attachment modes (include/uapi/linux/if_link.h).
+const XDP_FLAGS_UPDATE_IF_NOEXIST: u32 = 1 << 0;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 const XDP_FLAGS_HW_MODE: u32 = 1 << 3;
@@ -60,6 +63,8 @@ pub struct Interface {
     pub index: u32,
     /// MTU in bytes.
     pub mtu: u32,
+    /// Transmit queues; 0 if the kernel does not tell.
+    pub tx_queues: u32,
     /// Attached program.
     pub xdp: XdpState,
 }
@@ -77,8 +82,10 @@ impl Netlink {
     /// # Errors
     /// No netlink socket can be made.
     pub fn connect() -> Result<Self, KernelError> {
-        let (connection, handle, _messages) =
+        let (mut connection, handle, _messages) =
             rtnetlink::new_connection().map_err(KernelError::io("opening a netlink socket"))?;
+        // Refusals in words, where a driver has some; without them there is still the number.
+        _ = connection.socket_mut().socket_mut().set_ext_ack(true);
         Ok(Self {
             handle,
             task: tokio::spawn(connection),
@@ -120,11 +127,37 @@ impl Netlink {
         message
             .attributes
             .push(LinkAttribute::Xdp(vec![LinkXdp::Fd(-1), LinkXdp::Flags(flags)]));
-        self.handle.link().set(message).execute().await.map_err(|error| KernelError::Attach {
-            interface: interface.name.clone(),
-            mode: interface.xdp.name(),
-            reason: format!("the foreign program cannot be removed ({error}): a BPF link holds it, end its owner first"),
-        })
+        self.handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .map_err(|error| KernelError::Attach {
+                interface: interface.name.clone(),
+                mode: interface.xdp.name(),
+                reason: format!("the foreign program cannot be removed: {error}"),
+            })
+    }
+
+    /// The driver's own words for refusing a program in native mode: only a netlink request gets to hear them, so one
+    /// is made for what a BPF link was just refused for.
+    pub async fn why_not_native(&self, interface: &Interface, program: RawFd) -> Option<String> {
+        let mut message = LinkMessage::default();
+        message.header.index = interface.index;
+        message.attributes.push(LinkAttribute::Xdp(vec![
+            LinkXdp::Fd(program),
+            LinkXdp::Flags(XDP_FLAGS_DRV_MODE | XDP_FLAGS_UPDATE_IF_NOEXIST),
+        ]));
+        match self.handle.link().set(message).execute().await {
+            Err(rtnetlink::Error::NetlinkError(refusal)) => words(&refusal.header),
+            Err(_) => None,
+            // Allowed after all: take it back, it is held by no link.
+            Ok(()) => {
+                let now = self.interface(&interface.name).await.ok()?;
+                _ = self.clear_xdp(&now).await;
+                None
+            }
+        }
     }
 
     /// Every address of this machine.
@@ -214,11 +247,12 @@ impl Drop for AddressWatch {
 }
 
 fn describe(name: &str, message: &LinkMessage) -> Interface {
-    let mut mtu = 0;
+    let (mut mtu, mut tx_queues) = (0, 0);
     let mut xdp = XdpState::None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Mtu(bytes) => mtu = *bytes,
+            LinkAttribute::NumTxQueues(queues) => tx_queues = *queues,
             LinkAttribute::Xdp(parts) => xdp = xdp_state(parts),
             _ => {}
         }
@@ -227,6 +261,7 @@ fn describe(name: &str, message: &LinkMessage) -> Interface {
         name: name.to_owned(),
         index: message.header.index,
         mtu,
+        tx_queues,
         xdp,
     }
 }
@@ -256,9 +291,57 @@ fn xdp_state(parts: &[LinkXdp]) -> XdpState {
     }
 }
 
+/// The text of an extended acknowledgement: it follows the request that is sent back, in attributes
+/// (include/uapi/linux/netlink.h, `NLMSGERR_ATTR_MSG`).
+fn words(answer: &[u8]) -> Option<String> {
+    const TEXT: u16 = 1;
+    let number = |at: usize, bytes: usize| {
+        let mut word = [0; 4];
+        word[..bytes].copy_from_slice(answer.get(at..at + bytes)?);
+        Some(u32::from_le_bytes(word) as usize)
+    };
+    let mut at = number(0, 4)?.next_multiple_of(4);
+    while let (Some(length), Some(kind)) = (number(at, 2), number(at + 2, 2)) {
+        if length < 4 {
+            return None;
+        }
+        if kind == usize::from(TEXT) {
+            let text = answer.get(at + 4..at + length)?;
+            return Some(super::services::text(text));
+        }
+        at += length.next_multiple_of(4);
+    }
+    None
+}
+
 fn failed(error: rtnetlink::Error) -> KernelError {
     KernelError::Io {
         what: "asking netlink".into(),
         source: std::io::Error::other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_refusal_follow_the_request_and_other_attributes() {
+        // A request of 18 bytes, an attribute of another kind, the text.
+        let mut answer = vec![0; 20];
+        answer[0] = 18;
+        answer.extend([8, 0, 2, 0, 1, 2, 3, 4]);
+        answer.extend([11, 0, 1, 0]);
+        answer.extend(b"too large\0\0");
+        answer[28] = 14;
+        assert_eq!(words(&answer).as_deref(), Some("too large"));
+        for cut in 0..answer.len() {
+            assert_eq!(
+                words(&answer[..cut]).filter(|text| text.len() == 9),
+                None,
+                "{cut}"
+            );
+        }
+        assert_eq!(words(&[0; 64]), None);
     }
 }

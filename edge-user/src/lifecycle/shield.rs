@@ -47,7 +47,7 @@ impl Shield {
         }
         let was_there = pins.exist();
         let before = pins.linked_interfaces()?;
-        let brought = Self::load_and_attach(config, &pins, netlink, plan, replace).await;
+        let brought = Self::load_and_attach(config, &pins, netlink, plan, replace, &before).await;
         if brought.is_err() {
             take_back(&pins, was_there, &before);
         }
@@ -60,6 +60,7 @@ impl Shield {
         netlink: Netlink,
         plan: ServicePlan,
         replace: bool,
+        before: &[String],
     ) -> Result<Self, KernelError> {
         let sizes = Sizes {
             bans: config.shield.max_bans.get(),
@@ -76,6 +77,19 @@ impl Shield {
             );
         }
         let local = netlink.addresses().await?;
+        let how = How {
+            mode: config.shield.mode,
+            allow_generic: config.shield.allow_generic,
+            replace,
+        };
+        // What may fail comes before what changes: on an adopted shield, interfaces that are new are attached first,
+        // with the tables as they are. On a new one nothing may be attached before its tables are filled.
+        let is_new = |name: &&String| !before.is_empty() && !before.contains(*name);
+        let interfaces = &config.shield.interfaces;
+        let mut attached = Vec::with_capacity(interfaces.len());
+        for name in interfaces.iter().filter(is_new) {
+            attached.push(attach::attach(&mut ebpf, pins, &netlink, name, how).await?);
+        }
         {
             let lock = pins.lock()?;
             for (list, nets) in [
@@ -87,15 +101,10 @@ impl Shield {
             }
             tables.apply_services(&lock, &plan, &local, SETTINGS, settings(&config.shield))?;
         }
-        let how = How {
-            mode: config.shield.mode,
-            allow_generic: config.shield.allow_generic,
-            replace,
-        };
-        let mut attached = Vec::with_capacity(config.shield.interfaces.len());
-        for name in &config.shield.interfaces {
+        for name in interfaces.iter().filter(|name| !is_new(name)) {
             attached.push(attach::attach(&mut ebpf, pins, &netlink, name, how).await?);
         }
+        attached.sort_by_key(|done| interfaces.iter().position(|name| *name == done.interface));
         Ok(Self {
             pins: pins.clone(),
             tables,
