@@ -1,12 +1,15 @@
 //! `cargo xtask bench`: the measurements, by name.
 //!
-//! Only dispatches: each measurement is a `cargo bench` target of the crate whose code it measures, and every number
-//! in the documentation names the one that prints it.
+//! Only dispatches: a measurement is a `cargo bench` target of the crate whose code it measures, or, where whole programs
+//! are measured from outside, a module here. Every number in the documentation names the one that prints it.
 
 use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{cargo, process, setup};
+
+mod gateway;
+mod instructions;
 
 /// One measurement.
 struct Bench {
@@ -35,13 +38,25 @@ const BENCHES: [Bench; 2] = [
     },
 ];
 
+/// Measurements that xtask makes itself.
+const OWN: [(&str, &str); 2] = [
+    (
+        "gateway",
+        "CPU, latency and memory of Breakwater beside nginx, HAProxy, Envoy and Caddy",
+    ),
+    (
+        "instructions",
+        "user instructions and system calls of one request, the guard against regressions",
+    ),
+];
+
 /// What to measure.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// One of the names that are listed without it.
     name: Option<String>,
     /// Passed to the measurement.
-    #[arg(last = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
 
@@ -66,8 +81,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             };
             println!("{name}: {about}{here}");
         }
+        for (name, about) in OWN {
+            println!("{name}: {about}");
+        }
         return Ok(());
     };
+    match name.as_str() {
+        "gateway" => return gateway::run(&options.arguments),
+        "instructions" => return instructions::run(&options.arguments),
+        _ => {}
+    }
     let Some(Bench {
         package,
         target,
@@ -75,7 +98,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ..
     }) = BENCHES.into_iter().find(|bench| bench.name == name)
     else {
-        let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+        let own = OWN.iter().map(|(name, _)| *name);
+        let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).chain(own).collect();
         bail!("there is no measurement {name}; there are: {}", known.join(", "));
     };
     if !cargo::has_target(package, "bench", target)? {

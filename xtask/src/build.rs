@@ -22,8 +22,15 @@ pub(crate) struct Options {
 /// # Errors
 /// When the set-up or the build fails.
 pub(crate) fn run(options: &Options) -> Result<PathBuf> {
+    in_profile(if options.release { "release" } else { "quick" })
+}
+
+/// Builds `breakwater` in a profile and returns its path.
+///
+/// # Errors
+/// When the set-up or the build fails.
+pub(crate) fn in_profile(profile: &str) -> Result<PathBuf> {
     setup::run(setup::Options::default())?;
-    let profile = if options.release { "release" } else { "quick" };
     let binary = process::target_dir().join(profile).join("breakwater");
     if !binary.exists() {
         println!("build: the first build compiles about 250 crates: some minutes on two cores");

@@ -31,6 +31,7 @@ mod link;
 mod side;
 mod timers;
 mod tunnel;
+mod websocket;
 mod writing;
 
 use buffers::Buffers;

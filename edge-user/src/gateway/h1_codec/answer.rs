@@ -147,7 +147,7 @@ impl<S: Transport> Connection<'_, S> {
         }
         exchange.answered(self.turn.get(), shape.status);
         let (framing, rechunked, delimited) = match (judged.body, forward.http10) {
-            _ if upgraded => (Framing::Raw, false, true),
+            _ if upgraded => (Framing::Frames(Box::default()), false, true),
             (ResponseBody::None | ResponseBody::Length(0), _) => (Framing::Done, false, true),
             (ResponseBody::Length(length), _) => (Framing::Length(length), false, true),
             (ResponseBody::Chunked, false) => (Framing::Chunked(Box::default()), false, true),

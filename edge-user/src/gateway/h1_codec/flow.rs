@@ -14,6 +14,7 @@ use std::{
 use super::{
     buffers::{Buffers, SMALL},
     side::{Side, Transport},
+    websocket::Frames,
 };
 use crate::gateway::{
     gate::chunked::{ChunkFault, Chunked},
@@ -41,6 +42,8 @@ pub(super) enum Framing {
     Chunk,
     /// Up to the end of the source, as it is.
     Raw,
+    /// The same, and it is known where frames end.
+    Frames(Box<Frames>),
 }
 
 /// Whom a flow waits for.
@@ -146,6 +149,19 @@ impl Flow {
         out.clear();
         self.at = 0;
         out
+    }
+
+    /// Ends with these bytes instead of the source's end, if the last frame was written whole.
+    pub(super) fn end_with(&mut self, bytes: &[u8]) {
+        if let Framing::Frames(frames) = &self.framing
+            && frames.is_between()
+            && self.is_drained()
+        {
+            self.out.clear();
+            self.at = 0;
+            self.out.extend_from_slice(bytes);
+            self.framing = Framing::Done;
+        }
     }
 
     /// Whether everything has gone out.
@@ -306,6 +322,11 @@ impl Flow {
                     self.framing = Framing::Done;
                 }
             }
+            Framing::Frames(frames) => {
+                frames.feed(unread);
+                self.ready = unread.len();
+                self.data += unread.len() as u64;
+            }
             Framing::Raw => {
                 self.ready = unread.len();
                 self.data += unread.len() as u64;
@@ -367,7 +388,7 @@ impl Flow {
     /// The source has ended.
     fn end(&mut self) -> Result<(), FlowFault> {
         match self.framing {
-            Framing::Done | Framing::Raw => {}
+            Framing::Done | Framing::Raw | Framing::Frames(_) => {}
             Framing::Chunk => {
                 self.out.clear();
                 self.at = 0;

@@ -1,19 +1,25 @@
 //! An upgraded connection: bytes pass both ways until both sides have finished, nothing moves for too long, or the
 //! worker stops.
+//!
+//! A stop says goodbye to both ends (close code 1001) between two frames, so that clients come back elsewhere instead of
+//! reporting an error.
 
 use std::{
     future::poll_fn,
+    hash::{BuildHasher, RandomState},
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use super::{
+    buffers::Buffers,
     connection::Connection,
     exchange::Forward,
-    flow::{Flow, Framing},
+    flow::{Flow, Framing, Waits},
     link::{Link, UpstreamIo},
     side::{Side, Transport},
+    websocket::{GOING_AWAY, masked_going_away},
 };
 use crate::gateway::{exchange::Exchange, refusal::Reason};
 
@@ -33,10 +39,20 @@ impl<S: Transport> Connection<'_, S> {
         down: Flow,
     ) {
         let mut down = Way::new(down);
-        let mut up = Way::new(Flow::new(forward.up.take_buffer(), Framing::Raw, None));
+        let mut up = Way::new(Flow::new(
+            forward.up.take_buffer(),
+            Framing::Frames(Box::default()),
+            None,
+        ));
         let mut progress = None;
         let ended = poll_fn(|context| {
             let buffers = self.worker.h1().buffers();
+            if self.worker.is_stopping() {
+                let seed = RandomState::new().hash_one(self.provenance.client.address);
+                let [a, b, c, d, ..] = seed.to_be_bytes();
+                up.say_goodbye(&masked_going_away([a, b, c, d]));
+                down.say_goodbye(&GOING_AWAY);
+            }
             let way_up = up.poll(context, buffers, &mut self.client, &mut link.side.io);
             let way_down = down.poll(context, buffers, &mut link.side, &mut self.client.io);
             // One direction that broke takes the other with it; one that ended well does not.
@@ -44,9 +60,6 @@ impl<S: Transport> Connection<'_, S> {
             | (Poll::Ready(false), _)
             | (_, Poll::Ready(false)) = (way_up, way_down)
             {
-                return Poll::Ready(None);
-            }
-            if self.worker.is_stopping() {
                 return Poll::Ready(None);
             }
             let moved = (up.flow.moved(), down.flow.moved());
@@ -78,11 +91,18 @@ impl Way {
         }
     }
 
+    /// Ends the direction with a last frame, if it is between two; else when it is next asked to.
+    fn say_goodbye(&mut self, frame: &[u8]) {
+        if !self.finished && self.flow.waits() == Waits::Source {
+            self.flow.end_with(frame);
+        }
+    }
+
     /// Moves bytes, and once there are no more tells the reader so. Ready with whether it ended well.
     fn poll<A: Transport, B: Transport>(
         &mut self,
         context: &mut Context<'_>,
-        buffers: &super::buffers::Buffers,
+        buffers: &Buffers,
         from: &mut Side<A>,
         to: &mut B,
     ) -> Poll<bool> {

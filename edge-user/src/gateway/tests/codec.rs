@@ -2,6 +2,7 @@
 
 use std::{
     io::{Read, Write},
+    sync::mpsc,
     thread,
     time::Duration,
 };
@@ -69,15 +70,42 @@ fn a_websocket_on_which_nothing_moves_is_ended() {
 
 #[test]
 fn a_stop_ends_websockets() {
-    let origin = echo();
+    let (told, hears) = mpsc::channel();
+    let origin = Origin::with(move |connection| {
+        connection.request();
+        connection.send(SWITCHED.strip_suffix(b"hello").unwrap_or_default());
+        // A whole frame, then the beginning of another.
+        connection.send(b"\x81\x02hi\x81\x05ab");
+        let mut got = Vec::new();
+        let mut buffer = [0; 64];
+        while let Ok(read @ 1..) = connection.stream.read(&mut buffer) {
+            got.extend_from_slice(&buffer[..read]);
+            if got == b"\x81\x80abcd" {
+                // The client has seen both: the rest of the frame comes after the stop.
+                told.send(got.clone()).unwrap();
+                thread::sleep(Duration::from_millis(50));
+                connection.send(b"cde");
+            }
+        }
+        told.send(got).unwrap();
+    });
     let edge = Edge::to(origin.address);
     let mut client = edge.connect();
     client.send(HANDSHAKE);
     assert_eq!(client.response_to("GET").status, 101);
-    let mut greeting = [0; 5];
-    client.stream.read_exact(&mut greeting).unwrap_or_default();
+    client.send(b"\x81\x80abcd");
+    hears.recv().unwrap();
     assert_eq!(edge.join().cut, 0);
-    assert!(client.read_all().len() <= 5);
+    assert_eq!(
+        client.read_all(),
+        String::from_utf8_lossy(b"\x81\x02hi\x81\x05abcde\x88\x02\x03\xe9"),
+        "the frame whole, then the goodbye"
+    );
+    let got = hears.recv().unwrap();
+    let [_, _, _, _, _, _, 0x88, 0x82, a, b, _, _, high, low] = got.as_slice() else {
+        panic!("{got:?}");
+    };
+    assert_eq!([a ^ high, b ^ low], [0x03, 0xe9]);
 }
 
 #[test]

@@ -1,0 +1,304 @@
+//! What is asked of the proxies.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::{
+    Sample, idle,
+    load::{self, Wrk},
+    proxies::{Proxy, Site},
+};
+
+/// What a scenario is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Figure {
+    /// CPU time of a request, microseconds; less is better.
+    CpuPerRequest,
+    /// Megabytes moved in a second of CPU time; more is better.
+    MegabytesPerCpuSecond,
+    /// Median latency, microseconds; less is better.
+    Latency,
+    /// Proportional set size, MiB; less is better.
+    Memory,
+}
+
+impl Figure {
+    /// Its unit.
+    pub(super) fn unit(self) -> &'static str {
+        match self {
+            Self::CpuPerRequest => "us of CPU a request",
+            Self::MegabytesPerCpuSecond => "MB a CPU second",
+            Self::Latency => "us, median",
+            Self::Memory => "MiB, PSS",
+        }
+    }
+
+    /// Its value in a sample.
+    pub(super) fn of(self, sample: &Sample) -> f64 {
+        match self {
+            Self::CpuPerRequest => sample.cpu_ns as f64 / 1e3 / sample.requests.max(1) as f64,
+            Self::MegabytesPerCpuSecond => sample.bytes as f64 / 1e6 / (sample.cpu_ns.max(1) as f64 / 1e9),
+            Self::Latency => sample.p50_us,
+            Self::Memory => sample.pss_kib as f64 / 1024.0,
+        }
+    }
+
+    /// Whether less is better.
+    pub(super) fn less_is_better(self) -> bool {
+        self != Self::MegabytesPerCpuSecond
+    }
+}
+
+/// How the load is made.
+#[derive(Debug, Clone, Copy)]
+enum Load {
+    Wrk {
+        connections: u32,
+        close: bool,
+        tls: bool,
+        path: &'static str,
+    },
+    Script {
+        name: &'static str,
+        text: &'static str,
+        connections: u32,
+        body: u64,
+    },
+    H2,
+    Idle {
+        connections: usize,
+    },
+}
+
+/// One scenario.
+#[derive(Debug)]
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) figure: Figure,
+    /// Ratio to the best peer that is aimed for.
+    pub(super) aim: f64,
+    /// Breakwater against itself.
+    pub(super) own: bool,
+    /// Tokens are asked for.
+    pub(super) tokens: bool,
+    /// Bodies go up.
+    pub(super) upload: bool,
+    load: Load,
+}
+
+const fn wrk(connections: u32, close: bool, tls: bool, path: &'static str) -> Load {
+    Load::Wrk {
+        connections,
+        close,
+        tls,
+        path,
+    }
+}
+
+const fn scenario(name: &'static str, about: &'static str, figure: Figure, aim: f64, load: Load) -> Scenario {
+    Scenario {
+        name,
+        about,
+        figure,
+        aim,
+        own: false,
+        tokens: false,
+        upload: false,
+        load,
+    }
+}
+
+/// Sends 1 MiB with each request.
+const UPLOAD: &str = "wrk.method = 'POST'\nwrk.body = string.rep('x', 1048576)\n";
+
+/// Goes round the tokens.
+const TOKENS: &str = "local tokens = {}\nfor line in io.lines(TOKENS) do tokens[#tokens + 1] = line end\nlocal at = 0\n\
+    request = function()\n  at = at % #tokens + 1\n  return wrk.format('GET', '/plain', { ['Authorization'] = 'Bearer ' .. tokens[at] })\nend\n";
+
+/// All scenarios.
+pub(super) static SCENARIOS: [Scenario; 13] = [
+    scenario(
+        "keep-alive",
+        "small GETs on 64 kept connections, HTTP/1.1",
+        Figure::CpuPerRequest,
+        1.0,
+        wrk(64, false, false, "/plain"),
+    ),
+    Scenario {
+        tokens: true,
+        ..scenario(
+            "tokens",
+            "5,000 repeated RS256 tokens, 64 connections",
+            Figure::CpuPerRequest,
+            0.45,
+            Load::Script {
+                name: "tokens.lua",
+                text: TOKENS,
+                connections: 64,
+                body: 0,
+            },
+        )
+    },
+    scenario(
+        "tls-h1",
+        "small GETs on 64 kept TLS 1.3 connections, HTTP/1.1",
+        Figure::CpuPerRequest,
+        0.95,
+        wrk(64, false, true, "/plain"),
+    ),
+    scenario(
+        "tls-h2",
+        "small GETs on 16 TLS 1.3 connections, 8 streams each, HTTP/2",
+        Figure::CpuPerRequest,
+        1.0,
+        Load::H2,
+    ),
+    scenario(
+        "tls-new",
+        "a TLS 1.3 connection for each request, full handshakes",
+        Figure::CpuPerRequest,
+        0.8,
+        wrk(16, true, true, "/plain"),
+    ),
+    scenario(
+        "body",
+        "100 KiB answers on 64 connections",
+        Figure::CpuPerRequest,
+        0.95,
+        wrk(64, false, false, "/100k"),
+    ),
+    scenario(
+        "download",
+        "10 MiB answers on 4 connections",
+        Figure::MegabytesPerCpuSecond,
+        1.4,
+        wrk(4, false, false, "/10m"),
+    ),
+    Scenario {
+        upload: true,
+        ..scenario(
+            "upload",
+            "1 MiB requests on 4 connections",
+            Figure::MegabytesPerCpuSecond,
+            1.5,
+            Load::Script {
+                name: "upload.lua",
+                text: UPLOAD,
+                connections: 4,
+                body: 1_048_576,
+            },
+        )
+    },
+    scenario(
+        "connection",
+        "a connection for each request",
+        Figure::CpuPerRequest,
+        1.0,
+        wrk(64, true, false, "/plain"),
+    ),
+    Scenario {
+        own: true,
+        ..scenario(
+            "routes",
+            "10,000 routes against 10",
+            Figure::CpuPerRequest,
+            1.05,
+            wrk(64, false, false, "/r/5/x"),
+        )
+    },
+    scenario(
+        "latency",
+        "small GETs on one connection",
+        Figure::Latency,
+        1.0,
+        wrk(1, false, false, "/plain"),
+    ),
+    scenario(
+        "memory-64",
+        "memory with 64 connections under load",
+        Figure::Memory,
+        1.0,
+        wrk(64, false, false, "/plain"),
+    ),
+    scenario(
+        "memory-idle",
+        "memory with 10,000 idle connections",
+        Figure::Memory,
+        1.0,
+        Load::Idle { connections: 10_000 },
+    ),
+];
+
+impl Scenario {
+    /// Measures one proxy once.
+    pub(super) fn measure(&self, site: &Site, proxy: &Proxy, time: Duration) -> Result<Sample> {
+        let before = proxy.running.cpu_ns();
+        let begun = Instant::now();
+        let mut sample = match self.load {
+            Load::Wrk {
+                connections,
+                close,
+                tls,
+                path,
+            } => {
+                let url = if tls {
+                    format!("https://localhost:{}{path}", proxy.tls.port())
+                } else {
+                    format!("http://{}{path}", proxy.plain)
+                };
+                Wrk {
+                    url: &url,
+                    connections,
+                    close,
+                    script: None,
+                }
+                .run(site, time)?
+            }
+            Load::Script {
+                name,
+                text,
+                connections,
+                body,
+            } => {
+                let tokens = site.folder.join("tokens");
+                let text = text.replace("TOKENS", &format!("{:?}", tokens.display().to_string()));
+                std::fs::write(site.folder.join(name), text)?;
+                let url = format!("http://{}/plain", proxy.plain);
+                let mut sample = Wrk {
+                    url: &url,
+                    connections,
+                    close: false,
+                    script: Some(name),
+                }
+                .run(site, time)?;
+                if body > 0 {
+                    sample.bytes = sample.requests * body;
+                }
+                sample
+            }
+            Load::H2 => load::h2load(
+                site,
+                &format!("https://localhost:{}/plain", proxy.tls.port()),
+                time,
+            )?,
+            Load::Idle { connections } => {
+                let held = idle::open(proxy.plain, connections)?;
+                let pss_kib = proxy.running.pss_kib();
+                drop(held);
+                Sample {
+                    requests: connections as u64,
+                    wall: begun.elapsed(),
+                    pss_kib,
+                    ..Sample::default()
+                }
+            }
+        };
+        sample.cpu_ns = proxy.running.cpu_ns() - before;
+        if sample.pss_kib == 0 {
+            sample.pss_kib = proxy.running.pss_kib();
+        }
+        Ok(sample)
+    }
+}

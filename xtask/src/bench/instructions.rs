@@ -1,0 +1,255 @@
+//! `cargo xtask bench instructions`: what one request costs in user instructions (callgrind) and system calls (strace).
+//!
+//! Counts repeat within a percent where times do not, so they guard against regressions on any machine. A request is
+//! the difference between a short and a long run, so starting and stopping count nothing. The load is in step: all
+//! connections are asked, then all are answered, which keeps the number of turns of the event loop the same.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::process;
+
+/// How long the gateway may take to start under valgrind, and to stop.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Connections of the load.
+const CONNECTIONS: usize = 16;
+
+/// Rounds of the short run and the long one; each asks once on every connection.
+const SHORT: usize = 50;
+const LONG: usize = 250;
+
+/// What to measure.
+#[derive(Parser, Debug)]
+#[command(name = "cargo xtask bench instructions", no_binary_name = true)]
+struct Options {
+    /// Profile that Breakwater is built in.
+    #[arg(long, default_value = "release")]
+    profile: String,
+    /// A binary to measure instead of building one.
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// Fails if a plain request takes more user instructions.
+    #[arg(long)]
+    most: Option<u64>,
+    /// Leaves callgrind's profile of the long run in this file, for `callgrind_annotate`.
+    #[arg(long)]
+    keep: Option<PathBuf>,
+}
+
+/// Measures.
+///
+/// # Errors
+/// When a tool is missing, something does not start, or the count is above `--most`.
+pub(super) fn run(arguments: &[String]) -> Result<()> {
+    let options = Options::try_parse_from(arguments)?;
+    for program in ["valgrind", "strace"] {
+        if !process::in_path(program) {
+            bail!("{program} is missing: apt-get install {program}");
+        }
+    }
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => crate::build::in_profile(&options.profile)?,
+    };
+    let folder = process::target_dir().join("bench-instructions");
+    fs::create_dir_all(&folder)?;
+    let origin = origin()?;
+    let instructions = |rounds: usize| -> Result<u64> {
+        let file = folder.join("callgrind.out");
+        let mut command = Command::new("valgrind");
+        command
+            .args(["--tool=callgrind", "--quiet"])
+            .arg(format!("--callgrind-out-file={}", file.display()));
+        drive(&mut command, &binary, &folder, origin, rounds)?;
+        let text = fs::read_to_string(&file).context("callgrind wrote nothing")?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("summary:").or(line.strip_prefix("totals:")));
+        if let (LONG, Some(keep)) = (rounds, &options.keep) {
+            fs::copy(&file, keep)?;
+        }
+        line.and_then(|count| count.split_whitespace().next()?.parse().ok())
+            .context("callgrind told no sum")
+    };
+    let calls = |rounds: usize| -> Result<Vec<(String, u64)>> {
+        let file = folder.join("strace.out");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-c", "-o"]).arg(&file);
+        drive(&mut command, &binary, &folder, origin, rounds)?;
+        Ok(summary(
+            &fs::read_to_string(&file).context("strace wrote nothing")?,
+        ))
+    };
+    let requests = ((LONG - SHORT) * CONNECTIONS) as u64;
+    let user = (instructions(LONG)? - instructions(SHORT)?) / requests;
+    println!("user instructions a request: {user}");
+    let (short, long) = (calls(SHORT)?, calls(LONG)?);
+    let before = |name: &str| {
+        short
+            .iter()
+            .find(|(have, _)| have == name)
+            .map_or(0, |(_, count)| *count)
+    };
+    println!("system calls a request:");
+    for (name, count) in &long {
+        let each = count.saturating_sub(before(name)) as f64 / requests as f64;
+        if each >= 0.01 {
+            println!("  {name:14} {each:.2}");
+        }
+    }
+    match options.most {
+        Some(most) if user > most => bail!("{user} user instructions a request, above {most}"),
+        _ => Ok(()),
+    }
+}
+
+/// Starts the gateway under a tool, asks it, and stops it.
+fn drive(tool: &mut Command, binary: &Path, folder: &Path, origin: SocketAddr, rounds: usize) -> Result<()> {
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let file = folder.join("edge.toml");
+    let mut text = format!(
+        "[gateway]\nworkers = 1\n\n[[listener]]\nname = \"plain\"\naddress = \"{address}\"\n\n\
+         [[upstream]]\nname = \"origin\"\nendpoints = [\"{origin}\"]\n\n"
+    );
+    for (name, path) in [("all", "/"), ("one", "/api/one"), ("two", "/api/two")] {
+        text.push_str(&format!(
+            "[[route]]\nname = \"{name}\"\npath = \"{path}\"\nupstream = \"origin\"\nauth = \"none\"\n\n"
+        ));
+    }
+    fs::write(&file, text)?;
+    let mut child = tool
+        .arg(binary)
+        .args(["run", "--config"])
+        .arg(&file)
+        .env("RUST_LOG", "warn")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(folder.join("log"))?)
+        .spawn()
+        .with_context(|| format!("cannot start {}", process::shown(tool)))?;
+    let asked = ask(address, rounds);
+    // The tool's child is the gateway under strace; valgrind is the gateway itself.
+    for pid in children(child.id()).into_iter().chain([child.id()]) {
+        if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+            if process_name_is_tool(tool) {
+                continue;
+            }
+        }
+        break;
+    }
+    match process::wait_limited(&mut child, PATIENCE)? {
+        process::Ended::Exited(_) => asked,
+        process::Ended::TimedOut => bail!("the gateway does not stop"),
+    }
+}
+
+/// Whether signals should go to the tool itself.
+fn process_name_is_tool(tool: &Command) -> bool {
+    tool.get_program() == "valgrind"
+}
+
+/// The children of a process.
+fn children(pid: u32) -> Vec<u32> {
+    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
+
+/// A request as a browser's API call sends it.
+const REQUEST: &[u8] =
+    b"GET /api/one/items?page=2 HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: bench/1.0\r\n\
+    Accept: application/json\r\nAccept-Encoding: gzip, br\r\nCookie: theme=dark; session=abcdefgh\r\n\r\n";
+
+fn ask(address: SocketAddr, rounds: usize) -> Result<()> {
+    let begun = Instant::now();
+    let mut connections = Vec::with_capacity(CONNECTIONS);
+    while connections.len() < CONNECTIONS {
+        match TcpStream::connect(address) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                connections.push(stream);
+            }
+            Err(error) if begun.elapsed() > PATIENCE => {
+                return Err(error).context("the gateway does not listen");
+            }
+            Err(_) => thread::sleep(Duration::from_millis(50)),
+        }
+    }
+    let mut buffer = [0; 4096];
+    for _ in 0..rounds {
+        for stream in &mut connections {
+            stream.write_all(REQUEST)?;
+        }
+        for stream in &mut connections {
+            let read = stream.read(&mut buffer)?;
+            if !buffer[..read].starts_with(b"HTTP/1.1 200") {
+                bail!("answered {:?}", String::from_utf8_lossy(&buffer[..read]));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Starts an origin that answers each request; it lives as long as this process.
+fn origin() -> Result<SocketAddr> {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: bench\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+        Content-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: 16\r\n\r\n{\"answer\": \"ok\"}";
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let _ = stream.set_nodelay(true);
+                let mut buffer = [0; 4096];
+                // A small request comes whole.
+                while stream.read(&mut buffer).is_ok_and(|read| read > 0) && stream.write_all(ANSWER).is_ok()
+                {
+                }
+            });
+        }
+    });
+    Ok(address)
+}
+
+/// Names and counts from strace's table.
+fn summary(text: &str) -> Vec<(String, u64)> {
+    text.lines()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let (name, count) = (words.last()?, words.get(3)?);
+            Some(((*name).to_owned(), count.parse().ok()?))
+        })
+        .filter(|(name, _)| name != "total")
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::summary;
+
+    #[test]
+    fn straces_table_is_read() {
+        let text = "% time     seconds  usecs/call     calls    errors syscall\n------ ----------- ----------- --------- --------- ----------------\n \
+            60.00    0.1     10      200       4 recvfrom\n 40.00    0.1    9     100     sendto\n100.00 0.2 9 300 4 total\n";
+        assert_eq!(
+            summary(text),
+            [("recvfrom".to_owned(), 200), ("sendto".to_owned(), 100)]
+        );
+    }
+}
