@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::process;
 
 /// How long the gateway may take to start under valgrind, and to stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Connections of the load.
 const CONNECTIONS: usize = 16;
@@ -119,21 +119,21 @@ pub(super) fn run(arguments: &[String]) -> Result<()> {
 fn drive(tool: &mut Command, binary: &Path, folder: &Path, origin: SocketAddr, rounds: usize) -> Result<()> {
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let file = folder.join("edge.toml");
-    let mut text = format!(
+    let mut parts = vec![format!(
         "[gateway]\nworkers = 1\n\n[[listener]]\nname = \"plain\"\naddress = \"{address}\"\n\n\
          [[upstream]]\nname = \"origin\"\nendpoints = [\"{origin}\"]\n\n"
-    );
+    )];
     for (name, path) in [("all", "/"), ("one", "/api/one"), ("two", "/api/two")] {
-        text.push_str(&format!(
+        parts.push(format!(
             "[[route]]\nname = \"{name}\"\npath = \"{path}\"\nupstream = \"origin\"\nauth = \"none\"\n\n"
         ));
     }
-    fs::write(&file, text)?;
+    fs::write(&file, parts.concat())?;
     let mut child = tool
         .arg(binary)
         .args(["run", "--config"])
         .arg(&file)
-        .env("RUST_LOG", "warn")
+        .env("BREAKWATER_LOG", "warn")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(fs::File::create(folder.join("log"))?)

@@ -33,7 +33,8 @@ pub(super) fn write(folder: &Path, samples: &Samples) -> Result<PathBuf> {
             })
         })
         .collect();
-    let (width, height) = (LEFT + 2 * SCALE as usize + 80, ROW * (bars.len() + 2));
+    let across = |ratio: f64| (ratio.clamp(0.0, 2.0) * SCALE).round();
+    let (width, height) = (LEFT as f64 + across(2.0) + 80.0, ROW * (bars.len() + 2));
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
@@ -41,8 +42,8 @@ pub(super) fn write(folder: &Path, samples: &Samples) -> Result<PathBuf> {
     );
     for (row, (name, ratio, aim)) in bars.iter().enumerate() {
         let y = ROW * (row + 1);
-        let bar = (ratio.min(2.0) * SCALE) as usize;
-        let mark = LEFT + (aim.min(2.0) * SCALE) as usize;
+        let bar = across(*ratio);
+        let mark = LEFT as f64 + across(*aim);
         let colour = if ratio <= aim { "#2a7f62" } else { "#c0572b" };
         let _ = writeln!(
             svg,
@@ -53,11 +54,11 @@ pub(super) fn write(folder: &Path, samples: &Samples) -> Result<PathBuf> {
             y + 1,
             y - 2,
             y + 20,
-            LEFT + bar + 6,
+            LEFT as f64 + bar + 6.0,
             y + 13
         );
     }
-    let one = LEFT + SCALE as usize;
+    let one = LEFT as f64 + across(1.0);
     let _ = writeln!(
         svg,
         "<line x1=\"{one}\" x2=\"{one}\" y1=\"{ROW}\" y2=\"{height}\" stroke=\"#888\" stroke-dasharray=\"3 3\"/>\n</svg>"

@@ -20,7 +20,7 @@ pub(super) fn prepare(site: &mut Site) -> Result<()> {
     let (key, tokens) = (site.folder.join("jwt-key.pem"), site.folder.join("tokens"));
     let young = fs::metadata(&tokens)
         .and_then(|metadata| metadata.modified())
-        .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(12 * 3600)));
+        .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_hours(12)));
     if young {
         return Ok(());
     }

@@ -48,7 +48,7 @@ fn wrk(text: &str) -> Result<Sample> {
                 sample.requests = requests.parse()?;
                 sample.wall =
                     Duration::from_secs_f64(micros(time.trim_end_matches(',')).context("time")? / 1e6);
-                sample.bytes = size(bytes).context("bytes")?;
+                sample.bytes = format!("{:.0}", size(bytes).context("bytes")?).parse()?;
             }
             ["Socket", "errors:", rest @ ..] => sample.errors += numbers(rest),
             ["Non-2xx", "or", "3xx", "responses:", count] => sample.errors += count.parse::<u64>()?,
@@ -110,7 +110,7 @@ fn micros(text: &str) -> Option<f64> {
 }
 
 /// A size with its unit, in bytes.
-fn size(text: &str) -> Option<u64> {
+fn size(text: &str) -> Option<f64> {
     [
         ("KB", 1024.0),
         ("MB", 1024.0 * 1024.0),
@@ -118,7 +118,7 @@ fn size(text: &str) -> Option<u64> {
         ("B", 1.0),
     ]
     .into_iter()
-    .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.parse::<f64>().ok()? * factor) as u64))
+    .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.parse::<f64>().ok()? * factor).max(0.0)))
 }
 
 fn numbers(words: &[&str]) -> u64 {

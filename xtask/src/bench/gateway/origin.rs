@@ -29,7 +29,7 @@ impl Origins {
         let path = folder.display();
         let configuration = format!(
             "daemon off; worker_processes 1; pid {path}/pid; error_log {path}/error.log;\n\
-             events {{ worker_connections 30000; }}\n\
+             events {{ worker_connections 15000; }}\n\
              http {{\n  access_log off; sendfile on; tcp_nodelay on; keepalive_requests 1000000000; keepalive_timeout 300;\n  \
              client_body_temp_path {path}/body; proxy_temp_path {path}/proxy; fastcgi_temp_path {path}/f; uwsgi_temp_path {path}/u; scgi_temp_path {path}/s;\n  \
              server {{ listen {}; root {path};\n    location = /plain {{ default_type text/plain; return 200 '{}'; }}\n    \

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{load::on_cpu, origin::free_address, running::Running, scenarios::Scenario};
+use super::{idle, load::on_cpu, origin::free_address, running::Running, scenarios::Scenario};
 use crate::process;
 
 /// Where everything is.
@@ -20,6 +20,8 @@ pub(super) struct Site {
     pub(super) folder: PathBuf,
     pub(super) proxy_cpu: u32,
     pub(super) load_cpu: u32,
+    /// Connections that a proxy has files for.
+    pub(super) connections: usize,
     /// For downloads.
     pub(super) origin: SocketAddr,
     /// For uploads.
@@ -56,6 +58,7 @@ impl Site {
             fs::write(folder.join("both.pem"), both.concat())?;
         }
         Ok(Self {
+            connections: idle::allow_many_files()?,
             folder,
             proxy_cpu,
             load_cpu,
@@ -148,37 +151,37 @@ fn breakwater(
     fs::create_dir_all(&folder)?;
     let (plain, tls) = (free_address()?, free_address()?);
     let target = if scenario.upload { site.sink } else { site.origin };
-    let here = site.folder.display();
-    let mut text = format!(
-        "[gateway]\nworkers = 1\n[gateway.limits]\nconnections = 30000\nconnections_per_address = 30000\n\n\
+    let (here, connections) = (site.folder.display(), site.connections);
+    let mut parts = vec![format!(
+        "[gateway]\nworkers = 1\n[gateway.limits]\nconnections = {connections}\nconnections_per_address = {connections}\n\n\
          [[listener]]\nname = \"plain\"\naddress = \"{plain}\"\n\n\
          [[listener]]\nname = \"tls\"\naddress = \"{tls}\"\n[listener.tls]\n\
          certificates = [{{ certificate_file = \"{here}/certificate.pem\", key_file = \"{here}/key.pem\" }}]\n\n\
          [[upstream]]\nname = \"origin\"\nendpoints = [\"{target}\"]\n\n"
-    );
+    )];
     let auth = if scenario.tokens {
-        text.push_str(&format!(
+        parts.push(format!(
             "[[provider]]\nname = \"login\"\nalgorithms = [\"RS256\"]\npublic_key_file = \"{here}/jwt-public.pem\"\nsources = [\"bearer\"]\n\n"
         ));
         "auth = \"required\"\nproviders = [\"login\"]"
     } else {
         "auth = \"none\""
     };
-    text.push_str(&format!(
+    parts.push(format!(
         "[[route]]\nname = \"all\"\npath = \"/\"\nupstream = \"origin\"\n{auth}\n\n"
     ));
     for number in 1..routes {
-        text.push_str(&format!(
+        parts.push(format!(
             "[[route]]\nname = \"r{number}\"\npath = \"/r/{number}\"\nupstream = \"origin\"\nauth = \"none\"\n\n"
         ));
     }
     let file = folder.join("edge.toml");
-    fs::write(&file, text)?;
+    fs::write(&file, parts.concat())?;
     let mut command = on_cpu(site.proxy_cpu, binary);
     command
         .args(["run", "--config"])
         .arg(&file)
-        .env("RUST_LOG", "warn");
+        .env("BREAKWATER_LOG", "warn");
     run(name, &mut command, &folder, plain, tls)
 }
 
@@ -196,6 +199,7 @@ fn peer(site: &Site, kind: Kind, scenario: &Scenario) -> Result<Proxy> {
                 &file,
                 format!(
                     include_str!("nginx.conf"),
+                    connections = 2 * site.connections,
                     there = there,
                     here = here,
                     target = target,
@@ -223,6 +227,7 @@ fn peer(site: &Site, kind: Kind, scenario: &Scenario) -> Result<Proxy> {
                 &file,
                 format!(
                     include_str!("haproxy.cfg"),
+                    connections = site.connections,
                     here = here,
                     target = target,
                     plain = plain,

@@ -284,6 +284,7 @@ impl Scenario {
                 time,
             )?,
             Load::Idle { connections } => {
+                let connections = connections.min(site.connections - 100);
                 let held = idle::open(proxy.plain, connections)?;
                 let pss_kib = proxy.running.pss_kib();
                 drop(held);
