@@ -38,7 +38,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     known.sort();
     let Some(name) = &options.name else {
-        known.iter().for_each(|name| println!("{name}"));
+        for name in &known {
+            println!("{name}");
+        }
         return Ok(());
     };
     if !known.contains(name) {

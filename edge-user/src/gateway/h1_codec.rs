@@ -6,12 +6,12 @@
 //! [`hyper_codec`](super::hyper_codec): this is another way to move bytes, not another set of rules.
 //!
 //! Layers: [`side::Transport`] is what it speaks over (TCP, TLS over TCP), for clients and upstreams alike; a [`flow`]
-//! moves one direction of an exchange in constant memory; [`exchange`] is one request and its answer; [`connection`] is
-//! a client's connection.
+//! moves one direction of an exchange in constant memory; [`exchange`], [`forward`] and [`answer`] are one request and its answer;
+//! [`connection`] is a client's connection.
 //!
 //! What it does not do it declines before anything has gone out: [`Ended::Declined`] gives the connection back with
-//! its unread bytes, and hyper serves it from there on. A route is declined by
-//! [`Plan::wants_hyper`](super::plan::Plan::wants_hyper).
+//! its unread bytes, and hyper serves it from there on. Which requests those are the stages
+//! say ([`Decision::Declined`](super::worker::Decision::Declined)).
 //!
 //! Never here: a decision about a request, HTTP/2, compression.
 
@@ -26,8 +26,10 @@ mod buffers;
 mod connection;
 mod exchange;
 mod flow;
+mod forward;
 mod linger;
 mod link;
+mod own;
 mod side;
 mod timers;
 mod tunnel;

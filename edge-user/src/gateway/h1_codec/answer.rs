@@ -9,8 +9,9 @@ use std::{
 use super::{
     DIALECT,
     connection::Connection,
-    exchange::{After, Forward, NoAnswer},
+    exchange::{After, Forward},
     flow::{Flow, FlowFault, Framing, Waits},
+    forward::NoAnswer,
     link::{Link, UpstreamIo},
     side::Transport,
     writing::{self, Persistence, ResponseSink},

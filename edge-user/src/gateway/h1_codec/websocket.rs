@@ -89,13 +89,13 @@ mod tests {
         let mask = if masked { 0x80 } else { 0 };
         let mut bytes = vec![0x80 | opcode];
         match len {
-            0..=125 => bytes.push(mask | len as u8),
+            0..=125 => bytes.push(mask + len as u8),
             126..=0xffff => {
-                bytes.push(mask | 126);
+                bytes.push(mask + 126);
                 bytes.extend_from_slice(&(len as u16).to_be_bytes());
             }
             _ => {
-                bytes.push(mask | 127);
+                bytes.push(mask + 127);
                 bytes.extend_from_slice(&(len as u64).to_be_bytes());
             }
         }
