@@ -151,15 +151,21 @@ impl Flow {
         out
     }
 
-    /// Ends with these bytes instead of the source's end, if the last frame was written whole.
-    pub(super) fn end_with(&mut self, bytes: &[u8]) {
-        if let Framing::Frames(frames) = &self.framing
-            && frames.is_between()
-            && self.is_drained()
+    /// Ends with this frame as soon as the one under way has ended; only where frames are followed.
+    pub(super) fn bid(&mut self, goodbye: &[u8]) {
+        if let Framing::Frames(frames) = &mut self.framing {
+            frames.bid(goodbye);
+        }
+    }
+
+    /// Puts a goodbye in the place of what the source would send, if it is wanted and this is the place for it.
+    fn say_goodbye(&mut self) {
+        if let Framing::Frames(frames) = &mut self.framing
+            && let Some(goodbye) = frames.take_goodbye()
         {
             self.out.clear();
             self.at = 0;
-            self.out.extend_from_slice(bytes);
+            self.out.extend_from_slice(&goodbye);
             self.framing = Framing::Done;
         }
     }
@@ -224,6 +230,12 @@ impl Flow {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowFault::Sink(error))),
                     Poll::Pending => return Poll::Pending,
+                }
+            }
+            if let Framing::Frames(_) = self.framing {
+                self.say_goodbye();
+                if !self.is_drained() {
+                    continue;
                 }
             }
             if self.unflushed {
@@ -387,6 +399,7 @@ impl Flow {
 
     /// The source has ended.
     fn end(&mut self) -> Result<(), FlowFault> {
+        self.say_goodbye();
         match self.framing {
             Framing::Done | Framing::Raw | Framing::Frames(_) => {}
             Framing::Chunk => {

@@ -16,7 +16,7 @@ use super::{
     buffers::Buffers,
     connection::Connection,
     exchange::Forward,
-    flow::{Flow, Framing, Waits},
+    flow::{Flow, Framing},
     link::{Link, UpstreamIo},
     side::{Side, Transport},
     websocket::{GOING_AWAY, masked_going_away},
@@ -50,8 +50,8 @@ impl<S: Transport> Connection<'_, S> {
             if self.worker.is_stopping() {
                 let seed = RandomState::new().hash_one(self.provenance.client.address);
                 let [a, b, c, d, ..] = seed.to_be_bytes();
-                up.say_goodbye(&masked_going_away([a, b, c, d]));
-                down.say_goodbye(&GOING_AWAY);
+                up.flow.bid(&masked_going_away([a, b, c, d]));
+                down.flow.bid(&GOING_AWAY);
             }
             let way_up = up.poll(context, buffers, &mut self.client, &mut link.side.io);
             let way_down = down.poll(context, buffers, &mut link.side, &mut self.client.io);
@@ -88,13 +88,6 @@ impl Way {
         Self {
             flow,
             finished: false,
-        }
-    }
-
-    /// Ends the direction with a last frame, if it is between two; else when it is next asked to.
-    fn say_goodbye(&mut self, frame: &[u8]) {
-        if !self.finished && self.flow.waits() == Waits::Source {
-            self.flow.end_with(frame);
         }
     }
 

@@ -9,6 +9,7 @@ pub(super) struct Frames {
     have: usize,
     left: u64,
     closed: bool,
+    goodbye: Option<Vec<u8>>,
 }
 
 /// Two bytes, an eight-byte length, a mask.
@@ -40,8 +41,22 @@ impl Frames {
         }
     }
 
+    /// Wants to end with this frame as soon as the one under way has ended.
+    pub(super) fn bid(&mut self, frame: &[u8]) {
+        self.goodbye.get_or_insert_with(|| frame.to_vec());
+    }
+
+    /// The goodbye, if one is wanted and this is the place for it.
+    pub(super) fn take_goodbye(&mut self) -> Option<Vec<u8>> {
+        if self.is_between() {
+            self.goodbye.take()
+        } else {
+            None
+        }
+    }
+
     /// Whether the last byte was the last of a frame, and that no goodbye.
-    pub(super) fn is_between(&self) -> bool {
+    fn is_between(&self) -> bool {
         self.have == 0 && self.left == 0 && !self.closed
     }
 
