@@ -66,7 +66,7 @@ pub use self::{
     places::{Places, Subject},
     problem::{MAX_PROBLEMS, Problem, Severity},
     quickstart::{QUICKSTART, QUICKSTART_ISSUER, QUICKSTART_ORIGIN, Quickstart},
-    routing::{HostPattern, PathPattern, Route, RouteMatch, Segment, ValueMatch, ValueTest},
+    routing::{HostPattern, PathPattern, PathRules, Route, RouteMatch, Segment, ValueMatch, ValueTest},
     source::MAX_FILE_BYTES,
     text::{Part, Text, Variable},
     upstream::{
@@ -88,6 +88,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Which request goes where, in the file's order.
     pub routes: Vec<Route>,
+    /// How paths are normalised before that.
+    pub paths: PathRules,
     /// Who signs tokens.
     pub providers: Vec<Provider>,
     /// How many requests of whom.

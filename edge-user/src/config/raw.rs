@@ -26,7 +26,7 @@ use super::{
     value::{BadText, FromToml, Item, choice, from_text},
 };
 
-pub(super) use route::RawRoute;
+pub(super) use route::{DotSegments, DuplicateSlashes, RawRoute};
 
 section! {
     /// The whole file.
@@ -213,12 +213,18 @@ section! {
         revocation_file: String,
         limits: RawGatewayLimits,
         access_log: RawAccessLog,
+        paths: RawPaths,
     }
 
     RawAccessLog as "gateway.access_log" {
         enabled: bool,
         file: String,
         format: AccessFormat,
+    }
+
+    RawPaths as "gateway.paths" {
+        dot_segments: DotSegments,
+        duplicate_slashes: DuplicateSlashes,
     }
 
     RawGatewayLimits as "gateway.limits" {

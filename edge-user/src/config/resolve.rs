@@ -245,6 +245,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         listeners,
         upstreams,
         routes,
+        paths: routes::paths(raw),
         providers,
         request_limits,
         revocation_file,

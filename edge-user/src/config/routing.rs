@@ -23,6 +23,8 @@ pub struct Route {
     pub idle_timeout: Option<Duration>,
     /// Most bytes of a request body; the gateway's limit if absent.
     pub body_limit: Option<u64>,
+    /// `%2F` is part of a segment here, as long as that makes no difference to the route.
+    pub keep_encoded_slashes: bool,
     /// The path that the upstream gets, if not the request's.
     pub rewrite: Option<Rewrite>,
     /// What is changed about the forwarded fields.
@@ -51,6 +53,7 @@ impl Route {
             request_timeout: None,
             idle_timeout: None,
             body_limit: None,
+            keep_encoded_slashes: false,
             rewrite: None,
             request_headers: FieldRules::default(),
             response_headers: FieldRules::default(),
@@ -140,4 +143,13 @@ pub enum ValueTest {
     Exact(String),
     /// A match of the whole value.
     Regex(String),
+}
+
+/// `[gateway.paths]`: which reading is meant where a path has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PathRules {
+    /// Dot segments are resolved, not refused.
+    pub resolve_dots: bool,
+    /// Slashes in a row are one, not refused.
+    pub merge_slashes: bool,
 }

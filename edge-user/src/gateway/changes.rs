@@ -182,7 +182,12 @@ impl PlannedRewrite {
 
 /// A path that was made here, if the normaliser leaves it as it is.
 pub(super) fn normal(made: &[u8]) -> Result<Box<str>, Refusal> {
-    match path::normalise(made) {
+    // A route whose literal parts have none gets an encoded slash only from a path that was let through with it.
+    let rules = path::Rules {
+        keep_encoded_slashes: true,
+        ..path::Rules::default()
+    };
+    match path::normalise_by(made, rules) {
         Ok(normal) if normal.as_bytes() == made => Ok(normal.into()),
         Ok(_) => Err(Refusal::because(
             Reason::BadPath,

@@ -1,17 +1,20 @@
 //! The one normalised path: what is matched, authorised, logged and forwarded is the same string.
 //!
-//! What has one reading is brought to one spelling; what two servers could read differently is refused.
+//! What has one reading is brought to one spelling; what two servers could read differently is refused, unless the
+//! configuration says which reading it is ([`Rules`]): the path that comes out has that reading alone.
 //!
 //! | in the path | treatment |
 //! |---|---|
 //! | `%41` (an encoded unreserved character, RFC 3986, 2.3) | decoded |
 //! | `%c3%a9`, `%25`, other encodings | kept, hex digits in upper case |
 //! | `[` `]` `^` `{` `|` `}` unencoded | encoded |
-//! | `.` and `..` segments, also as `%2e`, also before `;` | refused |
-//! | `//` | refused |
-//! | `\`, `%5c`, `%2f` | refused |
+//! | `.` and `..` segments, also as `%2e` | refused, or resolved (RFC 3986, 5.2.4); above the root: refused |
+//! | `.` and `..` before `;` | refused |
+//! | `//` | refused, or one |
+//! | `\`, `%5c` | refused |
+//! | `%2f` | refused, or kept where it makes no dot segment and no empty one; see [`super::route`] |
 //! | control characters, NUL, bytes above 0x7f; `%00`-`%1f`, `%7f` | refused |
-//! | `%c0`, `%c1`, `%f5`-`%ff` (never part of UTF-8: overlong forms) | refused |
+//! | encoded bytes that are not UTF-8 (overlong forms, surrogates, lone bytes) | refused |
 //! | `%` without two hex digits | refused |
 //! | `"`, `<`, `>`, `` ` ``, `#`, space | refused |
 //!
@@ -19,6 +22,28 @@
 //! three times its input, never empty, always begins with `/`.
 
 use std::borrow::Cow;
+
+pub mod fuzz;
+
+/// Which reading is meant where there are several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// Dot segments are resolved instead of refused.
+    pub resolve_dots: bool,
+    /// Slashes in a row are one instead of refused.
+    pub merge_slashes: bool,
+    /// `%2F` is part of a segment instead of refused.
+    pub keep_encoded_slashes: bool,
+}
+
+impl Rules {
+    /// Refuses only what no rules let through.
+    pub const LOOSEST: Self = Self {
+        resolve_dots: true,
+        merge_slashes: true,
+        keep_encoded_slashes: true,
+    };
+}
 
 /// Why a path has no single reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -65,11 +90,19 @@ impl PathFault {
     }
 }
 
-/// Brings `raw` (the target up to `?`) to its one spelling.
+/// Brings `raw` (the target up to `?`) to its one spelling; refuses all that may be refused.
 ///
 /// # Errors
 /// The path has more than one reading; see the table of the module.
 pub fn normalise(raw: &[u8]) -> Result<Cow<'_, str>, PathFault> {
+    normalise_by(raw, Rules::default())
+}
+
+/// The same by other rules.
+///
+/// # Errors
+/// The path has more than one reading by these rules; see the table of the module.
+pub fn normalise_by(raw: &[u8], rules: Rules) -> Result<Cow<'_, str>, PathFault> {
     if raw.first() != Some(&b'/') {
         return Err(PathFault::NotAbsolute);
     }
@@ -77,7 +110,7 @@ pub fn normalise(raw: &[u8]) -> Result<Cow<'_, str>, PathFault> {
     let mut previous = 0;
     for &byte in raw {
         if CLASSES[usize::from(byte)] != Class::Plain || (previous == b'/' && matches!(byte, b'/' | b'.')) {
-            return rewrite(raw).map(Cow::Owned);
+            return rewrite(raw, rules).map(Cow::Owned);
         }
         previous = byte;
     }
@@ -87,9 +120,10 @@ pub fn normalise(raw: &[u8]) -> Result<Cow<'_, str>, PathFault> {
 }
 
 /// The slow road: something needs a decision.
-fn rewrite(raw: &[u8]) -> Result<String, PathFault> {
+fn rewrite(raw: &[u8], rules: Rules) -> Result<String, PathFault> {
     let mut path = String::with_capacity(raw.len() + 8);
     let mut rest = raw.iter().copied();
+    let mut beyond_ascii = false;
     while let Some(byte) = rest.next() {
         match CLASSES[usize::from(byte)] {
             Class::Plain => path.push(char::from(byte)),
@@ -98,7 +132,9 @@ fn rewrite(raw: &[u8]) -> Result<String, PathFault> {
                 let (Some(high), Some(low)) = (rest.next().and_then(hex), rest.next().and_then(hex)) else {
                     return Err(PathFault::Encoding);
                 };
-                push_decoded(&mut path, high << 4 | low)?;
+                let byte = high << 4 | low;
+                beyond_ascii |= !byte.is_ascii();
+                push_decoded(&mut path, byte, rules)?;
             }
             Class::Backslash => return Err(PathFault::Separator),
             Class::Control => return Err(PathFault::Control),
@@ -106,20 +142,83 @@ fn rewrite(raw: &[u8]) -> Result<String, PathFault> {
             Class::Never => return Err(PathFault::Character),
         }
     }
+    if beyond_ascii && std::str::from_utf8(&decoded(&path)).is_err() {
+        return Err(PathFault::NotUtf8);
+    }
+    if rules.resolve_dots || rules.merge_slashes {
+        path = settle(&path, rules)?;
+    }
     check_segments(&path)?;
+    if rules.keep_encoded_slashes && path.contains(ENCODED_SLASH) {
+        // Whoever decodes it must not find other segments than those that can be seen.
+        check_segments(&path.replace(ENCODED_SLASH, "/")).map_err(|_| PathFault::Separator)?;
+    }
     Ok(path)
 }
 
+/// How a slash within a segment is spelled.
+pub(super) const ENCODED_SLASH: &str = "%2F";
+
+/// The path without its encoding.
+fn decoded(path: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        let encoded = if byte == b'%' {
+            rest.next().and_then(hex).zip(rest.next().and_then(hex))
+        } else {
+            None
+        };
+        bytes.push(encoded.map_or(byte, |(high, low)| high << 4 | low));
+    }
+    bytes
+}
+
 /// Appends what `%XX` stands for: the character itself if it is unreserved, else the encoding in upper case.
-fn push_decoded(path: &mut String, byte: u8) -> Result<(), PathFault> {
+fn push_decoded(path: &mut String, byte: u8, rules: Rules) -> Result<(), PathFault> {
     match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => path.push(char::from(byte)),
+        b'/' if rules.keep_encoded_slashes => path.push_str(ENCODED_SLASH),
         b'/' | b'\\' => return Err(PathFault::Separator),
         0..=0x1f | 0x7f => return Err(PathFault::Control),
-        0xc0 | 0xc1 | 0xf5..=0xff => return Err(PathFault::NotUtf8),
         _ => push_encoded(path, byte),
     }
     Ok(())
+}
+
+/// Resolves dot segments and merges slashes, as far as the rules say so; what they leave is checked afterwards.
+fn settle(path: &str, rules: Rules) -> Result<String, PathFault> {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        match segment {
+            "" if rules.merge_slashes && !is_last => continue,
+            "." if rules.resolve_dots => {}
+            ".." if rules.resolve_dots => {
+                // Above the root, after an empty segment, and after one that some take for several, servers differ.
+                match kept.pop() {
+                    None | Some("") => return Err(PathFault::DotSegment),
+                    Some(parent) if parent.contains(ENCODED_SLASH) => return Err(PathFault::Separator),
+                    Some(_) => {}
+                }
+            }
+            _ => {
+                check_segment(segment)?;
+                kept.push(segment);
+                continue;
+            }
+        }
+        if is_last {
+            kept.push("");
+        }
+    }
+    let mut settled = String::with_capacity(path.len());
+    for segment in kept {
+        settled.push('/');
+        settled.push_str(segment);
+    }
+    Ok(settled)
 }
 
 fn push_encoded(path: &mut String, byte: u8) {
@@ -130,17 +229,22 @@ fn push_encoded(path: &mut String, byte: u8) {
 }
 
 /// Refuses segments that some server would resolve or drop.
-fn check_segments(path: &str) -> Result<(), PathFault> {
+pub(super) fn check_segments(path: &str) -> Result<(), PathFault> {
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         if segment.is_empty() && segments.peek().is_some() {
             return Err(PathFault::DuplicateSlash);
         }
-        // A path parameter hides dots from some parsers and not from others: `..;x`.
-        let name = segment.split(';').next().unwrap_or(segment);
-        if matches!(name, "." | "..") {
-            return Err(PathFault::DotSegment);
-        }
+        check_segment(segment)?;
+    }
+    Ok(())
+}
+
+/// A path parameter hides dots from some parsers and not from others: `..;x`.
+fn check_segment(segment: &str) -> Result<(), PathFault> {
+    let name = segment.split(';').next().unwrap_or(segment);
+    if matches!(name, "." | "..") {
+        return Err(PathFault::DotSegment);
     }
     Ok(())
 }
@@ -210,7 +314,7 @@ mod tests {
         for (raw, want) in kept {
             assert_eq!(normalise(raw.as_bytes()).as_deref(), Ok(want), "{raw}");
         }
-        let refused: [(&[u8], PathFault); 28] = [
+        let refused: [(&[u8], PathFault); 33] = [
             (b"", PathFault::NotAbsolute),
             (b"a", PathFault::NotAbsolute),
             (b"*", PathFault::NotAbsolute),
@@ -235,6 +339,11 @@ mod tests {
             (b"/\xc3\xa9", PathFault::NotUtf8),
             (b"/%c0%af", PathFault::NotUtf8),
             (b"/%ff", PathFault::NotUtf8),
+            (b"/%e9", PathFault::NotUtf8),
+            (b"/%C3a%A9", PathFault::NotUtf8),
+            (b"/%e0%80%af", PathFault::NotUtf8),
+            (b"/%ed%a0%80", PathFault::NotUtf8),
+            (b"/%f4%90%80%80", PathFault::NotUtf8),
             (b"/%", PathFault::Encoding),
             (b"/%4", PathFault::Encoding),
             (b"/%zz", PathFault::Encoding),
@@ -251,27 +360,85 @@ mod tests {
         assert!(matches!(normalise(b"/.well-known"), Ok(Cow::Owned(_))));
     }
 
+    #[test]
+    fn other_rules_say_which_reading_is_meant() {
+        let dots = Rules {
+            resolve_dots: true,
+            ..Rules::default()
+        };
+        let slashes = Rules {
+            merge_slashes: true,
+            ..Rules::default()
+        };
+        let kept = Rules {
+            keep_encoded_slashes: true,
+            ..Rules::default()
+        };
+        let all = Rules {
+            resolve_dots: true,
+            merge_slashes: true,
+            keep_encoded_slashes: true,
+        };
+        let rows: [(&str, Rules, Result<&str, PathFault>); 30] = [
+            ("/a/./b/../c", dots, Ok("/a/c")),
+            ("/a/b/..", dots, Ok("/a/")),
+            ("/a/.", dots, Ok("/a/")),
+            ("/a/%2e%2E/b", dots, Ok("/b")),
+            ("/.", dots, Ok("/")),
+            ("/a/..", dots, Ok("/")),
+            ("/..", dots, Err(PathFault::DotSegment)),
+            ("/a/../../b", dots, Err(PathFault::DotSegment)),
+            ("/a/..;x/b", dots, Err(PathFault::DotSegment)),
+            ("/a//../b", dots, Err(PathFault::DotSegment)),
+            ("/a//b", dots, Err(PathFault::DuplicateSlash)),
+            ("//a///b//", slashes, Ok("/a/b/")),
+            ("//", slashes, Ok("/")),
+            ("/a/./b", slashes, Err(PathFault::DotSegment)),
+            ("/a//../b", all, Ok("/b")),
+            ("//..//b", all, Err(PathFault::DotSegment)),
+            ("/a%2fb", kept, Ok("/a%2Fb")),
+            ("/a%2F", kept, Ok("/a%2F")),
+            ("/%2fa", kept, Err(PathFault::Separator)),
+            ("/a%2f%2fb", kept, Err(PathFault::Separator)),
+            ("/a%2f/b", kept, Err(PathFault::Separator)),
+            ("/a%2f..", kept, Err(PathFault::Separator)),
+            ("/a%2f..%2fb", all, Err(PathFault::Separator)),
+            ("/..%2fa", all, Err(PathFault::Separator)),
+            ("/a%5cb", all, Err(PathFault::Separator)),
+            ("/a%2f%2e;x/b", all, Err(PathFault::Separator)),
+            ("/a%2fb/../c", all, Err(PathFault::Separator)),
+            ("/a%2fb/./c", all, Ok("/a%2Fb/c")),
+            ("/..;x/../b", dots, Err(PathFault::DotSegment)),
+            ("/x/a%2f../../b", all, Err(PathFault::Separator)),
+        ];
+        for (raw, rules, want) in rows {
+            let found = normalise_by(raw.as_bytes(), rules);
+            assert_eq!(found.as_deref().map_err(|fault| *fault), want, "{raw} {rules:?}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn total_idempotent_and_bounded(raw in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let mut path = vec![b'/'];
-            path.extend(raw);
-            if let Ok(once) = normalise(&path) {
-                prop_assert!(once.starts_with('/'));
-                prop_assert!(once.len() <= path.len() * 3);
-                prop_assert!(once.bytes().all(|byte| byte.is_ascii_graphic() && !b"\\#?".contains(&byte)));
-                prop_assert_eq!(normalise(once.as_bytes()), Ok(Cow::Borrowed(once.as_ref())));
-            }
+        fn holds_for_any_bytes(raw in proptest::collection::vec(any::<u8>(), 0..80)) {
+            fuzz::check(&raw);
         }
 
         #[test]
-        fn what_is_kept_has_no_hidden_segments(raw in "(/|%2[eEfF]|\\.|a|%5c|;|%41|%25){0,12}") {
-            if let Ok(path) = normalise(format!("/{raw}").as_bytes()) {
-                prop_assert!(!path.contains("//"));
-                let mut decoded = path.replace("%2E", ".").replace("%2F", "/");
-                decoded.push('/');
-                prop_assert!(!decoded.contains("/../") && !decoded.contains("/./"));
-            }
+        fn holds_for_what_looks_like_a_path(raw in "(/|//|%2[eEfF]|%5[cC]|\\.|\\.\\.|a|;|;x|%41|%25|%[cC]3|%[aA]9|%[eE]0%80|\\||%){0,16}") {
+            let mut path = vec![b'/'];
+            path.extend(raw.bytes());
+            fuzz::check(&path);
         }
+    }
+
+    #[test]
+    fn the_fuzzers_corpus_holds() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/path");
+        let inputs = std::fs::read_dir(folder).expect("the corpus");
+        let inputs = inputs.map(|entry| std::fs::read(entry.expect("an entry").path()).expect("an input"));
+        assert!(
+            inputs.map(|input| fuzz::check(&input)).count() >= 20,
+            "the corpus is there"
+        );
     }
 }

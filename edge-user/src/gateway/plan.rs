@@ -10,6 +10,7 @@ use super::{
     counters::Counters,
     gate::field::alias_of,
     limit::plan::LimitPlan,
+    path,
     route::{Conditions, RouteId, RouteTable},
 };
 use crate::{
@@ -66,6 +67,8 @@ pub struct PlannedRoute {
     pub idle_timeout: Option<Duration>,
     /// Most bytes of a request body, if not the gateway's.
     pub body_limit: Option<u64>,
+    /// Encoded slashes in its paths are parts of segments.
+    pub keeps_encoded_slashes: bool,
     /// What it changes about requests and answers.
     pub changes: Option<PlannedChanges>,
     /// Which pages of other origins may read its answers.
@@ -84,6 +87,7 @@ pub enum PlannedAction {
 /// A compiled configuration.
 pub struct Plan {
     table: RouteTable,
+    path_rules: path::Rules,
     routes: Vec<PlannedRoute>,
     upstreams: Vec<Arc<Cluster>>,
     authenticator: Arc<dyn Authenticate>,
@@ -128,8 +132,14 @@ impl Plan {
             workers,
             routes.iter().map(|route| Arc::clone(&route.name)).collect(),
         );
+        let path_rules = path::Rules {
+            resolve_dots: config.paths.resolve_dots,
+            merge_slashes: config.paths.merge_slashes,
+            keep_encoded_slashes: routes.iter().any(|route| route.keeps_encoded_slashes),
+        };
         Ok(Self {
             table,
+            path_rules,
             routes,
             upstreams,
             authenticator,
@@ -176,6 +186,7 @@ impl Plan {
             request_timeout: route.request_timeout,
             idle_timeout: route.idle_timeout,
             body_limit: route.body_limit,
+            keeps_encoded_slashes: route.keep_encoded_slashes,
             changes: PlannedChanges::compile(route, cors.clone()).map_err(&failed)?,
             cors,
         })
@@ -199,6 +210,12 @@ impl Plan {
     /// Who understands tokens.
     pub fn authenticator(&self) -> &dyn Authenticate {
         &*self.authenticator
+    }
+
+    /// How paths are normalised: before there is a route, so by the loosest rule of all of them; [`super::route`] holds
+    /// each route to its own.
+    pub fn path_rules(&self) -> path::Rules {
+        self.path_rules
     }
 
     /// Whether requests of this route need something that only the codec on hyper does.

@@ -5,6 +5,7 @@
 
 mod conditions;
 pub mod parameters;
+mod readings;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -54,29 +55,34 @@ impl Routed {
 ///
 /// # Errors
 /// [`Reason::NoRoute`]: what is not listed is not exposed. [`Reason::MethodNotAllowed`] if only the method keeps
-/// every route from taking it.
+/// every route from taking it. [`Reason::BadPath`] if another server could find another route.
 pub fn route(plan: &Plan, request: &Request<'_>) -> Result<Routed, Refusal> {
-    let find = |method| {
-        plan.table().find(request.authority(), request.path(), |route| {
-            plan.route(route).conditions.admit(request, method)
-        })
-    };
+    let find = |method| find(plan, request, request.path(), method);
     // The route of the request that a browser asks leave for, if it gives any; it names no token yet.
     if let Some(method) = changes::asks_leave(request)
         && let Some(route) = find(method)
         && plan.route(route).cors.is_some()
     {
+        readings::agree(plan, request, method, route)?;
         return Ok(Routed {
             route,
             preflight: true,
         });
     }
-    find(request.method())
-        .map(|route| Routed {
-            route,
-            preflight: false,
-        })
-        .ok_or_else(|| unlisted(plan, request))
+    let method = request.method();
+    let route = find(method).ok_or_else(|| unlisted(plan, request))?;
+    readings::agree(plan, request, method, route)?;
+    Ok(Routed {
+        route,
+        preflight: false,
+    })
+}
+
+/// The route of the request if its path were `path` and its method `method`.
+fn find(plan: &Plan, request: &Request<'_>, path: &str, method: &[u8]) -> Option<RouteId> {
+    plan.table().find(request.authority(), path, |route| {
+        plan.route(route).conditions.admit(request, method)
+    })
 }
 
 /// The refusal of a request that no route takes.

@@ -17,6 +17,7 @@ mod bytes {
     mod lifecycle;
     mod limiting;
     mod listeners;
+    mod paths;
     mod routing;
     mod routing_page;
     mod streaming;
@@ -38,6 +39,7 @@ mod hyper {
     mod lifecycle;
     mod limiting;
     mod listeners;
+    mod paths;
     mod routing;
     mod routing_page;
     mod streaming;

@@ -10,7 +10,7 @@ use crate::config::{
     problem::Findings,
     section::{Field, KeyPath, section},
     text::{Text, text},
-    value::{FromToml, Item, from_text, wrong_type},
+    value::{FromToml, Item, choice, from_text, wrong_type},
 };
 
 section! {
@@ -37,6 +37,7 @@ section! {
         request_timeout: Duration,
         idle_timeout: Duration,
         body_limit: u64,
+        encoded_slashes: EncodedSlashes,
         rewrite: RawRewrite,
         request_headers: RawRequestFields,
         response_headers: RawResponseFields,
@@ -99,8 +100,41 @@ section! {
     }
 }
 
+/// `gateway.paths.dot_segments`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum DotSegments {
+    Refuse,
+    Resolve,
+}
+
+/// `gateway.paths.duplicate_slashes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum DuplicateSlashes {
+    Refuse,
+    Merge,
+}
+
+/// `route.encoded_slashes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum EncodedSlashes {
+    Refuse,
+    Keep,
+}
+
 from_text! {
     Text, "a text", text;
+    DotSegments, "a treatment", |text| choice("treatment of dot segments", text, &[
+        ("refuse", DotSegments::Refuse),
+        ("resolve", DotSegments::Resolve),
+    ]);
+    DuplicateSlashes, "a treatment", |text| choice("treatment of duplicate slashes", text, &[
+        ("refuse", DuplicateSlashes::Refuse),
+        ("merge", DuplicateSlashes::Merge),
+    ]);
+    EncodedSlashes, "a treatment", |text| choice("treatment of encoded slashes", text, &[
+        ("refuse", EncodedSlashes::Refuse),
+        ("keep", EncodedSlashes::Keep),
+    ]);
 }
 
 /// A table from names to texts.

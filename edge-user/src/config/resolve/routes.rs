@@ -10,8 +10,8 @@ use super::{
     shadow,
 };
 use crate::config::{
-    FieldRules, Route, RouteMatch, bounds,
-    raw::{RawConfig, RawRoute},
+    FieldRules, PathRules, Route, RouteMatch, bounds,
+    raw::{DotSegments, DuplicateSlashes, RawConfig, RawRoute, route::EncodedSlashes},
     section::{Key, Section},
 };
 
@@ -55,6 +55,7 @@ pub(super) fn routes(file: &RawConfig, targets: &mut Targets<'_, '_>, checks: &m
                 request_timeout: optional(&raw.request_timeout, checks),
                 idle_timeout: optional(&raw.idle_timeout, checks),
                 body_limit: raw.body_limit.value().copied(),
+                keep_encoded_slashes: raw.encoded_slashes.value() == Some(&EncodedSlashes::Keep),
                 rewrite: action::rewrite(raw, matches.as_ref(), checks),
                 request_headers,
                 response_headers,
@@ -66,6 +67,15 @@ pub(super) fn routes(file: &RawConfig, targets: &mut Targets<'_, '_>, checks: &m
             })
         })
         .collect()
+}
+
+/// `[gateway.paths]`.
+pub(super) fn paths(raw: &RawConfig) -> PathRules {
+    let paths = raw.gateway.value().and_then(|gateway| gateway.paths.value());
+    paths.map_or_else(PathRules::default, |paths| PathRules {
+        resolve_dots: paths.dot_segments.value() == Some(&DotSegments::Resolve),
+        merge_slashes: paths.duplicate_slashes.value() == Some(&DuplicateSlashes::Merge),
+    })
 }
 
 /// A duration that has no default.

@@ -163,6 +163,14 @@ struct Findings {
 /// # Errors
 /// The refusal to answer with; the connection must be closed if its reason says so.
 pub fn judge(bytes: &[u8], shape: &RequestShape) -> Result<JudgedRequest, Refusal> {
+    judge_by(bytes, shape, path::Rules::default())
+}
+
+/// The same, with other rules for the path.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_by(bytes: &[u8], shape: &RequestShape, rules: path::Rules) -> Result<JudgedRequest, Refusal> {
     let method = shape.method.of(bytes);
     if !is_token(method) || matches!(method, b"PRI") {
         return Err(Refusal::because(Reason::BadSyntax, "method"));
@@ -178,7 +186,7 @@ pub fn judge(bytes: &[u8], shape: &RequestShape) -> Result<JudgedRequest, Refusa
     let target = Target::split(bytes, shape)?;
     let authority = one_authority(bytes, shape.version, target.authority, found.host)?;
     let path = match target.path {
-        Some(span) => match path::normalise(span.of(bytes)) {
+        Some(span) => match path::normalise_by(span.of(bytes), rules) {
             Ok(std::borrow::Cow::Borrowed(_)) => PathForm::AsSent(span),
             Ok(std::borrow::Cow::Owned(path)) => PathForm::Rewritten(path.into_boxed_str()),
             Err(fault) => return Err(Refusal::because(Reason::BadPath, fault.text())),

@@ -101,7 +101,7 @@ impl<S: Transport> Connection<'_, S> {
         let worker = self.worker;
         let head = self.client.unread().get(..len).unwrap_or_default();
         let judged = match parse::request(head, &worker.limits().head, shape)
-            .and_then(|()| request::judge(head, shape))
+            .and_then(|()| request::judge_by(head, shape, exchange.site().plan().path_rules()))
         {
             Ok(judged) => judged,
             Err(refusal) => return Prepared::Refused(refusal.into()),

@@ -24,10 +24,11 @@ use crate::gateway::{
         RequestBody, RequestShape,
         chunked::Chunked,
         parse,
-        request::judge,
+        request::judge_by,
         scan::{Scan, too_long},
     },
     limits::Limits,
+    path::Rules,
     refusal::{Reason, Refusal},
     socket::Socket,
 };
@@ -167,7 +168,8 @@ impl GatedIo {
         let judged = match self.scan.end(unread) {
             Ok(Some(len)) if len > self.limits.head.head => Err(Reason::HeadTooLarge.into()),
             Ok(Some(len)) => parse::request(&unread[..len], &self.limits.head, &mut self.shape)
-                .and_then(|()| judge(&unread[..len], &self.shape))
+                // The path is judged by the plan's rules once hyper has the head; it does nothing with it.
+                .and_then(|()| judge_by(&unread[..len], &self.shape, Rules::LOOSEST))
                 .map(|judged| (len, judged.body)),
             Ok(None) => match too_long(unread, &self.limits.head) {
                 Some(refusal) => Err(refusal),

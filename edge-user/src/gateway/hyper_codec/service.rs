@@ -41,7 +41,8 @@ pub(super) async fn answer(
     let (parts, body) = request.into_parts();
     let laid = head::request(&parts, version);
     drop(parts);
-    let mut judged = match request::judge(&laid.bytes, &laid.shape) {
+    let rules = exchange.site().plan().path_rules();
+    let mut judged = match request::judge_by(&laid.bytes, &laid.shape, rules) {
         Ok(judged) => judged,
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };

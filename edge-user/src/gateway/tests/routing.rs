@@ -7,7 +7,7 @@ use crate::{config::Config, gateway::Limits};
 
 /// A configuration of these upstreams and routes; a file `jwt.secret` is there for providers.
 pub(super) fn configured(upstreams: &[(&str, SocketAddr)], routes: &str) -> Config {
-    let mut text = "[gateway]\nworkers = 1\n[[listener]]\nname = 'web'\naddress = '127.0.0.1:0'\n".to_owned();
+    let mut text = "gateway.workers = 1\n[[listener]]\nname = 'web'\naddress = '127.0.0.1:0'\n".to_owned();
     for (name, address) in upstreams {
         let _ = write!(text, "[[upstream]]\nname = '{name}'\nendpoints = ['{address}']\n");
     }

@@ -12,8 +12,8 @@ use std::{
 
 use crate::{
     config::{
-        AccessLog, AuthPolicy, AuthRule, Config, GatewayLimits, Listener, Offences, Route, RouteMatch,
-        Shield, TokenSource, Upstream,
+        AccessLog, AuthPolicy, AuthRule, Config, GatewayLimits, Listener, Offences, PathRules, Route,
+        RouteMatch, Shield, TokenSource, Upstream,
     },
     gateway::{
         Authenticate, CountersSnapshot, Denial, Gateway, Handle, Identity, Limits, Parts, Permit, Reason,
@@ -165,6 +165,7 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
         revocation_file: None,
         offences: Offences::default(),
         workers: NonZeroU32::new(1),
+        paths: PathRules::default(),
         shutdown_grace: Duration::from_secs(5),
         limits: GatewayLimits::default(),
         access_log: AccessLog {
