@@ -27,6 +27,7 @@ use crate::{
     config::{self, Config},
     offence::OffenceSink,
     telemetry::access::{self, AccessLog, WriterFault},
+    upstream::{cluster::EndpointStatus, supervisor::Supervisor},
 };
 
 pub mod answer;
@@ -108,6 +109,9 @@ pub enum SetupError {
     /// The access log could not be opened.
     #[error(transparent)]
     AccessLog(#[from] WriterFault),
+    /// The thread that looks after upstreams could not be started.
+    #[error("cannot start the thread that looks after upstreams")]
+    Supervisor(#[source] std::io::Error),
     /// A listener's certificates cannot be used.
     #[error("listener {listener}: {source}")]
     Tls {
@@ -147,6 +151,7 @@ pub struct Summary {
 /// What workers share.
 pub(crate) struct Shared {
     plan: ArcSwap<Plan>,
+    supervisor: Supervisor,
     parts: Parts,
     doors: Vec<Arc<Door>>,
     connections: Connections,
@@ -186,12 +191,15 @@ impl Gateway {
         let workers = worker_count(config);
         let plan = Plan::compile(config, Arc::clone(&parts.authenticator), workers, None)?;
         let doors = doors(config)?;
+        let supervisor = Supervisor::start().map_err(SetupError::Supervisor)?;
+        supervisor.keep(plan.upstreams());
         let (sockets, addresses) = listen::bind(&config.listeners, workers)?;
         let (access, writer) = access_log(&config.access_log)?.unzip();
         let (stop, stopped) = watch::channel(false);
         let connections = Connections::new(parts.limits.connections, parts.limits.connections_per_peer);
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(plan),
+            supervisor,
             parts,
             doors,
             connections,
@@ -296,12 +304,24 @@ impl Handle {
         *self.shared.ready.borrow() >= self.workers
     }
 
-    /// Replaces routes and upstreams: requests that begin later see the new ones. Listeners stay as they are.
+    /// Replaces routes and upstreams: requests that begin later see the new ones. Listeners stay as they are. Upstreams
+    /// that did not change keep what is known of their endpoints; blocks, at most some seconds, while new names are
+    /// resolved.
     pub fn replace(&self, config: &Config, authenticator: Arc<dyn Authenticate>) -> Result<(), PlanError> {
         let previous = self.shared.plan.load_full();
         let plan = Plan::compile(config, authenticator, self.workers, Some(&previous))?;
+        self.shared.supervisor.keep(plan.upstreams());
         self.shared.plan.store(Arc::new(plan));
         Ok(())
+    }
+
+    /// What is known of each upstream's endpoints, by name, in the configuration's order.
+    pub fn upstreams(&self) -> Vec<(String, Arc<Vec<EndpointStatus>>)> {
+        let plan = self.shared.plan.load();
+        let upstreams = plan.upstreams().iter();
+        upstreams
+            .map(|cluster| (cluster.config().name.clone(), cluster.status()))
+            .collect()
     }
 
     /// What was counted under the plan in force, all workers together.

@@ -100,6 +100,16 @@ pub enum EndpointHost {
     Service(String),
 }
 
+impl EndpointHost {
+    /// What a request of this proxy's own asks for at `address`.
+    pub fn authority(&self, address: SocketAddr) -> String {
+        match self {
+            Self::Name { name, .. } => format!("{name}:{}", address.port()),
+            Self::Address(_) | Self::Service(_) => address.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for EndpointHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -24,6 +24,7 @@ mod bytes {
     mod strict;
     mod support;
     mod telling;
+    mod upstreams;
 }
 
 /// By hyper.
@@ -46,4 +47,5 @@ mod hyper {
     mod strict;
     mod support;
     mod telling;
+    mod upstreams;
 }

@@ -111,7 +111,7 @@ impl LifecycleError {
             {
                 4
             }
-            Self::Setup(SetupError::Bind(_) | SetupError::AccessLog(_))
+            Self::Setup(SetupError::Bind(_) | SetupError::AccessLog(_) | SetupError::Supervisor(_))
             | Self::Run(_)
             | Self::CaptureFile { .. }
             | Self::ListFile { .. }

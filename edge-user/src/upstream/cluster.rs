@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -30,6 +30,7 @@ pub struct Cluster {
     status: ArcSwap<Vec<EndpointStatus>>,
     fixed: Vec<(usize, Arc<Endpoint>)>,
     failing: Notify,
+    settled: (Mutex<bool>, Condvar),
     workers: usize,
     made: Instant,
 }
@@ -96,6 +97,7 @@ impl Cluster {
             status: ArcSwap::from_pointee(status),
             fixed,
             failing: Notify::new(),
+            settled: (Mutex::new(false), Condvar::new()),
             workers,
             made: Instant::now(),
             tls,
@@ -154,6 +156,26 @@ impl Cluster {
     /// How many workers count in each endpoint.
     pub fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// Notes that every name was asked for once.
+    pub(super) fn settle(&self) {
+        *self.settled.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.settled.1.notify_all();
+    }
+
+    /// Waits until every name was asked for once; `false` if that takes longer than until `deadline`. Blocks.
+    pub(super) fn wait_settled(&self, deadline: Instant) -> bool {
+        if self.fixed.len() == self.config.endpoints.len() {
+            return true;
+        }
+        let settled = self.settled.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waited = self
+            .settled
+            .1
+            .wait_timeout_while(settled, left, |settled| !*settled);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Nanoseconds from its making to `now`.

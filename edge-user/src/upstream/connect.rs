@@ -1,6 +1,6 @@
 //! Connecting to an endpoint: TCP, the PROXY header, TLS.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
@@ -60,7 +60,7 @@ pub async fn connect(
         .enter()
         .map_err(|_| ConnectError::Full)?;
     let limit = cluster.config().connect_timeout;
-    let (stream, http2) = timeout(limit, made(cluster, endpoint, client))
+    let (stream, http2) = timeout(limit, open(cluster, endpoint, endpoint.address(), client))
         .await
         .map_err(|_| ConnectError::Timeout(limit))??;
     Ok(Connection {
@@ -70,14 +70,15 @@ pub async fn connect(
     })
 }
 
-async fn made(
+/// Opens a connection to `address`, which is the endpoint's or one beside it, and tells whether HTTP/2 is spoken there.
+/// Counts and limits nothing.
+pub(super) async fn open(
     cluster: &Cluster,
     endpoint: &Endpoint,
+    address: SocketAddr,
     client: Option<Client>,
 ) -> Result<(Stream, bool), ConnectError> {
-    let mut stream = TcpStream::connect(endpoint.address())
-        .await
-        .map_err(ConnectError::Tcp)?;
+    let mut stream = TcpStream::connect(address).await.map_err(ConnectError::Tcp)?;
     // Without it small requests wait for an acknowledgement; if it cannot be set they do.
     let _ = stream.set_nodelay(true);
     if let Some(version) = cluster.config().send_proxy {

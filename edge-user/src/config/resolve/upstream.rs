@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use super::Checks;
 use crate::config::{
-    Balance, EndpointSpec, HashKey, Upstream, UpstreamProtocol, bounds,
+    Balance, EndpointHost, EndpointSpec, HashKey, Upstream, UpstreamProtocol, bounds,
     problem::Place,
     raw::RawListener,
     raw_upstream::{BalanceName, RawUpstream},
@@ -46,6 +46,17 @@ fn upstream(raw: &RawUpstream, own: &[SocketAddr], checks: &mut Checks<'_>) -> U
     let endpoints = endpoint::endpoints(raw, own, checks);
     let tls = raw.tls.field().map(|field| tls::tls(&field.value, checks));
     let protocol = protocol(raw, tls.is_some(), checks);
+    let is_service = |spec: &EndpointSpec| matches!(spec.host, EndpointHost::Service(_));
+    if let (Some(tls), Some(field)) = (&tls, raw.tls.field())
+        && tls.server_name.is_none()
+        && endpoints.iter().any(is_service)
+    {
+        checks.error_help(
+            &field.at,
+            "endpoints from SRV records have no name that a certificate could be for: `server_name` is missing",
+            "as in `server_name = \"app.internal\"`",
+        );
+    }
     let balance = balance(raw, checks);
     let slow_start = slow_start(raw, &balance, checks);
     Upstream {
