@@ -26,6 +26,7 @@ pub mod bpffs;
 pub mod capture;
 pub mod config;
 pub mod daemon;
+pub mod flood;
 pub mod frame;
 pub mod http;
 pub mod identity;

@@ -5,13 +5,19 @@ use std::fmt::Write as _;
 use edge_common::abi::{Alert, Control, LimitKind, Outcome, Reason};
 use serde::Serialize;
 
+use crate::config::bounds::MAX_LIST;
 use crate::kernel::{
     KernelError, Pins, ShieldTables, counters::ReasonCount, interfaces::Netlink, lists::List,
 };
 
+/// Version of the JSON document, described in docs/operating.md.
+const FORMAT: u32 = 1;
+
 /// The state of the shield.
 #[derive(Debug, Serialize)]
 pub(super) struct StatusReport {
+    /// Of this document: changes when a key goes away or means something else.
+    format: u32,
     attached: bool,
     interfaces: Vec<InterfaceReport>,
     observe: Observe,
@@ -22,6 +28,7 @@ pub(super) struct StatusReport {
     earned: usize,
     allow: usize,
     deny: usize,
+    list_capacity: usize,
     samples_lost: Lost,
     alerts: Alerts,
     ticks_per_second: u32,
@@ -104,6 +111,7 @@ impl StatusReport {
         }
         let (over_budget, buffer_full) = tables.lost_samples()?;
         Ok(Self {
+            format: FORMAT,
             attached: !interfaces.is_empty(),
             interfaces,
             observe: observe(tables.control()),
@@ -116,6 +124,7 @@ impl StatusReport {
             earned: tables.count_earned(),
             allow: tables.list(List::Allow).len(),
             deny: tables.list(List::Deny).len(),
+            list_capacity: MAX_LIST,
             samples_lost: Lost {
                 over_budget,
                 buffer_full,
@@ -179,8 +188,8 @@ impl StatusReport {
         }
         writeln!(
             out,
-            "bans {} of {}; earned sources {}; allow list {}; deny list {}",
-            self.bans.held, self.bans.capacity, self.earned, self.allow, self.deny
+            "bans {} of {}; earned sources {}; allow list {}; deny list {}, of {}",
+            self.bans.held, self.bans.capacity, self.earned, self.allow, self.deny, self.list_capacity
         )?;
         let alerts = &self.alerts;
         if alerts.bans_aggregated + alerts.bans_refused + alerts.bans_over_ceiling > 0 {
