@@ -21,7 +21,10 @@ use ipnet::IpNet;
 const COUNT: u32 = 500_000;
 
 fn main() -> Result<()> {
-    let count = match std::env::args().skip(1).find(|argument| !argument.starts_with("--")) {
+    let count = match std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with("--"))
+    {
         Some(number) => number.parse().context("a number of bans")?,
         None => COUNT,
     };

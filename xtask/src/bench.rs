@@ -21,13 +21,27 @@ struct Bench {
     about: &'static str,
 }
 
-const BENCHES: [Bench; 3] = [
+const BENCHES: [Bench; 5] = [
     Bench {
         name: "shield",
         package: "edge-user",
         target: "shield",
         profile: "quick",
         about: "ns per packet of the XDP program against an empty one, and its instructions",
+    },
+    Bench {
+        name: "bans",
+        package: "edge-user",
+        target: "bans",
+        profile: "quick",
+        about: "bans a second into the kernel, and out again for a list",
+    },
+    Bench {
+        name: "flood",
+        package: "tests",
+        target: "flood",
+        profile: "quick",
+        about: "ten million forged sources over veth: what a client keeps, and that nothing is forgotten",
     },
     Bench {
         name: "auth",
