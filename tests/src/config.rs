@@ -56,6 +56,10 @@ pub struct Settings {
     pub offences: (u32, &'static str, &'static str),
     /// Ban nobody, tell who would be.
     pub observe_offences: bool,
+    /// Keys of `[offences]` beside those.
+    pub offences_extra: String,
+    /// Keys of every listener.
+    pub listener_extra: String,
     /// Text put at the end as it is.
     pub extra: String,
 }
@@ -87,6 +91,8 @@ impl Settings {
             provider: (signer.algorithm_name(), key.display().to_string()),
             offences: (20, "60s", "60s"),
             observe_offences: false,
+            offences_extra: String::new(),
+            listener_extra: String::new(),
             extra: String::new(),
         }
     }
@@ -133,7 +139,8 @@ impl Settings {
         for (index, address) in self.listeners.iter().enumerate() {
             writeln!(
                 out,
-                "\n[[listener]]\nname = \"listener-{index}\"\naddress = \"{address}\""
+                "\n[[listener]]\nname = \"listener-{index}\"\naddress = \"{address}\"\n{}",
+                self.listener_extra
             )?;
         }
         let endpoints: Vec<_> = self.upstream.iter().map(ToString::to_string).collect();
@@ -162,8 +169,8 @@ impl Settings {
         let (threshold, window, ban) = self.offences;
         writeln!(
             out,
-            "\n[offences]\nthreshold = {threshold}\nhalf_life = {window:?}\nban = {ban:?}\nobserve = {}",
-            self.observe_offences
+            "\n[offences]\nthreshold = {threshold}\nhalf_life = {window:?}\nban = {ban:?}\nobserve = {}\n{}",
+            self.observe_offences, self.offences_extra
         )?;
         writeln!(
             out,

@@ -60,9 +60,13 @@ pub(super) struct Enforcer {
     begun: Instant,
 }
 
+/// So long after a ban its client's offences do not count: they were on their way when it was made.
+const ON_THE_WAY: Duration = Duration::from_secs(1);
+
 /// A ban that was made.
 #[derive(Debug, Clone, Copy)]
 struct Made {
+    since: Instant,
     until: Instant,
     repeats: u8,
     /// It is in the kernel's table, so that its absence there is a pardon.
@@ -138,6 +142,13 @@ impl Enforcer {
         }
         let net = host(offender.address);
         self.follow_pardon(&net);
+        if self
+            .made
+            .get(&net)
+            .is_some_and(|made| made.since.elapsed() < ON_THE_WAY)
+        {
+            return;
+        }
         let now = self.begun.elapsed();
         let before = |net: &IpNet| repeats(self.shield.as_ref(), net, &self.made);
         if let Some(sentence) = self.scores.note(offender.address, kind, now, before) {
@@ -234,9 +245,10 @@ impl Enforcer {
             tracing::warn!(%net, seconds, repeats, ?scope, evidence, "kept out by the gateway");
         }
         if self.made.len() < MAX_PEERS || self.made.contains_key(&net) {
-            let until = Instant::now() + sentence.duration;
+            let since = Instant::now();
             let made = Made {
-                until,
+                since,
+                until: since + sentence.duration,
                 repeats,
                 in_kernel,
             };
