@@ -24,6 +24,7 @@ mod guarded_io;
 mod head;
 mod http2;
 mod service;
+mod websocket;
 
 use self::gated_io::{ConnectionState, GatedIo};
 use super::{

@@ -25,6 +25,7 @@ mod bytes {
     mod support;
     mod telling;
     mod upstreams;
+    mod websocket2;
 }
 
 /// By hyper.
@@ -34,6 +35,7 @@ mod hyper {
     const CODEC: crate::gateway::limits::Codec = crate::gateway::limits::Codec::Hyper;
 
     mod actions;
+    mod corpus;
     mod faults;
     mod forwarding;
     mod http2;

@@ -256,7 +256,7 @@ async fn http1(opening: Opening<Http1>, connection: Connection, attempt: &Attemp
         .await
         .map_err(|error| handshake(&error))?;
     spawn_local(async move {
-        if let Err(error) = connection.await {
+        if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, %endpoint, "upstream connection failed");
         }
     });

@@ -23,8 +23,8 @@ use crate::{
     gateway::{
         balance::Target,
         exchange::Exchange,
-        gate::{Request, response},
-        header_policy,
+        gate::{Request, Version, response},
+        header_policy::{self, Dialect},
         provenance::Provenance,
         refusal::{Reason, Refusal},
     },
@@ -238,7 +238,11 @@ fn build(
         target.permit(),
         outgoing.provenance,
         exchange.id().as_bytes(),
-        DIALECT,
+        Dialect {
+            // Of HTTP/1's handshakes hyper's codec passes none on; the byte codec does.
+            upgrade: request.version() == Version::Http2 && !http2,
+            ..DIALECT
+        },
     );
     let unsent = |_| Refusal::because(Reason::BadTarget, "not representable");
     let mut message = http::Request::new(RequestBody::new(source));

@@ -61,6 +61,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, p
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_pending_accept_reset_streams(RESET_UNSEEN)
             .max_local_error_reset_streams(RESET_BY_MISTAKE)
+            .enable_connect_protocol()
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_EVERY)
             .serve_connection(TokioIo::new(io), service)

@@ -13,6 +13,7 @@ use super::{
     forward::{self, Outgoing},
     gated_io::ConnectionState,
     head::{self, HeaderMapSink},
+    websocket::Handshake,
 };
 use crate::gateway::{
     answer::Reply,
@@ -31,14 +32,24 @@ pub(super) async fn answer(
     state: Rc<ConnectionState>,
     provenance: Rc<Provenance>,
     version: Version,
-    request: http::Request<Incoming>,
+    mut request: http::Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let mut exchange = Exchange::begin(&worker, &provenance.client, Instant::now());
     let in_flight = InFlight::new(&state);
     if let Some(refusal) = state.head_refusal.take() {
         return Ok(refuse(exchange, &state, refusal));
     }
-    let (parts, body) = request.into_parts();
+    let upgrade = (version == Version::Http2)
+        .then(|| Handshake::of(&mut request))
+        .flatten();
+    let (mut parts, body) = request.into_parts();
+    let handshake = match upgrade
+        .map(|client| Handshake::begin(&mut parts, client))
+        .transpose()
+    {
+        Ok(handshake) => handshake,
+        Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
+    };
     let laid = head::request(&parts, version);
     drop(parts);
     let rules = exchange.site().plan().path_rules();
@@ -46,7 +57,10 @@ pub(super) async fn answer(
         Ok(judged) => judged,
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };
-    if version == Version::Http2
+    if handshake.is_some() {
+        // What comes after the head is not a body.
+        judged.websocket = true;
+    } else if version == Version::Http2
         && judged.body == RequestBody::None
         && !hyper::body::Body::is_end_stream(&body)
     {
@@ -83,6 +97,24 @@ pub(super) async fn answer(
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };
     exchange.answered(Instant::now(), response.status().as_u16());
+    if let Some(handshake) = handshake
+        && response.status() == StatusCode::SWITCHING_PROTOCOLS
+    {
+        exchange.answered(Instant::now(), 200);
+        return Ok(handshake
+            .join(
+                exchange,
+                target.permit().changes(),
+                response,
+                returning,
+                in_flight,
+            )
+            .unwrap_or_else(|refused| {
+                let (refusal, mut exchange) = *refused;
+                exchange.unanswered();
+                refuse(exchange, &state, refusal)
+            }));
+    }
     let asked = Asked {
         head: request.method() == b"HEAD",
         websocket: false,

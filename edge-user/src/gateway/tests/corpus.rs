@@ -68,7 +68,6 @@ type Passes = (
     &'static [u8],
 );
 
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn passes() -> Vec<Passes> {
     const GET: &str = "GET / HTTP/1.1";
     const POST: &str = "POST / HTTP/1.1";
