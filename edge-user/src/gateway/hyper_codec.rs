@@ -23,6 +23,7 @@ mod gated_io;
 mod guarded_io;
 mod head;
 mod http2;
+mod response_gate;
 mod service;
 mod websocket;
 

@@ -16,6 +16,7 @@ use tokio::task::spawn_local;
 use super::{
     body::RequestBody,
     http2::{LocalExecutor, SEND_BUFFER},
+    response_gate::{Expects, ResponseGate},
 };
 use crate::{
     config::UpstreamProtocol,
@@ -48,7 +49,13 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 /// HTTP/2: largest head of a response.
 const MAX_HEAD: u32 = 64 * 1024;
 
-type Http1 = SendRequest<RequestBody>;
+/// A connection that carries one request at a time, and the word to its gate.
+#[derive(Debug)]
+pub(super) struct Http1 {
+    sender: SendRequest<RequestBody>,
+    expects: Expects,
+}
+
 type Http2 = http2::SendRequest<RequestBody>;
 
 /// Connections of a worker.
@@ -88,7 +95,10 @@ impl Link {
     ) -> Option<Result<http::Response<hyper::body::Incoming>, TrySendError<http::Request<RequestBody>>>> {
         match self {
             Self::One(held) => match held.as_mut() {
-                Some(sender) => Some(sender.try_send_request(message).await),
+                Some(link) => {
+                    link.expects.head();
+                    Some(link.sender.try_send_request(message).await)
+                }
                 None => None,
             },
             Self::Many(lease) => Some(lease.connection().clone().try_send_request(message).await),
@@ -157,8 +167,8 @@ async fn link(
     if config.protocol != UpstreamProtocol::Http2 {
         while reuse && let Some(mut held) = links.one.take_idle(id, limits, Instant::now()) {
             // An error here is a connection that died while it was idle.
-            if let Some(sender) = held.as_mut()
-                && sender.ready().await.is_ok()
+            if let Some(link) = held.as_mut()
+                && link.sender.ready().await.is_ok()
             {
                 exchange.site().counters().reused();
                 return Ok((Link::One(held), true));
@@ -218,8 +228,8 @@ async fn one(
         };
         match place {
             Place::Idle(mut held) => {
-                if let Some(sender) = held.as_mut()
-                    && sender.ready().await.is_ok()
+                if let Some(link) = held.as_mut()
+                    && link.sender.ready().await.is_ok()
                 {
                     exchange.site().counters().reused();
                     return Ok((Link::One(held), true));
@@ -249,6 +259,8 @@ async fn connected(
 async fn http1(opening: Opening<Http1>, connection: Connection, attempt: &Attempt) -> Result<Link, Refusal> {
     let endpoint = attempt.endpoint().address();
     let Connection { stream, permit, .. } = connection;
+    let expects = Expects::default();
+    let stream = ResponseGate::new(stream, expects.clone(), READ_BUFFER);
     let (sender, connection) = http1::Builder::new()
         .max_headers(MAX_FIELDS)
         .max_buf_size(READ_BUFFER)
@@ -260,7 +272,8 @@ async fn http1(opening: Opening<Http1>, connection: Connection, attempt: &Attemp
             tracing::debug!(%error, %endpoint, "upstream connection failed");
         }
     });
-    Ok(Link::One(opening.opened(sender, permit, Instant::now())))
+    let link = Http1 { sender, expects };
+    Ok(Link::One(opening.opened(link, permit, Instant::now())))
 }
 
 async fn http2(

@@ -2,13 +2,14 @@
 
 use std::{
     error::Error,
+    io,
     pin::pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Method, Response, StatusCode, Uri, header, uri::Authority};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, uri::Authority};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::{sleep_until, timeout};
 
@@ -23,7 +24,7 @@ use crate::{
     gateway::{
         balance::Target,
         exchange::Exchange,
-        gate::{Request, Version, response},
+        gate::{self, Request, Version, response},
         header_policy::{self, Dialect},
         provenance::Provenance,
         refusal::{Reason, Refusal},
@@ -172,7 +173,12 @@ impl Failed {
             return Self::unsent();
         }
         let error = error.error();
-        if error.is_parse() {
+        let is_refused = error
+            .source()
+            .and_then(|source| source.downcast_ref::<io::Error>())
+            .is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
+        // Of hyper's parser, or of the gate before it.
+        if error.is_parse() || is_refused {
             return Self {
                 reason: Reason::UpstreamMalformed,
                 seen: Seen::Answered,
@@ -262,6 +268,11 @@ fn build(
         parts.authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
         Uri::from_parts(parts).map_err(|_| Refusal::because(Reason::BadTarget, "not representable"))?
     } else {
+        // hyper takes a GET without a length for one without a body.
+        if request.judged().body == gate::RequestBody::Chunked {
+            sink.0
+                .insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         target_uri
     };
     *message.headers_mut() = sink.0;
