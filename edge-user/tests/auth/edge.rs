@@ -298,7 +298,7 @@ fn answer(status: u16, fields: impl Iterator<Item = (String, String)>, body: &st
         Ok(problem) => problem["reason"].as_str().unwrap_or_default().to_owned(),
         Err(_) => body
             .lines()
-            .filter(|line| !line.starts_with("x-request-id: "))
+            .filter(|line| !line.starts_with("x-request-id: ") && !line.starts_with("traceparent: "))
             .collect::<Vec<_>>()
             .join("\n"),
     };
