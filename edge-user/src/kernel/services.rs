@@ -17,7 +17,7 @@ use super::{KernelError, ShieldTables, pins::Lock};
 use crate::config::{self, Limits, Protocol, Rate};
 
 /// Index and identifier of the entry that judges packets to protected addresses that carry no port.
-const ADDRESS_ENTRY: u16 = 1;
+pub const ADDRESS_ENTRY: u16 = 1;
 /// First identifier of a configured service.
 const FIRST_ID: u16 = 2;
 /// Bits of the control word that this module owns.

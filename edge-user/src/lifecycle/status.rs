@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::config::bounds::MAX_LIST;
 use crate::kernel::{
     KernelError, Pins, ShieldTables, counters::ReasonCount, interfaces::Netlink, lists::List,
+    services::ADDRESS_ENTRY,
 };
 
 /// Version of the JSON document, described in docs/operating.md.
@@ -22,6 +23,8 @@ pub(super) struct StatusReport {
     interfaces: Vec<InterfaceReport>,
     observe: Observe,
     services: Vec<ServiceReport>,
+    /// Limits of packets to protected addresses that carry no port.
+    address_limits: Vec<LimitReport>,
     /// Packets that no service judged.
     unjudged: Vec<ReasonCount>,
     bans: Fill,
@@ -116,6 +119,7 @@ impl StatusReport {
             interfaces,
             observe: observe(tables.control()),
             services,
+            address_limits: limits(&tables, ADDRESS_ENTRY),
             unjudged: tables.counts(0)?,
             bans: Fill {
                 held: tables.list_bans().len(),
@@ -177,12 +181,16 @@ impl StatusReport {
         }
         reasons(out, "-", &self.unjudged)?;
         writeln!(out)?;
-        for service in &self.services {
-            for limit in &service.limits {
+        let of_services = self
+            .services
+            .iter()
+            .map(|service| (service.name.as_str(), &service.limits));
+        for (name, limits) in of_services.chain([("-", &self.address_limits)]) {
+            for limit in limits {
                 writeln!(
                     out,
-                    "limit {:<12} {:<16} {:>10.0}/s, burst {:.0}",
-                    service.name, limit.limit, limit.per_second, limit.burst
+                    "limit {name:<12} {:<16} {:>10.0}/s, burst {:.0}",
+                    limit.limit, limit.per_second, limit.burst
                 )?;
             }
         }
@@ -248,6 +256,7 @@ fn limits(tables: &ShieldTables, id: u16) -> Vec<LimitReport> {
         (LimitKind::NetworkPackets, "network_packets"),
         (LimitKind::NetworkSyns, "network_syns"),
         (LimitKind::NetworkBytes, "network_bytes"),
+        (LimitKind::SourceIcmp, "source_icmp"),
     ];
     named
         .into_iter()
