@@ -127,9 +127,11 @@ impl Tap {
         }
     }
 
-    /// Whether the sample at our position may be overwritten while the kernel's position is `end`.
-    const fn is_lost(&self, end: u64) -> bool {
+    /// Whether the sample at our position may be overwritten while the kernel's position is `end`: only what the reader
+    /// has left behind ever is.
+    fn is_lost(&self, end: u64) -> bool {
         end.saturating_sub(self.at) > self.bytes.saturating_sub(MARGIN)
+            && self.reader.position().load(Ordering::Acquire) > self.at
     }
 
     /// Moves the reader's position up to ours, if nobody else reads.

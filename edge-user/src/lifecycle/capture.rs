@@ -6,6 +6,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, BufWriter, Write},
     net::IpAddr,
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     time::{Duration, Instant, SystemTime},
 };
@@ -48,6 +49,7 @@ pub fn capture(request: &CaptureRequest, bpffs: &Path) -> Result<String, Lifecyc
     };
     let lost_before = lost(&tables)?;
     let mut session = Session {
+        pins: pins.clone(),
         request,
         tap,
         recording: Recording::begin(BufWriter::new(to), timeline).map_err(writing)?,
@@ -78,6 +80,7 @@ pub fn capture(request: &CaptureRequest, bpffs: &Path) -> Result<String, Lifecyc
 }
 
 struct Session<'r> {
+    pins: Pins,
     request: &'r CaptureRequest,
     tap: Tap,
     recording: Recording<BufWriter<Box<dyn Write>>>,
@@ -119,7 +122,12 @@ impl Session<'_> {
     /// Writes what has come; whether the wanted number is reached.
     fn take(&mut self) -> Result<bool, LifecycleError> {
         let mut events = Vec::new();
-        self.tap.read(SAMPLES_AT_ONCE, |event| events.push(*event))?;
+        let read = self.tap.read(SAMPLES_AT_ONCE, |event| events.push(*event));
+        // Taken off meanwhile: what there is, is all there will be.
+        let is_off = !self.pins.exist();
+        if !is_off {
+            read?;
+        }
         let before = self.recording.packets();
         for event in &events {
             let name = self
@@ -142,7 +150,7 @@ impl Session<'_> {
         if self.recording.packets() > before {
             self.recording.flush().map_err(writing)?;
         }
-        Ok(false)
+        Ok(is_off)
     }
 }
 
@@ -193,7 +201,8 @@ fn lost(tables: &ShieldTables) -> Result<u64, LifecycleError> {
 
 fn open(file: &Path, overwrite: bool) -> Result<File, LifecycleError> {
     let mut options = OpenOptions::new();
-    options.write(true);
+    // Packets are nobody else's business.
+    options.write(true).mode(0o600);
     if overwrite {
         options.create(true).truncate(true);
     } else {
