@@ -11,10 +11,10 @@ use std::{
 use super::{
     client::Client,
     counters::Outcome,
-    gate::{Request, Version},
+    gate::{FieldKind, Request, Version},
     header_policy::FieldSink,
     limit::{Asker, Tally},
-    refusal::{Reason, Refusal},
+    refusal::{Form, Reason, Refusal},
     request_id::RequestId,
     route::RouteId,
     trace,
@@ -44,6 +44,7 @@ pub(crate) struct Exchange {
     received: u64,
     returned: u64,
     told: Option<Box<Told>>,
+    form: Form,
     tally: Tally,
     is_probe: bool,
 }
@@ -84,6 +85,7 @@ impl Exchange {
             returned: 0,
             told: worker.is_told().then(Box::default),
             tally: Tally::default(),
+            form: Form::default(),
             is_probe: false,
         }
     }
@@ -140,6 +142,11 @@ impl Exchange {
 
     /// Notes what was asked for.
     pub(crate) fn asked(&mut self, request: &Request<'_>) {
+        if let Some((_, _, accept)) = request.fields().find(|(kind, ..)| *kind == FieldKind::Accept)
+            && accept != b"*/*"
+        {
+            self.form = Form::of(accept);
+        }
         self.is_probe = self.site.plan().probes().matches(request.path());
         if let Some(told) = &mut self.told {
             told.trace = Some(trace::id_of(request, self.id.as_bytes()));
@@ -154,6 +161,11 @@ impl Exchange {
             told.method = String::from_utf8_lossy(request.method()).into_owned();
             request.path().clone_into(&mut told.path);
         }
+    }
+
+    /// In which form the client wants to be told what is wrong.
+    pub(crate) fn form(&self) -> Form {
+        self.form
     }
 
     /// Notes the route.

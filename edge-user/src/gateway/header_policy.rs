@@ -88,7 +88,11 @@ pub fn request(
             | FieldKind::Trace
             | FieldKind::Disguised => continue,
             FieldKind::Authorization if permit.remove.contains(&TokenSource::Bearer) => continue,
-            FieldKind::Other | FieldKind::Trailer | FieldKind::Cookie | FieldKind::Authorization => {}
+            FieldKind::Other
+            | FieldKind::Accept
+            | FieldKind::Trailer
+            | FieldKind::Cookie
+            | FieldKind::Authorization => {}
         }
         let is_taken = permit.remove.iter().any(
             |source| matches!(source, TokenSource::Header(header) if name.eq_ignore_ascii_case(header.as_bytes())),
@@ -173,6 +177,7 @@ pub fn response(
             | FieldKind::Te
             | FieldKind::HopByHop => continue,
             FieldKind::Other
+            | FieldKind::Accept
             | FieldKind::Host
             | FieldKind::Trailer
             | FieldKind::Expect

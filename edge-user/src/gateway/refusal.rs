@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::gate::field::list;
+
 use crate::offence::OffenceKind;
 
 /// Declares the reasons: variant, status, slug, whether the connection must close, and the offence it amounts to.
@@ -201,15 +203,84 @@ impl Refusal {
         }
     }
 
-    /// The body a client gets: `application/problem+json`.
-    pub fn body(&self, request_id: &str) -> String {
+    /// The body a client gets.
+    pub fn body(&self, request_id: &str, form: Form) -> String {
         let status = self.status();
-        format!(
-            "{{\"type\":\"about:blank\",\"title\":\"{}\",\"status\":{status},\"reason\":\"{}\",\"request_id\":\"{request_id}\"}}\n",
-            status_text(status),
-            self.reason.slug(),
-        )
+        let (title, slug) = (status_text(status), self.reason.slug());
+        match form {
+            Form::Problem => format!(
+                "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"reason\":\"{slug}\",\"request_id\":\"{request_id}\"}}\n"
+            ),
+            Form::Html => format!(
+                "<!doctype html><title>{status} {title}</title><h1>{status} {title}</h1><p>{slug}</p><p>Request {request_id}</p>\n"
+            ),
+            Form::Text => format!("{status} {title}: {slug}\nRequest {request_id}\n"),
+        }
     }
+}
+
+/// In which form a client wants to be told (RFC 9110, 12.5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// `application/problem+json` (RFC 9457): whoever takes it, and whoever takes neither.
+    #[default]
+    Problem,
+    /// `text/html`: browsers, which take JSON less gladly.
+    Html,
+    /// `text/plain`.
+    Text,
+}
+
+impl Form {
+    /// The form that a value of `Accept` prefers.
+    pub fn of(accept: &[u8]) -> Self {
+        let mut best = [0_u16; 3];
+        for member in list(accept) {
+            let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            let range = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let quality = parts
+                .find_map(|part| part.strip_prefix(b"q="))
+                .map_or(1000, thousandths);
+            let forms: &[Self] = match range.as_slice() {
+                b"*/*" => &[Self::Problem, Self::Html, Self::Text],
+                b"application/problem+json" | b"application/json" | b"application/*" => &[Self::Problem],
+                b"text/html" => &[Self::Html],
+                b"text/*" => &[Self::Html, Self::Text],
+                b"text/plain" => &[Self::Text],
+                _ => &[],
+            };
+            for form in forms {
+                let best = &mut best[*form as usize];
+                *best = quality.max(*best);
+            }
+        }
+        let [problem, html, text] = best;
+        if html > problem && html >= text {
+            Self::Html
+        } else if text > problem {
+            Self::Text
+        } else {
+            Self::Problem
+        }
+    }
+
+    /// Its media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Problem => "application/problem+json",
+            Self::Html => "text/html; charset=utf-8",
+            Self::Text => "text/plain; charset=utf-8",
+        }
+    }
+}
+
+/// A quality in thousandths; one that is none counts for nothing.
+fn thousandths(text: &[u8]) -> u16 {
+    let text = std::str::from_utf8(text).unwrap_or_default();
+    text.parse::<f32>()
+        .ok()
+        .filter(|quality| (0.0..=1.0).contains(quality))
+        .map_or(0, |quality| (quality * 1000.0) as u16)
 }
 
 impl From<Reason> for Refusal {
@@ -259,8 +330,29 @@ mod tests {
     }
 
     #[test]
+    fn the_form_is_what_the_client_prefers() {
+        for (accept, form) in [
+            ("", Form::Problem),
+            ("*/*", Form::Problem),
+            ("image/png", Form::Problem),
+            ("application/json", Form::Problem),
+            (
+                "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+                Form::Html,
+            ),
+            ("text/plain", Form::Text),
+            ("text/plain, application/json;q=0.5", Form::Text),
+            ("text/html;q=0.5, application/json", Form::Problem),
+            ("text/html;q=2, */*;q=0.1", Form::Problem),
+            ("Text/HTML; q=0.7, application/*; q=0", Form::Html),
+        ] {
+            assert_eq!(Form::of(accept.as_bytes()), form, "{accept}");
+        }
+    }
+
+    #[test]
     fn the_body_is_json_with_the_request_id() {
-        let body = Refusal::new(Reason::NoRoute).body("abc");
+        let body = Refusal::new(Reason::NoRoute).body("abc", Form::Problem);
         let value: serde_json::Value = serde_json::from_str(&body).expect("valid JSON");
         assert_eq!(value["status"], 404);
         assert_eq!(value["reason"], "no_route");

@@ -13,6 +13,7 @@ mod bytes {
     mod floods;
     mod forwarding;
     mod frames;
+    mod grpc;
     mod http2;
     mod lifecycle;
     mod limiting;

@@ -37,6 +37,8 @@ pub enum FieldKind {
     Trailer,
     /// `Expect`.
     Expect,
+    /// `Accept`.
+    Accept,
     /// `Cookie`.
     Cookie,
     /// `Authorization`.
@@ -61,7 +63,11 @@ pub fn classify(name: &[u8]) -> FieldKind {
     let candidates: &[(&str, FieldKind)] = match name.len() {
         2 => &[("te", Kind::Te)],
         4 => &[("host", Kind::Host)],
-        6 => &[("cookie", Kind::Cookie), ("expect", Kind::Expect)],
+        6 => &[
+            ("cookie", Kind::Cookie),
+            ("accept", Kind::Accept),
+            ("expect", Kind::Expect),
+        ],
         7 => &[("upgrade", Kind::Upgrade), ("trailer", Kind::Trailer)],
         9 => &[("forwarded", Kind::Forwarding), ("x-real-ip", Kind::Forwarding)],
         10 => &[
@@ -158,7 +164,7 @@ mod tests {
             ("X-Real_IP", FieldKind::Forwarding),
             ("Proxy-Connection", FieldKind::HopByHop),
             ("X-Request-ID", FieldKind::RequestId),
-            ("Accept", FieldKind::Other),
+            ("Accept", FieldKind::Accept),
             ("Hos", FieldKind::Other),
         ];
         for (name, want) in table {

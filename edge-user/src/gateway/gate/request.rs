@@ -271,6 +271,7 @@ fn walk(found: &mut Findings, bytes: &[u8], version: Version, field: &Field) -> 
             ));
         }
         FieldKind::Other
+        | FieldKind::Accept
         | FieldKind::Trailer
         | FieldKind::Cookie
         | FieldKind::Authorization

@@ -95,7 +95,7 @@ impl<S: Transport> Connection<'_, S> {
                 writing::refusal(
                     &mut out,
                     &refusal,
-                    exchange.id().as_str(),
+                    (exchange.id().as_str(), exchange.form()),
                     bodiless,
                     persistence,
                     timers,

@@ -7,7 +7,7 @@ use crate::gateway::{
     answer::Reply,
     gate::{ResponseShape, Span},
     header_policy::FieldSink,
-    refusal::{Refusal, status_text},
+    refusal::{Form, Refusal, status_text},
 };
 
 /// How the client's connection goes on after a response.
@@ -73,22 +73,25 @@ pub(super) fn date(out: &mut Vec<u8>, timers: &Timers) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the answer to a refused request.
+/// Writes the answer to a refused request; it is told by its id, in a form.
 pub(super) fn refusal(
     out: &mut Vec<u8>,
     refusal: &Refusal,
-    request_id: &str,
+    told: (&str, Form),
     bodiless: bool,
     persistence: Persistence,
     timers: &Timers,
 ) {
     let status = refusal.status();
-    let body = refusal.body(request_id);
+    let (request_id, form) = told;
+    let body = refusal.body(request_id, form);
     out.extend_from_slice(b"HTTP/1.1 ");
     put_status(out, status);
     out.push(b' ');
     out.extend_from_slice(status_text(status).as_bytes());
-    out.extend_from_slice(b"\r\ncontent-type: application/problem+json\r\n");
+    out.extend_from_slice(b"\r\ncontent-type: ");
+    out.extend_from_slice(form.media_type().as_bytes());
+    out.extend_from_slice(b"\r\n");
     // Writing to memory does not fail.
     let _ = write!(out, "content-length: {}\r\n", body.len());
     for (name, value) in &refusal.fields {

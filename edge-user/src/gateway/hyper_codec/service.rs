@@ -156,14 +156,14 @@ fn reply(mut exchange: Exchange, reply: Reply, is_head: bool) -> Response<Respon
 
 /// Turns a refusal into a response.
 fn refuse(mut exchange: Exchange, state: &ConnectionState, refusal: Refusal) -> Response<ResponseBody> {
-    let body = refusal.body(exchange.id().as_str());
+    let body = refusal.body(exchange.id().as_str(), exchange.form());
     let mut response = Response::new(ResponseBody::Own(Full::new(Bytes::from(body))));
     *response.status_mut() =
         StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
+        HeaderValue::from_static(exchange.form().media_type()),
     );
     for (name, value) in &refusal.fields {
         // What no field may hold is left out: the status says the most of it.

@@ -130,3 +130,35 @@ fn traces_go_on_or_begin() {
         assert_eq!(state, None, "{invalid}");
     }
 }
+
+#[test]
+fn refusals_come_in_the_form_that_is_asked_for() {
+    let origin = Origin::ok();
+    let edge = Edge::start(
+        &config(&[&[origin.address]], &[("/p", 0, true)]),
+        Limits::default(),
+    );
+    let mut client = edge.connect();
+    for (accept, media_type, begins) in [
+        ("*/*", "application/problem+json", "{"),
+        (
+            "text/html,*/*;q=0.8",
+            "text/html; charset=utf-8",
+            "<!doctype html><title>404 Not Found",
+        ),
+        (
+            "text/plain",
+            "text/plain; charset=utf-8",
+            "404 Not Found: no_route\nRequest ",
+        ),
+    ] {
+        client.send(format!("GET /x HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n").as_bytes());
+        let response = client.response();
+        assert_eq!(
+            (response.status, response.field("content-type")),
+            (404, Some(media_type)),
+            "{accept}"
+        );
+        assert!(response.body.starts_with(begins), "{accept}: {}", response.body);
+    }
+}
