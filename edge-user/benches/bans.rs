@@ -69,7 +69,7 @@ fn measure(pins: &Pins, count: u32) -> Result<()> {
 
 /// The ban of the source `number`: no two alike.
 fn order(number: u32) -> BanOrder {
-    let address: IpAddr = if number % 2 == 0 {
+    let address: IpAddr = if number.is_multiple_of(2) {
         // A multiplication by an odd number permutes the numbers below a power of two.
         Ipv4Addr::from(0x0100_0000 + (number.wrapping_mul(0x9e37_79b1) & 0x3fff_ffff)).into()
     } else {

@@ -43,7 +43,7 @@ pub fn blast(host: &Host, vip: IpAddr, frames: u64) -> Result<Blasted> {
     let socket = PacketSocket::sending(&host.namespace, host.interface)?;
     let on: libc::c_int = 1;
     // SAFETY: the option's value lives until the call returns, and the length is its own.
-    let set = unsafe {
+    let result = unsafe {
         libc::setsockopt(
             socket.fd().as_raw_fd(),
             libc::SOL_PACKET,
@@ -52,7 +52,7 @@ pub fn blast(host: &Host, vip: IpAddr, frames: u64) -> Result<Blasted> {
             size_of_val(&on) as libc::socklen_t,
         )
     };
-    ensure!(set == 0, "PACKET_QDISC_BYPASS: {}", io::Error::last_os_error());
+    ensure!(result == 0, "PACKET_QDISC_BYPASS: {}", io::Error::last_os_error());
     let template = |flags| {
         let tcp = Tcp {
             source: RAW_PORT,
@@ -64,7 +64,7 @@ pub fn blast(host: &Host, vip: IpAddr, frames: u64) -> Result<Blasted> {
     };
     // Every second frame opens a connection.
     let mut buffers: Vec<Vec<u8>> = (0..BATCH)
-        .map(|index| template(if index % 2 == 0 { SYN } else { ACK }))
+        .map(|index| template(if index.is_multiple_of(2) { SYN } else { ACK }))
         .collect();
     let mut vectors: Vec<libc::iovec> = buffers
         .iter_mut()
@@ -154,7 +154,7 @@ impl Idle {
         let mut bans = BTreeSet::new();
         for number in 0..count {
             // Outside of what floods are sent from.
-            let address: IpAddr = if number % 2 == 0 {
+            let address: IpAddr = if number.is_multiple_of(2) {
                 Ipv4Addr::from(0xc000_0000 + number * 7919).into()
             } else {
                 Ipv6Addr::new(0x2a00, number as u16, 7, 0, 0, 0, 0, 1).into()

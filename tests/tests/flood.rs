@@ -1,10 +1,6 @@
 //! Floods: who is over a limit is cut and banned, who is not keeps what it had, and nothing that idles is forgotten.
 //!
 //! Bounded forms; `cargo xtask bench flood` sends ten million.
-#![expect(
-    clippy::expect_used,
-    reason = "a step of a test that fails has to stop that test"
-)]
 
 use std::time::Duration;
 

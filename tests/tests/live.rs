@@ -1,6 +1,7 @@
 //! Watching the shield: the live view on a terminal, pictures for scripts, drops for Wireshark.
 #![expect(
     clippy::expect_used,
+    clippy::panic,
     reason = "a step of a test that fails has to stop that test"
 )]
 
