@@ -51,6 +51,13 @@ const BENCHES: [Bench; 5] = [
         about: "ns per verified token by algorithm, first time and repeated",
     },
     Bench {
+        name: "loop",
+        package: "tests",
+        target: "loop",
+        profile: "quick",
+        about: "from a refusal to the first packet that the kernel drops, and the cost of an offence",
+    },
+    Bench {
         name: "routes",
         package: "edge-user",
         target: "routes",
