@@ -111,7 +111,62 @@ impl Subject {
     }
 }
 
+/// `--write FOLDER COUNT`: keys and tokens of three algorithms for measurements over HTTP, valid for a day from now.
+fn write() -> bool {
+    let mut arguments = std::env::args()
+        .skip_while(|argument| argument != "--write")
+        .skip(1);
+    let (Some(folder), Some(count)) = (arguments.next(), arguments.next()) else {
+        return false;
+    };
+    let folder = std::path::PathBuf::from(folder);
+    let count: usize = count.parse().expect("a number of tokens");
+    let second = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .expect("a clock")
+        .as_secs();
+    let file = |name: String, bytes: &[u8]| {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).expect("the folder can be written");
+        let secret_only = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+        std::fs::set_permissions(&path, secret_only).expect("the folder can be written");
+    };
+    // In words, as HAProxy takes it.
+    let secret = "breakwater-bench-0123456789abcdefghij";
+    for algorithm in [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256] {
+        let signer = match algorithm {
+            Algorithm::HS256 => Signer::Secret(secret.into()),
+            other => Signer::of(other),
+        };
+        let tokens: Vec<_> = (0..count)
+            .map(|number| {
+                let claims = claims_with(json!({
+                    "sub": format!("user-{number}"), "jti": format!("t-{number}"),
+                    "iat": second, "nbf": second, "exp": second + 86_400,
+                }));
+                signer.token(algorithm, Some("k"), &claims)
+            })
+            .collect();
+        file(
+            format!("{algorithm:?}.jwks"),
+            jwks(&[signer.jwk(Some("k"))]).as_bytes(),
+        );
+        match signer {
+            Signer::Secret(_) => file("HS256.secret".into(), secret.as_bytes()),
+            other => file(format!("{algorithm:?}.pem"), other.pem().as_bytes()),
+        }
+        file(
+            format!("{algorithm:?}.tokens"),
+            (tokens.join("\n") + "\n").as_bytes(),
+        );
+    }
+    true
+}
+
 fn main() {
+    if write() {
+        return;
+    }
     let directory = TempDir::new().expect("a temporary directory");
     println!(
         "nanoseconds of CPU a request, medians of {BATCHES} batches; one token, then many, then refused ones"

@@ -10,6 +10,7 @@ mod enforcer;
 mod error;
 mod lists;
 mod quickstart;
+mod report;
 mod shield;
 mod status;
 mod top;

@@ -214,6 +214,25 @@ fn each_kind_by_a_client_that_does_it() {
         flood.extend_from_slice(b"\0\0\x08\x06\0\0\0\0\0pingping");
     }
     assert!(until_banned(&lab, attacker, from, &flood).contains("http2_flood"));
+    // The operator is told what the gateway alone knows.
+    let status = cli(&lab, ["status", "--json"]).json();
+    let gateway = &status["gateway"];
+    assert_eq!(gateway["limits"][0]["name"], "two", "{status:#}");
+    assert!(gateway["limits"][0]["refused"].as_u64() > Some(0), "{gateway:#}");
+    assert!(
+        gateway["refusals"]["rate_limited"].as_u64() > Some(0),
+        "{gateway:#}"
+    );
+    assert!(gateway["auth"]["cache"]["hits"].as_u64() > Some(0), "{gateway:#}");
+    assert_eq!(
+        gateway["auth"]["providers"][1]["keys"][0]["kid"], "1",
+        "{gateway:#}"
+    );
+    let told = cli(&lab, ["status"]).success();
+    assert!(
+        told.contains("limit two") && told.contains("provider curve"),
+        "{told}"
+    );
     // Everybody else is served.
     let answer = send(lab.client(), lab.client().v4, &get("/site/ok", "")).expect("an answer");
     assert!(

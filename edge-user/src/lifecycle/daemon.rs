@@ -11,7 +11,15 @@ use std::{
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{LifecycleError, authenticate::TokenGate, enforcer::Enforcer, quickstart, shield::Shield, verbs};
+use super::{
+    LifecycleError,
+    authenticate::TokenGate,
+    enforcer::Enforcer,
+    quickstart,
+    report::{Reporting, Told},
+    shield::Shield,
+    verbs,
+};
 use crate::{
     auth::Authority,
     cli::{ConfigSource, RunRequest},
@@ -61,7 +69,7 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         let slow = config.offences.slow_per_second.get();
         let detained = Arc::new(Detained::new(Instant::now(), slow));
         let (reporter, offences) = Reporter::new(&config.offences.weights, Arc::clone(&detained));
-        let gateway = bind(&config, &authority, reporter)?;
+        let gateway = bind(&config, &authority, reporter.clone())?;
         let shield = if config.shield.interfaces.is_empty() {
             None
         } else {
@@ -79,6 +87,14 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         let escalation = config.shield.escalation;
         let enforcer = Enforcer::new(shield, config.offences.clone(), never, escalation, detained);
         let enforcer = tokio::spawn(enforcer.run(offences));
+        let reporting = gateway.as_ref().and_then(|gateway| {
+            let told = Told {
+                authority: Arc::clone(&authority),
+                gateway: gateway.handle(),
+                reporter,
+            };
+            Reporting::begin(bpffs, told)
+        });
         let served = serve(gateway, stop, || {
             tracing::info!("ready");
             if let Some(prepared) = &prepared {
@@ -87,6 +103,7 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         })
         .await;
         enforcer.abort();
+        drop(reporting);
         served
     });
     // A failed start, and the quick start in any case, leave nothing that was not there.

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path};
 use edge_common::abi::BanSource;
 use ipnet::IpNet;
 
-use super::{LifecycleError, shield::Shield, status::StatusReport};
+use super::{LifecycleError, report, shield::Shield, status::StatusReport};
 use crate::{
     cli::{AttachRequest, BanRequest, DetachRequest, StatusRequest},
     kernel::{
@@ -83,11 +83,22 @@ pub fn detach(request: &DetachRequest, bpffs: &Path) -> Result<String, Lifecycle
 /// # Errors
 /// Nothing is attached, or a map cannot be read.
 pub fn status(request: &StatusRequest, bpffs: &Path) -> Result<String, LifecycleError> {
-    let report = runtime()?.block_on(StatusReport::gather(&Pins::new(bpffs)))?;
-    if request.json {
-        json(&report)
-    } else {
-        Ok(report.table())
+    let shield = runtime()?.block_on(StatusReport::gather(&Pins::new(bpffs)));
+    match (shield, report::ask(bpffs)) {
+        (Err(error), None) => Err(error.into()),
+        (shield, gateway) if request.json => {
+            let mut document = shield.map_or_else(|_| Ok(serde_json::json!({})), serde_json::to_value);
+            if let (Ok(document), Some(gateway)) = (&mut document, gateway) {
+                document["gateway"] = gateway;
+            }
+            json(&document.map_err(|error| LifecycleError::Io {
+                what: "writing JSON",
+                source: std::io::Error::other(error),
+            })?)
+        }
+        (Ok(shield), None) => Ok(shield.table()),
+        (Ok(shield), Some(gateway)) => Ok(format!("{}\n\n{}", shield.table(), report::table(&gateway))),
+        (Err(error), Some(gateway)) => Ok(format!("no shield: {error}\n\n{}", report::table(&gateway))),
     }
 }
 

@@ -113,8 +113,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         None => crate::build::in_profile(&options.profile)?,
     };
     let mut site = Site::prepare(&folder, options.proxy_cpu, options.load_cpu)?;
-    if scenarios.iter().any(|(_, scenario)| scenario.tokens) {
-        jwt::prepare(&mut site)?;
+    if scenarios.iter().any(|(_, scenario)| scenario.tokens.is_some()) {
+        jwt::prepare(&site)?;
     }
     let origin = origin::Origins::start(&mut site)?;
     let kinds = peers(options.peers.as_deref())?;
@@ -141,6 +141,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let chart = chart::write(&folder, &samples)?;
     println!("\n{}\n{}", results.display(), chart.display());
     Ok(())
+}
+
+/// Names of the scenarios that are about tokens.
+pub(crate) fn scenarios_of_tokens() -> impl Iterator<Item = &'static str> {
+    let about_tokens = SCENARIOS.iter().filter(|scenario| scenario.tokens.is_some());
+    about_tokens.map(|scenario| scenario.name)
 }
 
 fn chosen(names: &[String]) -> Result<Vec<(usize, &'static Scenario)>> {

@@ -11,7 +11,13 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{idle, load::on_cpu, origin::free_address, running::Running, scenarios::Scenario};
+use super::{
+    idle,
+    load::on_cpu,
+    origin::free_address,
+    running::Running,
+    scenarios::{Scenario, Tokens},
+};
 use crate::process;
 
 /// Where everything is.
@@ -109,8 +115,8 @@ impl Kind {
     /// Whether it can do what the scenario asks for.
     fn does(self, scenario: &Scenario) -> bool {
         match self {
-            Self::Haproxy => !scenario.own,
-            Self::Nginx | Self::Envoy | Self::Caddy => !scenario.own && !scenario.tokens,
+            Self::Haproxy | Self::Envoy => !scenario.own,
+            Self::Nginx | Self::Caddy => !scenario.own && scenario.tokens.is_none(),
         }
     }
 }
@@ -159,9 +165,10 @@ fn breakwater(
          certificates = [{{ certificate_file = \"{here}/certificate.pem\", key_file = \"{here}/key.pem\" }}]\n\n\
          [[upstream]]\nname = \"origin\"\nendpoints = [\"{target}\"]\n\n"
     )];
-    let auth = if scenario.tokens {
+    let auth = if let Some(Tokens { algorithm, .. }) = scenario.tokens {
         parts.push(format!(
-            "[[provider]]\nname = \"login\"\nalgorithms = [\"RS256\"]\npublic_key_file = \"{here}/jwt-public.pem\"\nsources = [\"bearer\"]\n\n"
+            "[[provider]]\nname = \"login\"\nalgorithms = [\"{algorithm}\"]\njwks_file = \"{here}/{algorithm}.jwks\"\n\
+             issuer = \"https://id.example\"\naudiences = [\"edge\"]\nsources = [\"bearer\"]\n\n"
         ));
         "auth = \"required\"\nproviders = [\"login\"]"
     } else {
@@ -215,14 +222,7 @@ fn peer(site: &Site, kind: Kind, scenario: &Scenario) -> Result<Proxy> {
         }
         Kind::Haproxy => {
             let file = folder.join("haproxy.cfg");
-            let tokens = if scenario.tokens {
-                format!(
-                    "  http-request set-var(txn.bearer) http_auth_bearer\n  \
-                     http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_verify(\"RS256\",\"{here}/jwt-public.pem\") 1 }}\n"
-                )
-            } else {
-                String::new()
-            };
+            let tokens = haproxy_tokens(site, scenario)?;
             fs::write(
                 &file,
                 format!(
@@ -243,6 +243,7 @@ fn peer(site: &Site, kind: Kind, scenario: &Scenario) -> Result<Proxy> {
                 &file,
                 format!(
                     include_str!("envoy.yaml"),
+                    tokens = envoy_tokens(site, scenario),
                     here = here,
                     host = target.ip(),
                     port = target.port(),
@@ -282,6 +283,45 @@ fn peer(site: &Site, kind: Kind, scenario: &Scenario) -> Result<Proxy> {
         }
     }
     run(kind.name(), &mut command, &folder, plain, tls)
+}
+
+/// The rule that verifies tokens: the signature alone, as what it asks of claims is more lines and more time.
+fn haproxy_tokens(site: &Site, scenario: &Scenario) -> Result<String> {
+    let Some(Tokens { algorithm, .. }) = scenario.tokens else {
+        return Ok(String::new());
+    };
+    let key = match algorithm {
+        "HS256" => fs::read_to_string(site.folder.join("HS256.secret"))?,
+        _ => format!("{}/{algorithm}.pem", site.folder.display()),
+    };
+    Ok(format!(
+        "  http-request set-var(txn.bearer) http_auth_bearer\n  \
+         http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_verify(\"{algorithm}\",\"{key}\") 1 }}\n"
+    ))
+}
+
+/// The filter that verifies tokens, with a cache as large as all tokens of the scenarios of repeated ones.
+fn envoy_tokens(site: &Site, scenario: &Scenario) -> String {
+    let Some(Tokens { algorithm, .. }) = scenario.tokens else {
+        return String::new();
+    };
+    let here = site.folder.display();
+    format!(
+        "
+          - name: envoy.filters.http.jwt_authn
+            typed_config:
+              \"@type\": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
+              providers:
+                login:
+                  issuer: https://id.example
+                  audiences: [edge]
+                  forward: true
+                  local_jwks: {{ filename: {here}/{algorithm}.jwks }}
+                  jwt_cache_config: {{ jwt_cache_size: 10000 }}
+              rules:
+              - match: {{ prefix: \"/\" }}
+                requires: {{ provider_name: login }}"
+    )
 }
 
 fn run(

@@ -71,6 +71,14 @@ enum Load {
     },
 }
 
+/// Which tokens a scenario goes round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tokens {
+    pub(super) algorithm: &'static str,
+    /// So many, one after the other; more than a cache holds are never found again.
+    pub(super) count: usize,
+}
+
 /// One scenario.
 #[derive(Debug)]
 pub(super) struct Scenario {
@@ -82,7 +90,7 @@ pub(super) struct Scenario {
     /// Breakwater against itself.
     pub(super) own: bool,
     /// Tokens are asked for.
-    pub(super) tokens: bool,
+    pub(super) tokens: Option<Tokens>,
     /// Bodies go up.
     pub(super) upload: bool,
     load: Load,
@@ -104,9 +112,31 @@ const fn scenario(name: &'static str, about: &'static str, figure: Figure, aim: 
         figure,
         aim,
         own: false,
-        tokens: false,
+        tokens: None,
         upload: false,
         load,
+    }
+}
+
+/// More tokens than a worker's cache holds, so that going round them finds none again.
+const UNSEEN: usize = super::jwt::TOKENS;
+
+const fn tokens(
+    name: &'static str,
+    about: &'static str,
+    aim: f64,
+    algorithm: &'static str,
+    count: usize,
+) -> Scenario {
+    let load = Load::Script {
+        name: "tokens.lua",
+        text: TOKENS,
+        connections: 64,
+        body: 0,
+    };
+    Scenario {
+        tokens: Some(Tokens { algorithm, count }),
+        ..scenario(name, about, Figure::CpuPerRequest, aim, load)
     }
 }
 
@@ -114,11 +144,11 @@ const fn scenario(name: &'static str, about: &'static str, figure: Figure, aim: 
 const UPLOAD: &str = "wrk.method = 'POST'\nwrk.body = string.rep('x', 1048576)\n";
 
 /// Goes round the tokens.
-const TOKENS: &str = "local tokens = {}\nfor line in io.lines(TOKENS) do tokens[#tokens + 1] = line end\nlocal at = 0\n\
+const TOKENS: &str = "local tokens = {}\nfor line in io.lines(TOKENS) do\n  if #tokens < COUNT then tokens[#tokens + 1] = line end\nend\nlocal at = 0\n\
     request = function()\n  at = at % #tokens + 1\n  return wrk.format('GET', '/plain', { ['Authorization'] = 'Bearer ' .. tokens[at] })\nend\n";
 
 /// All scenarios.
-pub(super) static SCENARIOS: [Scenario; 13] = [
+pub(super) static SCENARIOS: [Scenario; 19] = [
     scenario(
         "keep-alive",
         "small GETs on 64 kept connections, HTTP/1.1",
@@ -126,21 +156,49 @@ pub(super) static SCENARIOS: [Scenario; 13] = [
         1.0,
         wrk(64, false, false, "/plain"),
     ),
-    Scenario {
-        tokens: true,
-        ..scenario(
-            "tokens",
-            "5,000 repeated RS256 tokens, 64 connections",
-            Figure::CpuPerRequest,
-            0.45,
-            Load::Script {
-                name: "tokens.lua",
-                text: TOKENS,
-                connections: 64,
-                body: 0,
-            },
-        )
-    },
+    tokens(
+        "tokens",
+        "5,000 repeated RS256 tokens, 64 connections",
+        0.45,
+        "RS256",
+        5_000,
+    ),
+    tokens("tokens-one", "one RS256 token, 64 connections", 0.40, "RS256", 1),
+    tokens(
+        "tokens-new",
+        "RS256 tokens that no cache holds, 64 connections",
+        0.90,
+        "RS256",
+        UNSEEN,
+    ),
+    tokens(
+        "tokens-hs256",
+        "5,000 repeated HS256 tokens, 64 connections",
+        0.75,
+        "HS256",
+        5_000,
+    ),
+    tokens(
+        "tokens-hs256-new",
+        "HS256 tokens that no cache holds, 64 connections",
+        1.0,
+        "HS256",
+        UNSEEN,
+    ),
+    tokens(
+        "tokens-es256",
+        "5,000 repeated ES256 tokens, 64 connections",
+        0.40,
+        "ES256",
+        5_000,
+    ),
+    tokens(
+        "tokens-es256-new",
+        "ES256 tokens that no cache holds, 64 connections",
+        1.0,
+        "ES256",
+        UNSEEN,
+    ),
     scenario(
         "tls-h1",
         "small GETs on 64 kept TLS 1.3 connections, HTTP/1.1",
@@ -262,8 +320,14 @@ impl Scenario {
                 connections,
                 body,
             } => {
-                let tokens = site.folder.join("tokens");
-                let text = text.replace("TOKENS", &format!("{:?}", tokens.display().to_string()));
+                let Tokens { algorithm, count } = self.tokens.unwrap_or(Tokens {
+                    algorithm: "",
+                    count: 0,
+                });
+                let tokens = site.folder.join(format!("{algorithm}.tokens"));
+                let text = text
+                    .replace("TOKENS", &format!("{:?}", tokens.display().to_string()))
+                    .replace("COUNT", &count.to_string());
                 std::fs::write(site.folder.join(name), text)?;
                 let url = format!("http://{}/plain", proxy.plain);
                 let mut sample = Wrk {
