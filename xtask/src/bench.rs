@@ -64,6 +64,13 @@ const BENCHES: [Bench; 6] = [
         profile: "bench",
         about: "ns per route look-up among 10, 1,000 and 10,000 routes",
     },
+    Bench {
+        name: "soak",
+        package: "edge-user",
+        target: "soak",
+        profile: "quick",
+        about: "10 GiB each way and 10,000,000 requests through one worker, whose memory must stay flat",
+    },
 ];
 
 /// Measurements that xtask makes itself.

@@ -2,17 +2,29 @@
 
 use std::time::Duration;
 
-use super::text::Text;
+use super::{HashKey, text::Text};
 
 /// What becomes of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// It is forwarded to this upstream: index into [`Config::upstreams`](super::Config::upstreams).
     Upstream(usize),
+    /// It is forwarded to one of several.
+    Split(Split),
     /// It is sent somewhere else.
     Redirect(Redirect),
     /// It is answered here.
     Respond(Respond),
+}
+
+/// `route.upstreams`: several upstreams, by weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// Indices into [`Config::upstreams`](super::Config::upstreams), each once, with their weights, which are not all
+    /// zero.
+    pub parts: Vec<(usize, u32)>,
+    /// What decides; chance if absent.
+    pub hash: Option<HashKey>,
 }
 
 /// `[route.redirect]`.

@@ -126,6 +126,9 @@ pub const MAX_CONNECT_TIMEOUT: Duration = Duration::from_mins(5);
 /// Largest weight of an endpoint, and of an upstream on a route.
 pub const MAX_WEIGHT: u32 = 1000;
 
+/// Most `route.upstreams`.
+pub const MAX_SPLIT: usize = 16;
+
 /// Longest `upstream.slow_start`.
 pub const MAX_SLOW_START: Duration = Duration::from_hours(1);
 

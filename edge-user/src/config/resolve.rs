@@ -28,6 +28,7 @@ mod routes;
 mod shadow;
 mod shield;
 mod sources;
+mod split;
 mod tls;
 mod upstream;
 mod url;

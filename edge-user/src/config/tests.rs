@@ -15,6 +15,7 @@ mod mistakes;
 mod readme;
 mod routes;
 mod tokens;
+mod upstreams;
 
 /// A directory with key files of every kind, which the rows refer to by name.
 pub(super) fn key_dir() -> tempfile::TempDir {

@@ -3,6 +3,7 @@
 //! Each worker has its own place in every round, so no counter is shared between cores.
 
 use std::{
+    cell::Cell,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -18,10 +19,10 @@ use super::{
     route::RouteId,
 };
 use crate::{
-    config::{Balance, HashKey},
+    config::{Action, Balance, HashKey},
     upstream::{
         attempt::Attempt,
-        chooser::{Chooser, Tried, Unavailable, hash_of},
+        chooser::{Chooser, Tried, Unavailable, hash_of, mix},
         circuit::Permit as Place,
         cluster::Cluster,
         connect::ConnectError,
@@ -96,20 +97,82 @@ impl Target {
 
 /// A worker's views of the upstreams of a plan.
 #[derive(Debug, Default)]
-pub struct Choosers(Vec<Rc<Chooser>>);
+pub struct Choosers {
+    views: Vec<Rc<Chooser>>,
+    /// What is random in splits.
+    random: Cell<u64>,
+}
 
 impl Choosers {
     /// The views of `worker`.
     pub fn new(plan: &Plan, worker: usize) -> Self {
         // Workers that begin their rounds at different places do not all meet at one endpoint.
         let seed = |index: usize| (worker as u64) << 32 | index as u64;
-        Self(
-            plan.upstreams()
-                .iter()
-                .enumerate()
-                .map(|(index, cluster)| Rc::new(Chooser::new(Arc::clone(cluster), worker, seed(index))))
-                .collect(),
-        )
+        let view = |(index, cluster): (usize, &Arc<Cluster>)| {
+            Rc::new(Chooser::new(Arc::clone(cluster), worker, seed(index)))
+        };
+        Self {
+            views: plan.upstreams().iter().enumerate().map(view).collect(),
+            random: Cell::new(worker as u64),
+        }
+    }
+
+    /// A random number (SplitMix64).
+    fn draw(&self) -> u64 {
+        let next = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(next);
+        mix(next)
+    }
+}
+
+/// Where a route's requests go: an upstream, or one of several by weight.
+#[derive(Debug)]
+pub struct Destination {
+    /// Upstreams, each with the end of its share of all hashes.
+    parts: Box<[(u64, usize)]>,
+    hash: Option<HashKey>,
+}
+
+impl Destination {
+    /// Compiles what a route says, where there are so many upstreams; `None` if it forwards to none of them.
+    pub fn compile(action: &Action, upstreams: usize) -> Option<Self> {
+        let (parts, hash) = match action {
+            Action::Upstream(upstream) => (&[(*upstream, 1)][..], None),
+            Action::Split(split) => (&split.parts[..], split.hash.clone()),
+            Action::Redirect(_) | Action::Respond(_) => return None,
+        };
+        let total: u128 = parts.iter().map(|(_, weight)| u128::from(*weight)).sum();
+        if total == 0 || parts.iter().any(|(upstream, _)| *upstream >= upstreams) {
+            return None;
+        }
+        let mut until = 0;
+        let mut ends: Vec<(u64, usize)> = Vec::with_capacity(parts.len());
+        for (upstream, weight) in parts.iter().filter(|(_, weight)| *weight > 0) {
+            until += u128::from(*weight);
+            // Shares lie behind each other, so that a growing last one takes from its neighbour alone.
+            let end = (until << 64) / total - 1;
+            ends.push((u64::try_from(end).unwrap_or(u64::MAX), *upstream));
+        }
+        Some(Self {
+            parts: ends.into(),
+            hash,
+        })
+    }
+
+    fn choose(&self, choosers: &Choosers, request: &Request<'_>, client: IpAddr) -> usize {
+        if let [(_, only)] = &*self.parts {
+            return *only;
+        }
+        let at = match &self.hash {
+            Some(key) => hash(key, request, client),
+            None => choosers.draw(),
+        };
+        self.at(at)
+    }
+
+    fn at(&self, at: u64) -> usize {
+        let part = self.parts.iter().find(|(end, _)| at <= *end);
+        part.or(self.parts.last()).map_or(0, |(_, upstream)| *upstream)
     }
 }
 
@@ -125,11 +188,15 @@ pub fn balance(
     admitted: Admitted,
 ) -> Result<Target, Refusal> {
     let route = admitted.route();
-    let PlannedAction::Forward(upstream) = plan.route(route).action else {
+    let PlannedAction::Forward(destination) = &plan.route(route).action else {
         // Only what is forwarded comes here.
         return Err(Refusal::new(Reason::NoEndpoint));
     };
-    let chooser = choosers.0.get(upstream).ok_or(Refusal::new(Reason::NoEndpoint))?;
+    let upstream = destination.choose(choosers, request, peer.ip());
+    let chooser = choosers
+        .views
+        .get(upstream)
+        .ok_or(Refusal::new(Reason::NoEndpoint))?;
     chooser.check()?;
     chooser.budget().pay();
     let hash = match &chooser.cluster().config().balance {
@@ -213,6 +280,31 @@ impl From<&ConnectError> for Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Split;
+
+    #[test]
+    fn shares_of_a_split_follow_weights_and_grow_at_one_end() {
+        let split = |canary| {
+            let split = Split {
+                parts: vec![(4, 100 - canary), (7, canary)],
+                hash: None,
+            };
+            Destination::compile(&Action::Split(split), 8).expect("they exist")
+        };
+        let choosers = Choosers::default();
+        let hashes: Vec<u64> = (0..20_000).map(|_| choosers.draw()).collect();
+        let (five, ten) = (split(5), split(10));
+        let canary = |destination: &Destination| hashes.iter().filter(|at| destination.at(**at) == 7).count();
+        assert!((900..1100).contains(&canary(&five)), "{}", canary(&five));
+        assert!((1850..2150).contains(&canary(&ten)), "{}", canary(&ten));
+        assert!(
+            hashes.iter().all(|at| five.at(*at) != 7 || ten.at(*at) == 7),
+            "nobody moves back"
+        );
+        assert_eq!(split(0).at(u64::MAX), 4);
+        assert_eq!(split(100).at(0), 7);
+        assert!(Destination::compile(&Action::Upstream(8), 8).is_none());
+    }
 
     #[test]
     fn cookies_are_found_by_their_whole_name() {

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{
     answer::PlannedAnswer,
     authenticate::Authenticate,
+    balance::Destination,
     changes::PlannedChanges,
     cors::PlannedCors,
     counters::Counters,
@@ -78,8 +79,8 @@ pub struct PlannedRoute {
 /// What becomes of a request.
 #[derive(Debug)]
 pub enum PlannedAction {
-    /// It is forwarded to the upstream with this index.
-    Forward(usize),
+    /// It is forwarded.
+    Forward(Destination),
     /// It is answered here.
     Answer(PlannedAnswer),
 }
@@ -161,13 +162,11 @@ impl Plan {
         failed: impl Fn(PatternError) -> PlanError,
     ) -> Result<PlannedRoute, PlanError> {
         let action = match &route.action {
-            Action::Upstream(upstream) if *upstream < config.upstreams.len() => {
-                PlannedAction::Forward(*upstream)
-            }
-            Action::Upstream(_) => {
-                return Err(PlanError::Upstream {
+            Action::Upstream(_) | Action::Split(_) => {
+                let destination = Destination::compile(&route.action, config.upstreams.len());
+                PlannedAction::Forward(destination.ok_or_else(|| PlanError::Upstream {
                     route: route.name.clone(),
-                });
+                })?)
             }
             Action::Redirect(redirect) => {
                 let answer = PlannedAnswer::redirect(redirect, &route.matches.path);
@@ -248,11 +247,15 @@ impl Plan {
 
 /// Whether requests go to an upstream to which HTTP/2 is spoken, or may be.
 fn is_http2(config: &Config, action: &Action) -> bool {
-    let Action::Upstream(upstream) = action else {
-        return false;
+    let is_http2 = |upstream: &usize| {
+        let upstream = config.upstreams.get(*upstream);
+        upstream.is_some_and(|upstream| upstream.protocol != UpstreamProtocol::Http1)
     };
-    let upstream = config.upstreams.get(*upstream);
-    upstream.is_some_and(|upstream| upstream.protocol != UpstreamProtocol::Http1)
+    match action {
+        Action::Upstream(upstream) => is_http2(upstream),
+        Action::Split(split) => split.parts.iter().any(|(upstream, _)| is_http2(upstream)),
+        Action::Redirect(_) | Action::Respond(_) => false,
+    }
 }
 
 fn clusters(

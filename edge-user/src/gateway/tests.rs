@@ -25,6 +25,9 @@ mod bytes {
     mod strict;
     mod support;
     mod telling;
+    mod upstream_faults;
+    mod upstream_http2;
+    mod upstream_tls;
     mod upstreams;
     mod websocket2;
 }
@@ -50,5 +53,8 @@ mod hyper {
     mod strict;
     mod support;
     mod telling;
+    mod upstream_faults;
+    mod upstream_http2;
+    mod upstream_tls;
     mod upstreams;
 }

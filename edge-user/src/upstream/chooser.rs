@@ -7,12 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use super::maglev::mix;
 use super::{
     attempt::Attempt,
     budget::Budget,
     cluster::Cluster,
     endpoint::Endpoint,
-    maglev::{key_hash, mix},
+    maglev::key_hash,
     members::{Absence, Members},
 };
 use crate::config::{Balance, bounds::MAX_RETRY_ATTEMPTS};

@@ -26,6 +26,8 @@ section! {
         headers: Vec<Item<RawHeaderMatch>>,
         query: Vec<Item<RawQueryMatch>>,
         upstream: String,
+        upstreams: Vec<Item<RawShare>>,
+        hash: String,
         redirect: RawRedirect,
         respond: RawRespond,
         auth: AuthMode,
@@ -42,6 +44,11 @@ section! {
         request_headers: RawRequestFields,
         response_headers: RawResponseFields,
         cors: RawCors,
+    }
+
+    RawShare as "route.upstreams" {
+        name: String,
+        weight: u64,
     }
 
     RawHeaderMatch as "route.headers" {

@@ -1,6 +1,6 @@
 //! What becomes of a request: forwarded, redirected, answered; and under which path it is forwarded.
 
-use super::{Checks, matching, paths, routes::Targets};
+use super::{Checks, matching, paths, routes::Targets, split};
 use crate::config::{
     Action, Part, PathPattern, Redirect, Respond, Rewrite, RouteMatch, Segment, Text, Variable, bounds,
     pattern,
@@ -18,24 +18,36 @@ pub(super) fn action(
     targets: &mut Targets<'_, '_>,
     checks: &mut Checks<'_>,
 ) -> Option<Action> {
+    let upstreams = raw.upstreams.field().map(|field| &field.at);
     let upstream = raw.upstream.field().map(|field| &field.at);
     let redirect = raw.redirect.field().map(|field| &field.at);
     let respond = raw.respond.field().map(|field| &field.at);
-    let given: Vec<_> = [upstream, redirect, respond].into_iter().flatten().collect();
+    let given: Vec<_> = [upstream, upstreams, redirect, respond]
+        .into_iter()
+        .flatten()
+        .collect();
     if let [_, second, ..] = given.as_slice() {
         checks.error_help(
             second,
             "a route does one thing",
-            "keep one of `upstream`, `redirect` and `respond`",
+            "keep one of `upstream`, `upstreams`, `redirect` and `respond`",
         );
     }
     let action = match (raw.redirect.field(), raw.respond.field()) {
         (Some(field), _) => redirected(&field.value, matches, checks).map(Action::Redirect),
         (None, Some(field)) => respond_with(&field.value, checks).map(Action::Respond),
         (None, None) if !raw.redirect.is_absent() || !raw.respond.is_absent() => None,
+        (None, None) if !raw.upstreams.is_absent() => split::split(raw, targets, checks).map(Action::Split),
         (None, None) => forwarded(raw, targets, checks).map(Action::Upstream),
     };
-    if upstream.is_none() {
+    if let (Some(field), true) = (raw.hash.field(), raw.upstreams.is_absent()) {
+        checks.error_help(
+            &field.at,
+            "`hash` has no meaning here: it decides between several upstreams",
+            "write `upstreams`, or remove it",
+        );
+    }
+    if upstream.or(upstreams).is_none() {
         for at in [
             raw.rewrite.field().map(|field| &field.at),
             raw.request_headers.field().map(|field| &field.at),

@@ -130,6 +130,12 @@ fn its_defaults_and_bounds_are_those_in_force() {
             "weight",
             format!("1 to {}", bounds::MAX_WEIGHT),
         ),
+        ("route", "upstreams", format!("at most {}", bounds::MAX_SPLIT)),
+        (
+            "route.upstreams",
+            "weight",
+            format!("0 to {}", bounds::MAX_WEIGHT),
+        ),
         (
             "upstream.dns",
             "refresh_min",

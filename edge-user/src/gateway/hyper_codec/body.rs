@@ -36,6 +36,21 @@ pub(crate) enum BodyError {
     /// Nothing moved.
     #[error("body stalled")]
     Stalled,
+    /// An HTTP/2 stream was cancelled before its end.
+    #[error("stream cancelled")]
+    Cancelled(#[source] h2::Error),
+}
+
+impl BodyError {
+    fn cancelled() -> Self {
+        Self::Cancelled(h2::Reason::CANCEL.into())
+    }
+}
+
+/// Whether a body over HTTP/2 that gives no more has come to its end. hyper takes a stream that is reset with CANCEL or
+/// NO_ERROR for one that ended; half a body must not pass for a whole one.
+fn is_whole(body: &Incoming) -> bool {
+    body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
 /// A request body as it comes from the client, and as much of it as is kept for another try.
@@ -179,6 +194,11 @@ impl Body for RequestBody {
         };
         source.stall.take();
         match &frame {
+            None if source.state.http2.is_some() && !is_whole(inner) => {
+                source.lost.set(true);
+                source.state.body_fault.set(Some(Reason::BodyCutShort));
+                return Poll::Ready(Some(Err(BodyError::cancelled())));
+            }
             None => source.done.set(true),
             Some(Ok(frame)) => {
                 let len = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -203,6 +223,8 @@ impl Body for RequestBody {
                 if source.state.body_fault.get().is_none() {
                     source.state.body_fault.set(Some(Reason::BodyCutShort));
                 }
+                // However the client went: the upstream is not to blame.
+                return Poll::Ready(Some(Err(BodyError::cancelled())));
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
@@ -244,6 +266,10 @@ impl Returning {
         {
             link.put_back(Instant::now());
         }
+    }
+
+    fn is_http2(&self) -> bool {
+        self.link.as_ref().is_some_and(Link::is_http2)
     }
 
     /// Notes that the upstream broke its answer off.
@@ -339,6 +365,15 @@ impl Body for ResponseBody {
         };
         from.stall = None;
         match &frame {
+            // NO_ERROR may follow a whole answer to a request that is not wanted any further (RFC 9113, 8.1).
+            None if from.returning.is_http2()
+                && from.returning.request.is_done()
+                && !is_whole(&from.inner) =>
+            {
+                from.exchange.broke(Reason::UpstreamCutShort);
+                from.returning.broke();
+                return Poll::Ready(Some(Err(BodyError::cancelled())));
+            }
             None => from.end(),
             Some(Ok(frame)) => {
                 from.in_flight.blocked(true);
