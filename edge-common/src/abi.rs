@@ -16,15 +16,16 @@ pub mod service;
 
 pub use addr::{Addr, Family};
 pub use ban::{Ban, BanKey, BanSource};
-pub use control::{Control, Params};
+pub use control::{Control, ControlWord, Params};
 pub use event::{Event, SNAPSHOT_BYTES};
-pub use limit::{CELLS_PER_BUCKET, Earned, LimitKind, LimitParams};
+pub use hint::Hints;
+pub use limit::{EarnedHost, Limit, LimitKind, SLOTS_PER_LINE};
 pub use list::LpmKey;
-pub use reason::{Alert, Counter, Outcome, Reason, Sampling};
+pub use reason::{Alert, Code, Counter, Outcome, PerCpu, Reason, Sampling};
 pub use service::{AddressFlags, PortEntry, Service};
 
 /// Version of the map layout: part of the pin directory's name.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// `aya::Pod` says that any bytes the kernel hands out are a valid value.
 #[cfg(feature = "user")]
@@ -34,7 +35,7 @@ pub const VERSION: u32 = 1;
 )]
 mod pod {
     use super::{
-        Addr, Ban, BanKey, Control, Counter, Earned, Event, LpmKey, Params, PortEntry, Sampling, Service,
+        Addr, BanKey, Control, Counter, Event, Hints, LpmKey, Params, PerCpu, PortEntry, Sampling, Service,
     };
 
     macro_rules! pod {
@@ -45,7 +46,7 @@ mod pod {
         )*};
     }
     pod!(
-        Addr, Ban, BanKey, Control, Counter, Earned, Event, Sampling, LpmKey, Params, PortEntry, Service
+        Addr, BanKey, Control, Counter, Event, Hints, LpmKey, Params, PerCpu, PortEntry, Sampling, Service
     );
 }
 

@@ -18,58 +18,99 @@ use core::ops::ControlFlow;
 
 pub use lists::{DENY_HINT_MASK, V4_GRAIN, V6_GRAIN, deny_hint};
 pub use packet::{Kind, Observed, Packet};
+pub use parse::read;
 pub use service::Scope;
 
 use crate::{
-    abi::{Addr, AddressFlags, Ban, BanKey, Control, Outcome, Params, PortEntry, Reason, Service, hint},
-    algo::sketch::Cell,
+    abi::{
+        Addr, AddressFlags, Code, Control, ControlWord, Hints, Params, PortEntry, Reason, SLOTS_PER_LINE,
+        Service, ban::BUCKET_WORDS, hint, limit::EARNED_WORDS,
+    },
+    algo::slots::{self, Cell, Charge},
     wire::Frame,
 };
 
 /// A stage's answer: go on with `T`, or leave the pipeline for this reason.
-pub type Step<T> = ControlFlow<Reason, T>;
+pub type Step<T> = ControlFlow<Code, T>;
 
-/// What is known of a packet's arrival beside its bytes.
+/// What is known of a packet's arrival beside its bytes. Asked for when it is needed, since most traffic needs none of
+/// it.
+pub trait Arrival {
+    /// The kernel's jiffies.
+    fn tick(&self) -> u64;
+    /// It came from outside, not over the loopback interface.
+    fn external(&self) -> bool;
+}
+
+/// An arrival that is known beforehand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Arrival {
+pub struct At {
     /// The kernel's jiffies.
     pub tick: u64,
     /// It came from outside, not over the loopback interface.
     pub external: bool,
 }
 
+impl Arrival for At {
+    fn tick(&self) -> u64 {
+        self.tick
+    }
+
+    fn external(&self) -> bool {
+        self.external
+    }
+}
+
 /// Everything a stage may ask of the maps, and nothing else.
 pub trait Tables {
-    /// A limiter cell.
+    /// A word shared between cores.
     type Cell: Cell;
 
     /// The place where the packet's headers lie while it is judged.
     fn packet(&self) -> Option<&Packet>;
-    /// The control word.
-    fn control(&self) -> Control;
+    /// A word of the control table.
+    fn word(&self, word: ControlWord) -> u64;
     /// The parameters fixed at load.
-    fn params(&self) -> Option<&Params>;
-    /// Chain heads for `port` in copy `copy` of the port table.
-    fn port(&self, copy: u32, port: u16) -> PortEntry;
+    fn params(&self) -> &Params;
+    /// Chain heads for `port`.
+    fn port(&self, port: u16) -> PortEntry;
     /// Service `index` of copy `copy`.
     fn service(&self, copy: u32, index: u16) -> Option<&Service>;
     /// What is known of a destination address.
     fn address(&self, addr: &Addr) -> AddressFlags;
-    /// The word of the hint table that holds field `field`.
-    fn hint_word(&self, word: u32) -> u64;
-    /// The ban on exactly this prefix.
-    fn ban(&self, key: &BanKey) -> Option<Ban>;
+    /// Element `index` of the hint table.
+    fn hints(&self, index: u32) -> Hints;
+    /// Bucket `index` of the ban table.
+    fn bans(&self, index: u32) -> Option<&[Self::Cell; BUCKET_WORDS]>;
     /// The word of the deny list's hints.
     fn deny_hint_word(&self, copy: u32, word: u32) -> u64;
     /// Whether copy `copy` of the deny list covers `addr`.
     fn denied(&self, copy: u32, addr: &Addr) -> bool;
     /// Whether copy `copy` of the allow list covers `addr`.
     fn allowed(&self, copy: u32, addr: &Addr) -> bool;
-    /// Cell `index` of the default tier: two rows for each [`crate::abi::LimitKind`], in the order of its
-    /// discriminants.
-    fn cell(&self, index: u32) -> Option<&Self::Cell>;
-    /// Exact cells of a source host that earned them, by [`LimitKind::SourcePackets`], `SourceSyns`, `SourceBytes`.
-    fn earned(&self, host: &Addr) -> Option<&[Self::Cell; 3]>;
+    /// Line `index` of the default tier: a region for each [`crate::abi::LimitKind`], in the order of its
+    /// discriminants; first those of the front, then those behind it.
+    fn line(&self, index: u32) -> Option<&[Self::Cell; SLOTS_PER_LINE]>;
+    /// [`slots::charge`] on line `index`. Apart, so that it can be a function of its own in the kernel: verified once,
+    /// and not in the way.
+    fn charge(&self, index: u32, tag: u64, now: u64, cost: u64, capacity: u64) -> Charge {
+        match self.line(index) {
+            Some(line) => slots::charge(line, tag, now, cost, capacity),
+            None => Charge::Refused,
+        }
+    }
+    /// [`read`]. Apart for the same reason, and not in the way of the packets that need none of it.
+    fn read<F: Frame>(&self, frame: &F, packet: &Packet) {
+        read(frame, packet);
+    }
+    /// Whoever goes on reads what lies in [`Self::packet`] anew. In the kernel, the compiler would else carry it in
+    /// registers along each of the ways that lead here, and a verifier would follow each to the end.
+    fn forget(&self) {}
+    /// Answers with what it is given. In the kernel it goes through memory that a verifier does not track: it would
+    /// else walk what follows once for each of the values that a search can end with.
+    fn launder(&self, index: u32) -> u32;
+    /// Bucket `index` of the table of earned sources.
+    fn earned(&self, index: u32) -> Option<&[Self::Cell; EARNED_WORDS]>;
 }
 
 /// What the pipeline decided.
@@ -77,25 +118,37 @@ pub trait Tables {
 #[must_use]
 pub struct Verdict {
     /// Why; says whether the packet passes.
-    pub reason: Reason,
+    pub code: Code,
     /// The first reason for which it would have been dropped, were that not only observed.
     pub observed: Observed,
     /// Identifier of the service that judged it, 0 for none.
     pub service: u16,
 }
 
-/// Judges one packet. What was read of it lies in [`Tables::packet`] afterwards.
+/// Judges one packet. What was read of it lies in [`Tables::packet`] afterwards, unless nothing it is for is
+/// protected.
 #[inline(always)]
-pub fn run<F: Frame, T: Tables>(frame: &F, tables: &T, arrival: Arrival) -> Verdict {
+pub fn run<F: Frame, T: Tables, A: Arrival>(frame: &F, tables: &T, arrival: &A) -> Verdict {
+    let (plain, port) = parse::glance(frame);
+    let mut entry = None;
+    if !matches!(plain, parse::Plain::No) {
+        let found = tables.port(port);
+        if !service::protects(found, plain.is_udp()) {
+            return Verdict::plain(Reason::NotProtected.into());
+        }
+        entry = Some(found);
+    }
     let Some(packet) = tables.packet() else {
-        return Verdict::plain(Reason::Internal);
+        return Verdict::plain(Reason::Internal.into());
     };
-    parse::stage(frame, packet);
-    let control = tables.control();
-    let scope = match service::stage(packet, tables, control) {
+    parse::stage(frame, packet, plain, tables);
+    tables.forget();
+    let control = Control(tables.word(ControlWord::Control));
+    let scope = match service::stage(packet, tables, control, entry) {
         ControlFlow::Continue(scope) => scope,
-        ControlFlow::Break(reason) => return Verdict::plain(reason),
+        ControlFlow::Break(code) => return Verdict::plain(code),
     };
+    tables.forget();
     let judge = Judge {
         packet,
         tables,
@@ -103,19 +156,24 @@ pub fn run<F: Frame, T: Tables>(frame: &F, tables: &T, arrival: Arrival) -> Verd
         scope,
     };
     match judge.stages(arrival) {
-        ControlFlow::Continue(()) => judge.settle(Reason::Admitted),
-        ControlFlow::Break(reason) => judge.settle(reason),
+        ControlFlow::Continue(()) => judge.settle(Reason::Admitted.into()),
+        ControlFlow::Break(code) => judge.settle(code),
     }
 }
 
 impl Verdict {
     #[inline(always)]
-    const fn plain(reason: Reason) -> Self {
+    const fn plain(code: Code) -> Self {
         Self {
-            reason,
+            code,
             observed: Observed::NONE,
             service: 0,
         }
+    }
+
+    /// Why; says whether the packet passes.
+    pub const fn reason(&self) -> Reason {
+        self.code.reason()
     }
 }
 
@@ -129,32 +187,29 @@ struct Judge<'t, T: Tables> {
 impl<T: Tables> Judge<'_, T> {
     /// The stages behind the service look-up, cheap and decisive ones first.
     #[inline(always)]
-    fn stages(&self, arrival: Arrival) -> Step<()> {
-        let Some(params) = self.tables.params() else {
-            return Step::Break(Reason::Internal);
-        };
-        let packet = self.packet;
-        let keys = hint::Keys::new(&packet.src.get(), params);
-        self.weigh(ban::stage(packet, &keys, params, self.tables, arrival.tick))?;
-        self.weigh(lists::stage(packet, params, self.tables, self.control))?;
+    fn stages<A: Arrival>(&self, arrival: &A) -> Step<()> {
+        let (packet, tables) = (self.packet, self.tables);
+        let params = tables.params();
+        let keys = &hint::Keys::new(&packet.src.get(), packet.family.get(), params);
+        let hints = tables.hints(keys.element(params));
+        let tick = arrival.tick();
+        self.weigh(ban::stage(packet, keys, hints, params, tables, tick))?;
+        tables.forget();
+        self.weigh(lists::stage(packet, params, tables, self.control))?;
+        tables.forget();
         self.weigh(sanity::stage(packet, arrival, self.control))?;
-        let Some(service) = self.scope.service else {
-            return self.weigh(limit::icmp(
-                packet,
-                &keys,
-                params,
-                self.tables,
-                &self.scope,
-                arrival.tick,
-            ));
-        };
+        tables.forget();
+        if !self.scope.by_port {
+            limit::signalling(packet)?;
+        }
         self.weigh(limit::stage(
             packet,
-            service,
-            &keys,
+            &self.scope,
+            keys,
+            hints,
             params,
-            self.tables,
-            arrival.tick,
+            tables,
+            tick,
         ))
     }
 
@@ -162,8 +217,8 @@ impl<T: Tables> Judge<'_, T> {
     #[inline(always)]
     fn weigh(&self, step: Step<()>) -> Step<()> {
         match step {
-            Step::Break(reason) if self.observes(reason) => {
-                self.packet.observe(reason);
+            Step::Break(code) if self.observes(code) => {
+                self.packet.observe(code);
                 Step::Continue(())
             }
             other => other,
@@ -171,16 +226,17 @@ impl<T: Tables> Judge<'_, T> {
     }
 
     #[inline(always)]
-    fn observes(&self, reason: Reason) -> bool {
-        matches!(reason.outcome(), Outcome::Drop) && (self.control.observes(reason) || self.scope.observe())
+    fn observes(&self, code: Code) -> bool {
+        code.drops() && (self.control.observes(code) || self.scope.observe())
     }
 
     /// Asks the allow list, but only about a packet that is about to be dropped.
     #[inline(always)]
-    fn settle(&self, reason: Reason) -> Verdict {
+    fn settle(&self, code: Code) -> Verdict {
+        self.tables.forget();
         let observed = self.packet.observed.get();
         let service = self.scope.id();
-        let drops = matches!(reason.outcome(), Outcome::Drop) || observed.is_some();
+        let drops = code.drops() || observed.is_some();
         if drops
             && self.control.has(Control::HAS_ALLOW)
             && self
@@ -188,13 +244,13 @@ impl<T: Tables> Judge<'_, T> {
                 .allowed(self.control.copy(Control::ALLOW), &self.packet.src.get())
         {
             return Verdict {
-                reason: Reason::AllowListed,
+                code: Reason::AllowListed.into(),
                 observed: Observed::NONE,
                 service,
             };
         }
         Verdict {
-            reason,
+            code,
             observed,
             service,
         }

@@ -8,10 +8,10 @@ use std::vec;
 
 use crate::{
     abi::{
-        Addr, AddressFlags, Ban, BanKey, Control, Earned, LimitKind, LimitParams, LpmKey, Outcome, Params,
-        PortEntry, Reason, Service,
+        Addr, AddressFlags, Ban, BanKey, Control, EarnedHost, Family, Limit, LimitKind, LpmKey, Outcome,
+        Params, PortEntry, Reason, Service, limit::MAX_LIMITS,
     },
-    datapath::{self, Arrival, Verdict},
+    datapath::{self, At, Verdict},
     mem::{Bytes, MemTables},
 };
 
@@ -63,45 +63,45 @@ impl Worlds {
         let [settings, arrival, frame @ ..] = input else {
             return;
         };
-        let arrival = Arrival {
+        let arrival = At {
             tick: TICK,
             external: arrival & 1 != 0,
         };
         let bits = settings_of(*settings);
         let judge = |world: &mut MemTables| {
             world.control.0 = world.control.0 & !ALL_SETTINGS | bits;
-            datapath::run(&Bytes(frame), world, arrival)
+            datapath::run(&Bytes(frame), world, &arrival)
         };
         let nothing: Verdict = judge(&mut self.empty);
         assert!(
-            matches!(nothing.reason, Reason::NotIp | Reason::NotProtected),
+            matches!(nothing.reason(), Reason::NotIp | Reason::NotProtected),
             "nothing is protected, and yet: {nothing:?}"
         );
         let verdict = judge(&mut self.strict);
         assert_eq!(verdict, judge(&mut self.strict), "the second time is the first");
         assert!(
-            !matches!(verdict.reason, Reason::Internal | Reason::Contended),
+            !matches!(verdict.reason(), Reason::Internal | Reason::Contended),
             "{verdict:?}"
         );
         assert!(!verdict.observed.is_some(), "nothing is observed: {verdict:?}");
         assert_eq!(
-            matches!(nothing.reason, Reason::NotIp),
-            matches!(verdict.reason, Reason::NotIp),
+            matches!(nothing.reason(), Reason::NotIp),
+            matches!(verdict.reason(), Reason::NotIp),
             "what is IP does not hang on what is protected"
         );
         let observed = judge(&mut self.observing);
-        assert_eq!(observed.reason.outcome(), Outcome::Pass, "{observed:?}");
-        if matches!(verdict.reason.outcome(), Outcome::Drop) {
+        assert_eq!(observed.reason().outcome(), Outcome::Pass, "{observed:?}");
+        if matches!(verdict.reason().outcome(), Outcome::Drop) {
             assert_eq!(
                 observed.observed.reason(),
-                Some(verdict.reason),
+                Some(verdict.reason()),
                 "observing tells another reason"
             );
         }
         let limited = judge(&mut self.limited);
-        assert!(!matches!(limited.reason, Reason::Internal), "{limited:?}");
-        if !matches!(verdict.reason, Reason::Admitted) {
-            assert_eq!(limited.reason, verdict.reason, "limits come last");
+        assert!(!matches!(limited.reason(), Reason::Internal), "{limited:?}");
+        if !matches!(verdict.reason(), Reason::Admitted) {
+            assert_eq!(limited.reason(), verdict.reason(), "limits come last");
         }
     }
 }
@@ -124,7 +124,10 @@ fn params() -> Params {
     Params {
         seeds: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],
         hint_mask: (1 << 10) - 1,
-        cell_mask: (1 << 8) - 1,
+        line_mask: (1 << 5) - 1,
+        front_mask: (1 << 2) - 1,
+        ban_buckets: 8,
+        earned_buckets: 8,
         hz: 250,
         ..Params::default()
     }
@@ -136,17 +139,30 @@ fn addr(address: impl Into<IpAddr>) -> Addr {
 
 fn world(limited: bool) -> MemTables {
     let mut world = MemTables::new(params());
-    let limit = LimitParams {
-        units_per_tick: 1,
-        cost: 1_000,
-        capacity: 10_000,
-        reserved: 0,
+    let limits_of = |kinds: &[LimitKind]| {
+        let mut service = Service::default();
+        for (place, kind) in service.limits.iter_mut().zip(kinds).take(MAX_LIMITS) {
+            *place = Limit {
+                cost: 1_000 << 16,
+                capacity: 10_000 << 16,
+                front: 2_000 << 16,
+                rest: 8,
+                salt: 7,
+                kind: *kind as u8,
+                flags: kind.flags(),
+            };
+            service.active += u16::from(limited);
+        }
+        service
     };
-    let limits = if limited {
-        [limit; LimitKind::COUNT]
-    } else {
-        [LimitParams::default(); LimitKind::COUNT]
-    };
+    let ports: [LimitKind; MAX_LIMITS] = [
+        LimitKind::SourceSyns,
+        LimitKind::SourcePackets,
+        LimitKind::SourceBytes,
+        LimitKind::NetworkSyns,
+        LimitKind::NetworkPackets,
+        LimitKind::NetworkBytes,
+    ];
     // Identifier, address, protocol and port; 1 is the entry for what has no port.
     let services = [
         (2, addr(V4), 0, 443_u16, true),
@@ -154,20 +170,20 @@ fn world(limited: bool) -> MemTables {
         (4, Addr::UNSPECIFIED, Service::ANY_LOCAL, 9000, true),
         (5, addr(V4), 0, 53, false),
     ];
-    world.services[0][1] = Service {
-        limits,
-        ..Service::default()
-    };
+    world.services[0][1] = limits_of(&[LimitKind::SourceIcmp]);
     for (id, address, flags, port, is_tcp) in services {
-        let entry: &mut PortEntry = &mut world.ports[0][usize::from(port)];
-        let head = if is_tcp { &mut entry.tcp } else { &mut entry.udp };
+        let entry: &mut PortEntry = &mut world.ports[usize::from(port)];
+        let head = if is_tcp {
+            &mut entry.tcp[0]
+        } else {
+            &mut entry.udp[0]
+        };
         world.services[0][usize::from(id)] = Service {
             addr: address,
             next: *head,
             id,
             flags,
-            limits,
-            ..Service::default()
+            ..limits_of(&ports)
         };
         *head = id;
     }
@@ -181,14 +197,15 @@ fn world(limited: bool) -> MemTables {
         until: TICK + 1,
         ..Ban::default()
     };
-    world.ban(BanKey::new(&addr(BANNED), 128), ban);
-    world.ban(
+    for key in [
+        BanKey::new(&addr(BANNED), 128),
         BanKey::new(&addr(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0)), 48),
-        ban,
-    );
+    ] {
+        _ = world.ban(&key, &ban);
+    }
     world.set_deny(0, &[entry(DENIED, 24)]);
     world.allow[0] = vec![entry(ALLOWED, 32)];
-    world.earn(addr(EARNED), Earned::default());
+    _ = world.earn(EarnedHost::new(&addr(EARNED), Family::V4), 7, TICK);
     world.control.0 = Control::HAS_DENY | Control::HAS_ALLOW | Control::ANY_LOCAL;
     world
 }
@@ -218,16 +235,16 @@ mod tests {
             let input = fs::read(file.expect("an entry").path()).expect("a file");
             worlds.check(&input);
             files += 1;
-            let arrival = Arrival {
+            let arrival = At {
                 tick: TICK,
                 external: input.get(1).is_some_and(|byte| byte & 1 != 0),
             };
             let verdict = datapath::run(
                 &Bytes(input.get(2..).unwrap_or_default()),
                 &worlds.strict,
-                arrival,
+                &arrival,
             );
-            reasons[verdict.reason as usize] = true;
+            reasons[usize::from(verdict.code.0)] = true;
         }
         assert!(files >= 40, "{files} files");
         let missing: Vec<_> = [

@@ -3,16 +3,24 @@
 //! Written for clarity, not speed: a list is searched linearly. It must answer exactly as the kernel's maps do;
 //! the differential tests hold the two side by side.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::{collections::HashMap, vec::Vec};
 
 use crate::{
     abi::{
-        Addr, AddressFlags, Ban, BanKey, Control, Earned, LimitKind, LpmKey, Params, PortEntry, Service,
+        Addr, AddressFlags, Ban, BanKey, Control, ControlWord, EarnedHost, Hints, LimitKind, LpmKey, Params,
+        PortEntry, SLOTS_PER_LINE, Service,
+        ban::BUCKET_WORDS,
         hint,
+        limit::EARNED_WORDS,
         service::{MAX_SERVICES, PORTS},
     },
-    algo::sketch::Cell,
+    algo::{
+        bans::{Full, Store, Writer, hash},
+        earned::{self, Claim},
+        gcra,
+        slots::Cell,
+    },
     datapath::{DENY_HINT_MASK, Packet, Tables, V6_GRAIN, deny_hint},
     wire::{Frame, View},
 };
@@ -48,14 +56,61 @@ impl<const N: usize> View for [u8; N] {
     }
 }
 
-impl Cell for AtomicU32 {
-    fn load(&self) -> u32 {
-        self.load(Ordering::Relaxed)
+impl Cell for AtomicU64 {
+    fn load(&self) -> u64 {
+        // Acquire: the table of bans relies on the order of loads, which x86-64 keeps by itself.
+        self.load(Ordering::Acquire)
     }
 
-    fn swap(&self, old: u32, new: u32) -> bool {
-        self.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed)
+    fn swap(&self, old: u64, new: u64) -> bool {
+        self.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
+    }
+}
+
+/// The table of bans in memory.
+#[derive(Debug)]
+pub struct MemBans {
+    buckets: Vec<[AtomicU64; BUCKET_WORDS]>,
+    moves: AtomicU64,
+}
+
+impl MemBans {
+    /// An empty table.
+    pub fn new(buckets: u32) -> Self {
+        Self {
+            buckets: core::iter::repeat_with(|| core::array::from_fn(|_| AtomicU64::new(0)))
+                .take(buckets as usize)
+                .collect(),
+            moves: AtomicU64::new(0),
+        }
+    }
+
+    /// A bucket's words.
+    ///
+    /// # Panics
+    /// There is none of this index.
+    pub fn bucket(&self, index: u32) -> &[AtomicU64; BUCKET_WORDS] {
+        &self.buckets[index as usize]
+    }
+
+    /// Moves so far.
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
+    }
+}
+
+impl Store for MemBans {
+    fn load(&self, bucket: u32, word: usize) -> u64 {
+        self.buckets[bucket as usize][word].load(Ordering::Acquire)
+    }
+
+    fn store(&self, bucket: u32, word: usize, value: u64) {
+        self.buckets[bucket as usize][word].store(value, Ordering::Release);
+    }
+
+    fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -66,16 +121,16 @@ pub struct MemTables {
     pub control: Control,
     /// The parameters.
     pub params: Params,
-    /// Both copies of the port table.
-    pub ports: [Vec<PortEntry>; 2],
+    /// The port table.
+    pub ports: Vec<PortEntry>,
     /// Both copies of the service table.
     pub services: [Vec<Service>; 2],
     /// Flags by address.
     pub addresses: HashMap<Addr, AddressFlags>,
-    /// Hint words.
-    pub hints: Vec<u64>,
+    /// Hints.
+    pub hints: Vec<Hints>,
     /// Bans.
-    pub bans: HashMap<BanKey, Ban>,
+    pub bans: MemBans,
     /// Both copies of the deny list.
     pub deny: [Vec<LpmKey>; 2],
     /// Both copies of the deny hints.
@@ -83,46 +138,59 @@ pub struct MemTables {
     /// Both copies of the allow list.
     pub allow: [Vec<LpmKey>; 2],
     packet: Packet,
-    cells: Vec<AtomicU32>,
-    earned: HashMap<Addr, [AtomicU32; 3]>,
+    lines: Vec<[AtomicU64; SLOTS_PER_LINE]>,
+    earned: Vec<[AtomicU64; EARNED_WORDS]>,
 }
 
 impl MemTables {
     /// Empty tables: nothing is protected.
     pub fn new(params: Params) -> Self {
-        let hint_words = params.hint_mask / hint::FIELDS_PER_WORD + 1;
-        let cells = (params.cell_mask as usize + 1) * 2 * LimitKind::COUNT;
+        let lines = (params.front_mask + params.line_mask + 2) as usize * LimitKind::COUNT;
+        let unused = gcra::unused(params.epoch_tick);
         Self {
             control: Control::default(),
             params,
-            ports: core::array::from_fn(|_| std::vec![PortEntry::default(); PORTS as usize]),
+            ports: std::vec![PortEntry::default(); PORTS as usize],
             services: core::array::from_fn(|_| std::vec![Service::default(); MAX_SERVICES as usize]),
             addresses: HashMap::new(),
-            hints: std::vec![0; hint_words as usize],
-            bans: HashMap::new(),
+            hints: std::vec![Hints::default(); params.hint_mask as usize + 1],
+            bans: MemBans::new(params.ban_buckets),
             deny: [Vec::new(), Vec::new()],
             deny_hints: [HashMap::new(), HashMap::new()],
             allow: [Vec::new(), Vec::new()],
             packet: Packet::new(),
-            cells: core::iter::repeat_with(AtomicU32::default).take(cells).collect(),
-            earned: HashMap::new(),
+            lines: core::iter::repeat_with(|| core::array::from_fn(|_| AtomicU64::new(unused)))
+                .take(lines)
+                .collect(),
+            earned: core::iter::repeat_with(|| core::array::from_fn(|_| AtomicU64::new(0)))
+                .take(params.earned_buckets as usize)
+                .collect(),
         }
     }
 
     /// Adds a ban with its hint.
-    pub fn ban(&mut self, key: BanKey, ban: Ban) {
-        self.set_hint(hint::prefix(&key.addr, key.prefix, &self.params), hint::BAN);
-        self.bans.insert(key, ban);
+    ///
+    /// # Errors
+    /// The table is full.
+    pub fn ban(&mut self, key: &BanKey, ban: &Ban) -> Result<(), Full> {
+        let network = hint::Keys::new(&key.addr, key.addr.family(), &self.params);
+        let element = network.element(&self.params) as usize;
+        self.hints[element].bans |= hint::bit(hash(key, &self.params));
+        Writer::new(&self.bans, &self.params).put(key, ban).map(drop)
     }
 
-    /// Gives a source host exact state, with its hint.
-    pub fn earn(&mut self, host: Addr, state: Earned) {
-        let host = host.masked(hint::host_prefix(host.family()));
-        self.set_hint(
-            hint::prefix(&host, hint::host_prefix(host.family()), &self.params),
-            hint::EARNED,
-        );
-        self.earned.insert(host, state.cells.map(AtomicU32::new));
+    /// Gives a source host exact state under the limits with this salt, with its hint.
+    pub fn earn(&mut self, host: EarnedHost, salt: u16, tick: u64) -> Claim {
+        let keys = host.keys(&self.params);
+        self.hints[keys.element(&self.params) as usize].earned |= hint::bit(keys.host);
+        let places = earned::places(keys.host, self.params.earned_buckets);
+        let buckets = places.map(|bucket| &self.earned[bucket as usize]);
+        earned::claim_either(buckets, host, salt, gcra::now(tick))
+    }
+
+    /// The buckets of earned sources.
+    pub fn earned_buckets(&self) -> &[[AtomicU64; EARNED_WORDS]] {
+        &self.earned
     }
 
     /// Replaces copy `copy` of the deny list, with its hints.
@@ -136,11 +204,6 @@ impl MemTables {
         }
         self.deny_hints[copy] = hints;
         self.deny[copy] = entries.to_vec();
-    }
-
-    fn set_hint(&mut self, hash: u64, bits: u64) {
-        let (word, shift) = hint::place(hash, &self.params);
-        self.hints[word as usize] |= bits << shift;
     }
 }
 
@@ -167,22 +230,26 @@ fn covers(list: &[LpmKey], addr: &Addr) -> bool {
 }
 
 impl Tables for MemTables {
-    type Cell = AtomicU32;
+    type Cell = AtomicU64;
 
     fn packet(&self) -> Option<&Packet> {
         Some(&self.packet)
     }
 
-    fn control(&self) -> Control {
-        self.control
+    fn word(&self, word: ControlWord) -> u64 {
+        match word {
+            ControlWord::Control => self.control.0,
+            ControlWord::BanMoves => self.bans.moves.load(Ordering::Acquire),
+            ControlWord::BansHeld => 0,
+        }
     }
 
-    fn params(&self) -> Option<&Params> {
-        Some(&self.params)
+    fn params(&self) -> &Params {
+        &self.params
     }
 
-    fn port(&self, copy: u32, port: u16) -> PortEntry {
-        self.ports[copy as usize][usize::from(port)]
+    fn port(&self, port: u16) -> PortEntry {
+        self.ports[usize::from(port)]
     }
 
     fn service(&self, copy: u32, index: u16) -> Option<&Service> {
@@ -193,12 +260,12 @@ impl Tables for MemTables {
         self.addresses.get(addr).copied().unwrap_or_default()
     }
 
-    fn hint_word(&self, word: u32) -> u64 {
-        self.hints.get(word as usize).copied().unwrap_or_default()
+    fn hints(&self, index: u32) -> Hints {
+        self.hints.get(index as usize).copied().unwrap_or_default()
     }
 
-    fn ban(&self, key: &BanKey) -> Option<Ban> {
-        self.bans.get(key).copied()
+    fn bans(&self, index: u32) -> Option<&[AtomicU64; BUCKET_WORDS]> {
+        self.bans.buckets.get(index as usize)
     }
 
     fn deny_hint_word(&self, copy: u32, word: u32) -> u64 {
@@ -217,11 +284,15 @@ impl Tables for MemTables {
         covers(&self.allow[copy as usize], addr)
     }
 
-    fn cell(&self, index: u32) -> Option<&AtomicU32> {
-        self.cells.get(index as usize)
+    fn line(&self, index: u32) -> Option<&[AtomicU64; SLOTS_PER_LINE]> {
+        self.lines.get(index as usize)
     }
 
-    fn earned(&self, host: &Addr) -> Option<&[AtomicU32; 3]> {
-        self.earned.get(host)
+    fn launder(&self, index: u32) -> u32 {
+        index
+    }
+
+    fn earned(&self, index: u32) -> Option<&[AtomicU64; EARNED_WORDS]> {
+        self.earned.get(index as usize)
     }
 }

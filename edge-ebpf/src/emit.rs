@@ -2,21 +2,21 @@
 
 use aya_ebpf::{helpers::generated::bpf_xdp_load_bytes, programs::XdpContext};
 use edge_common::{
-    abi::{Event, Reason, SNAPSHOT_BYTES, Sampling, service::MAX_SERVICES},
-    datapath::{Packet, Tables, Verdict},
+    abi::{Code, Event, Reason, SNAPSHOT_BYTES, Sampling, service::MAX_SERVICES},
+    datapath::{Arrival, Observed, Packet, Tables, Verdict},
     wire::Frame,
 };
 
 use crate::{
-    frame::{XdpFrame, opaque},
-    maps,
-    tables::KernelTables,
+    frame::{XdpArrival, XdpFrame, opaque},
+    maps, parts,
+    tables::{self, KernelTables},
 };
 
 /// Counts the verdict for its service, and beside it what was only observed.
 #[inline(always)]
 pub(crate) fn count(verdict: &Verdict, frame: &XdpFrame) {
-    add(verdict.service, verdict.reason as u8, 0, frame.len());
+    add(verdict.service, verdict.code.0, 0, frame.len());
     if verdict.observed.is_some() {
         add(
             verdict.service,
@@ -41,15 +41,11 @@ fn add(service: u16, reason: u8, base: u32, bytes: u32) {
 
 /// Sends a sample to user space, if this CPU has any left for this tick.
 #[inline(always)]
-pub(crate) fn sample(ctx: &XdpContext, verdict: &Verdict, frame: &XdpFrame, tick: u64, ifindex: u32) {
-    let Some(packet) = KernelTables.packet() else {
+pub(crate) fn sample(ctx: &XdpContext, verdict: &Verdict) {
+    let Some(sampling) = tables::sampling() else {
         return;
     };
-    let Some(sampling) = maps::SAMPLING.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: the element is this CPU's own, and the program is not preempted by another packet on it.
-    let sampling = unsafe { &mut *sampling };
+    let tick = XdpArrival(ctx).tick();
     if sampling.tick != tick {
         sampling.tick = tick;
         sampling.left = Sampling::PER_TICK;
@@ -59,26 +55,46 @@ pub(crate) fn sample(ctx: &XdpContext, verdict: &Verdict, frame: &XdpFrame, tick
         return;
     }
     sampling.left -= 1;
-    let Some(mut entry) = maps::EVENTS.reserve::<Event>(0) else {
+    let what =
+        u32::from(verdict.service) | u32::from(verdict.code.0) << 16 | u32::from(verdict.observed.0) << 24;
+    if parts::send(ctx.ctx, what) == 0 {
         sampling.buffer_full += 1;
-        return;
+    }
+}
+
+/// Sends a sample of a verdict that [`sample`] has packed; whether there was room.
+#[inline(always)]
+pub(crate) fn send(ctx: &XdpContext, what: u32) -> bool {
+    let verdict = Verdict {
+        service: what as u16,
+        code: Code((what >> 16) as u8),
+        observed: Observed((what >> 24) as u8),
     };
-    let event = entry.as_mut_ptr();
+    let tables = KernelTables { ctx: ctx.ctx };
+    let Some(packet) = tables.packet() else {
+        return false;
+    };
+    let Some(mut entry) = maps::EVENTS.reserve::<Event>(0) else {
+        return false;
+    };
+    let arrival = XdpArrival(ctx);
     // SAFETY: the entry is `Event`-sized and 8-aligned; every field is written.
-    unsafe { fill(event, ctx, verdict, packet, frame.len(), tick, ifindex) };
+    unsafe {
+        fill(
+            entry.as_mut_ptr(),
+            ctx,
+            &verdict,
+            packet,
+            packet.len.get(),
+            arrival.tick(),
+        )
+    };
     entry.submit(0);
+    true
 }
 
 #[inline(always)]
-unsafe fn fill(
-    event: *mut Event,
-    ctx: &XdpContext,
-    verdict: &Verdict,
-    packet: &Packet,
-    len: u32,
-    tick: u64,
-    ifindex: u32,
-) {
+unsafe fn fill(event: *mut Event, ctx: &XdpContext, verdict: &Verdict, packet: &Packet, len: u32, tick: u64) {
     let observed = verdict.observed;
     // SAFETY: the caller vouches for `event`. The helper checks the frame's bounds itself.
     unsafe {
@@ -88,12 +104,12 @@ unsafe fn fill(
         (*event).sport = packet.sport.get();
         (*event).dport = packet.dport.get();
         (*event).len = len;
-        (*event).ifindex = ifindex;
+        (*event).ifindex = ctx.ingress_ifindex() as u32;
         (*event).service = verdict.service;
         (*event).reason = if observed.is_some() {
             observed.0
         } else {
-            verdict.reason as u8
+            verdict.code.0
         };
         (*event).protocol = packet.protocol.get();
         (*event).observed = u8::from(observed.is_some());

@@ -6,7 +6,13 @@ use aya_ebpf::{
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
     programs::XdpContext,
 };
-use edge_common::wire::{Frame, View};
+use edge_common::{
+    datapath::Arrival,
+    wire::{Frame, View},
+};
+
+/// The loopback interface has index 1 in every network namespace (net/core/dev.c, `LOOPBACK_IFINDEX`).
+const LOOPBACK: u32 = 1;
 
 /// No header is looked for beyond this offset. The bound keeps an offset a small positive number for the
 /// verifier, whatever header lengths it was added up from.
@@ -40,10 +46,26 @@ pub(crate) fn opaque(mut offset: u32) -> u32 {
 
 /// The same for an address.
 #[inline(always)]
-fn opaque_pointer(mut address: usize) -> usize {
+pub(crate) fn opaque_pointer(mut address: usize) -> usize {
     // SAFETY: the statement assigns the register to itself.
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) address) };
     address
+}
+
+/// The arrival of the frame that an XDP program was called for.
+pub(crate) struct XdpArrival<'c>(pub(crate) &'c XdpContext);
+
+impl Arrival for XdpArrival<'_> {
+    #[inline(always)]
+    fn tick(&self) -> u64 {
+        // SAFETY: the helper takes nothing and only reads a counter; the verifier inlines it.
+        unsafe { bpf_jiffies64() }
+    }
+
+    #[inline(always)]
+    fn external(&self) -> bool {
+        self.0.ingress_ifindex() as u32 != LOOPBACK
+    }
 }
 
 impl Frame for XdpFrame {
@@ -113,5 +135,22 @@ pub(crate) fn write_clock(ctx: &XdpContext) {
     unsafe {
         (start as *mut u64).write_volatile(bpf_jiffies64());
         ((start + 8) as *mut u64).write_volatile(bpf_ktime_get_ns());
+    }
+}
+
+/// Replaces the IPv4 source `x` by `a * x + c` modulo 2^32, with `a` and `c` from the first 8 bytes, the Ethernet
+/// addresses: 1 and 0 keep it, others walk through all sources there are.
+#[inline(always)]
+pub(crate) fn next_source(ctx: &XdpContext) {
+    let start = ctx.data();
+    if start + 34 > ctx.data_end() {
+        return;
+    }
+    // SAFETY: the 34 bytes lie before the frame's end.
+    unsafe {
+        let factor = (start as *const u32).read_volatile();
+        let addend = ((start + 4) as *const u32).read_volatile();
+        let source = (start + 26) as *mut u32;
+        source.write_volatile(source.read_volatile().wrapping_mul(factor).wrapping_add(addend));
     }
 }

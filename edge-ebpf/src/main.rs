@@ -13,22 +13,19 @@
 mod emit;
 mod frame;
 mod maps;
+mod parts;
 mod tables;
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
-    helpers::generated::bpf_jiffies64,
     programs::XdpContext,
 };
-use edge_common::{
-    abi::{Outcome, Reason},
-    datapath::{self, Arrival},
+use edge_common::{abi::Reason, datapath};
+
+use crate::{
+    frame::{XdpArrival, XdpFrame},
+    tables::KernelTables,
 };
-
-use crate::{frame::XdpFrame, tables::KernelTables};
-
-/// The loopback interface has index 1 in every network namespace (net/core/dev.c, `LOOPBACK_IFINDEX`).
-const LOOPBACK: u32 = 1;
 
 /// The shield: judges every frame of an interface.
 ///
@@ -36,28 +33,23 @@ const LOOPBACK: u32 = 1;
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 pub(crate) extern "C" fn breakwater(ctx: *mut xdp_md) -> u32 {
-    let ctx = XdpContext::new(ctx);
-    let frame = XdpFrame::new(&ctx);
-    let ifindex = ctx.ingress_ifindex() as u32;
-    // SAFETY: the helper takes nothing and only reads a counter.
-    let tick = unsafe { bpf_jiffies64() };
-    let arrival = Arrival {
-        tick,
-        external: ifindex != LOOPBACK,
-    };
-    let verdict = datapath::run(&frame, &KernelTables, arrival);
+    judge(&XdpContext::new(ctx))
+}
+
+/// Judges, counts, acts.
+#[inline(always)]
+fn judge(ctx: &XdpContext) -> u32 {
+    let frame = XdpFrame::new(ctx);
+    let tables = KernelTables { ctx: ctx.ctx };
+    let verdict = datapath::run(&frame, &tables, &XdpArrival(ctx));
     emit::count(&verdict, &frame);
-    let drops = matches!(verdict.reason.outcome(), Outcome::Drop);
-    if matches!(verdict.reason, Reason::Internal) {
-        // Costs ~100 ns, but cannot happen while the maps are those that the loader made.
-        aya_log_ebpf::error!(
-            &ctx,
-            "interface {}: a table that the shield needs is missing",
-            ifindex
-        );
-    }
+    let drops = verdict.code.drops();
     if drops || verdict.observed.is_some() {
-        emit::sample(&ctx, &verdict, &frame, tick, ifindex);
+        emit::sample(ctx, &verdict);
+    }
+    if verdict.code.0 == Reason::Internal as u8 {
+        // Costs ~100 ns, but cannot happen while the maps are those that the loader made.
+        aya_log_ebpf::error!(ctx, "a table that the shield needs is missing");
     }
     if drops {
         xdp_action::XDP_DROP
@@ -71,6 +63,16 @@ pub(crate) extern "C" fn breakwater(ctx: *mut xdp_md) -> u32 {
 #[unsafe(link_section = "xdp")]
 pub(crate) extern "C" fn floor(_ctx: *mut xdp_md) -> u32 {
     xdp_action::XDP_DROP
+}
+
+/// The shield before a packet from another source each time it runs: for benchmarks, which have the kernel repeat one
+/// packet.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub(crate) extern "C" fn flood(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    frame::next_source(&ctx);
+    judge(&ctx)
 }
 
 /// Tells the time: writes jiffies and the monotonic clock into the first 16 bytes of the frame it is run on.

@@ -9,37 +9,66 @@ use aya_ebpf::{
 };
 use edge_common::{
     abi::{
-        Addr, Alert, Ban, BanKey, CELLS_PER_BUCKET, Control, Counter, Earned, LimitKind, Params, PortEntry,
-        Reason, Sampling, Service,
-        ban::NOTE_BYTES,
-        hint,
+        Addr, Alert, BanKey, Control, ControlWord, Counter, Hints, LimitKind, Params, PerCpu, PortEntry,
+        Reason, SLOTS_PER_LINE, Service,
+        ban::{BUCKET_ENTRIES, BUCKET_WORDS, NOTE_BYTES},
+        limit::EARNED_WORDS,
         service::{MAX_SERVICES, NAME_BYTES, PORTS},
     },
-    datapath::{DENY_HINT_MASK, Packet},
+    datapath::DENY_HINT_MASK,
 };
+
+use crate::frame::opaque_pointer;
 
 /// Copies of every double-buffered table.
 const COPIES: u32 = 2;
-const DEFAULT_BANS: u32 = 65_536;
-const DEFAULT_HINTS: u32 = 1 << 18;
-const DEFAULT_CELLS: u32 = 1 << 18;
-const DEFAULT_EARNED: u32 = 65_536;
+const DEFAULT_BUCKETS: u32 = 65_536 / BUCKET_ENTRIES as u32;
+const DEFAULT_HINTS: u32 = 1 << 15;
+const DEFAULT_LINES: u32 = 1 << 14;
+const DEFAULT_EARNED: u32 = 65_536 / 2;
 const MAX_NOTES: u32 = 65_536;
 const MAX_LIST: u32 = 1_000_000;
 const EVENT_BYTES: u32 = 1 << 18;
 
-/// A cache line of limiter cells.
-#[repr(C, align(8))]
-pub(crate) struct Bucket(pub(crate) [u32; CELLS_PER_BUCKET as usize]);
+/// A cache line of limiter cells. Arrays that are mappable begin on a page, so that a line is one.
+pub(crate) type Line = [u64; SLOTS_PER_LINE];
+/// A bucket of bans.
+pub(crate) type Bucket = [u64; BUCKET_WORDS];
+/// A bucket of earned sources.
+pub(crate) type Earned = [u64; EARNED_WORDS];
+
+/// The parameters, as the loader knows them: the verifier takes them for constants. (Zeros, until it writes them.)
+#[unsafe(no_mangle)]
+static CONSTANTS: Params = Params {
+    seeds: [0; 2],
+    hint_mask: 0,
+    line_mask: 0,
+    front_mask: 0,
+    ban_buckets: 0,
+    max_bans: 0,
+    earned_buckets: 0,
+    hz: 0,
+    reserved: 0,
+    epoch_tick: 0,
+    epoch_ns: 0,
+};
+
+/// The parameters.
+#[inline(always)]
+pub(crate) fn constants() -> &'static Params {
+    // SAFETY: the address of a static. The compiler must not see whose, or it would take the zeros for granted.
+    unsafe { &*(opaque_pointer(&raw const CONSTANTS as usize) as *const Params) }
+}
 
 #[map]
-pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(ControlWord::COUNT, BPF_F_MMAPABLE);
 
+/// The parameters, for user space.
 #[map]
 pub(crate) static PARAMS: Array<Params> = Array::with_max_entries(1, 0);
 
 #[map]
-pub(crate) static PORT_TABLE: Array<PortEntry> = Array::with_max_entries(PORTS * COPIES, BPF_F_MMAPABLE);
+pub(crate) static PORT_TABLE: Array<PortEntry> = Array::with_max_entries(PORTS, BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static SERVICES: Array<Service> = Array::with_max_entries(MAX_SERVICES * COPIES, BPF_F_MMAPABLE);
@@ -48,11 +77,10 @@ pub(crate) static SERVICES: Array<Service> = Array::with_max_entries(MAX_SERVICE
 pub(crate) static ADDRESSES: HashMap<Addr, u32> = HashMap::with_max_entries(4_096, 0);
 
 #[map]
-pub(crate) static HINTS: Array<u64> =
-    Array::with_max_entries(DEFAULT_HINTS / hint::FIELDS_PER_WORD, BPF_F_MMAPABLE);
+pub(crate) static HINTS: Array<Hints> = Array::with_max_entries(DEFAULT_HINTS, BPF_F_MMAPABLE);
 
 #[map]
-pub(crate) static BANS: HashMap<BanKey, Ban> = HashMap::with_max_entries(DEFAULT_BANS, 0);
+pub(crate) static BANS: Array<Bucket> = Array::with_max_entries(DEFAULT_BUCKETS, BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static DENY_HINTS: Array<u64> =
@@ -71,26 +99,23 @@ pub(crate) static ALLOW_A: LpmTrie<Addr, u8> = LpmTrie::with_max_entries(MAX_LIS
 pub(crate) static ALLOW_B: LpmTrie<Addr, u8> = LpmTrie::with_max_entries(MAX_LIST, BPF_F_NO_PREALLOC);
 
 #[map]
-pub(crate) static CELLS: Array<Bucket> =
-    Array::with_max_entries(DEFAULT_CELLS / CELLS_PER_BUCKET * 2 * LimitKind::COUNT as u32, 0);
+pub(crate) static CELLS: Array<Line> =
+    Array::with_max_entries(DEFAULT_LINES * LimitKind::COUNT as u32, BPF_F_MMAPABLE);
 
 #[map]
-pub(crate) static EARNED: HashMap<Addr, Earned> = HashMap::with_max_entries(DEFAULT_EARNED, 0);
+pub(crate) static EARNED: Array<Earned> = Array::with_max_entries(DEFAULT_EARNED, BPF_F_MMAPABLE);
 
 /// Second half: packets that were only observed.
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<Counter> =
     PerCpuArray::with_max_entries(MAX_SERVICES * Reason::SLOTS * 2, 0);
 
-/// Where a packet's headers lie while it is judged: a `Packet`, whose cells a static may not have.
+/// What a CPU has for itself. Its scratch is a `Packet`, whose cells a static may not have.
 #[map]
-pub(crate) static SCRATCH: PerCpuArray<[u64; size_of::<Packet>() / 8]> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static PER_CPU: PerCpuArray<PerCpu> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
-
-#[map]
-pub(crate) static SAMPLING: PerCpuArray<Sampling> = PerCpuArray::with_max_entries(1, 0);
 
 /// Names of the services by identifier, for whoever finds the maps without a daemon. The program never asks.
 #[map]

@@ -2,36 +2,40 @@
 
 use core::{cell::UnsafeCell, intrinsics};
 
-use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::{
+    bindings::xdp_md,
+    maps::lpm_trie::{Key, LpmTrie},
+};
 use edge_common::{
     abi::{
-        Addr, AddressFlags, Ban, BanKey, CELLS_PER_BUCKET, Control, Params, PortEntry, Service,
-        service::{MAX_SERVICES, PORTS},
+        Addr, AddressFlags, ControlWord, Hints, Params, PortEntry, SLOTS_PER_LINE, Sampling, Service,
+        ban::BUCKET_WORDS, limit::EARNED_WORDS, reason::SCRATCH_WORDS, service::MAX_SERVICES,
     },
-    algo::sketch::Cell,
+    algo::slots::{Cell, Charge},
     datapath::{DENY_HINT_MASK, Packet, Tables},
+    wire::Frame,
 };
 
-use crate::maps;
+use crate::{frame::opaque, maps, parts};
 
-/// A limiter cell inside a map's value, shared with other CPUs.
+/// A word inside a map's value, shared with other CPUs and user space.
 #[repr(transparent)]
-pub(crate) struct MapCell(UnsafeCell<u32>);
+pub(crate) struct MapCell(UnsafeCell<u64>);
 
 impl Cell for MapCell {
     #[inline(always)]
-    fn load(&self) -> u32 {
-        // SAFETY: the pointer is valid while the map is. An aligned 32-bit load does not tear, and the backend
+    fn load(&self) -> u64 {
+        // SAFETY: the pointer is valid while the map is. An aligned 64-bit load does not tear, and the backend
         // has no relaxed atomic load to select.
         unsafe { self.0.get().read_volatile() }
     }
 
     #[inline(always)]
-    fn swap(&self, old: u32, new: u32) -> bool {
+    fn swap(&self, old: u64, new: u64) -> bool {
         // SAFETY: the pointer is valid and aligned; compiles to one compare-and-exchange.
         let (_, swapped) = unsafe {
             intrinsics::atomic_cxchg::<
-                u32,
+                u64,
                 { intrinsics::AtomicOrdering::SeqCst },
                 { intrinsics::AtomicOrdering::SeqCst },
             >(self.0.get(), old, new)
@@ -41,39 +45,39 @@ impl Cell for MapCell {
 }
 
 /// The maps of the running program.
-pub(crate) struct KernelTables;
+pub(crate) struct KernelTables {
+    /// The context that the program was called with.
+    pub(crate) ctx: *mut xdp_md,
+}
 
 impl Tables for KernelTables {
     type Cell = MapCell;
 
     #[inline(always)]
     fn packet(&self) -> Option<&Packet> {
-        let place = maps::SCRATCH.get_ptr(0)?;
-        // SAFETY: the element is this CPU's own, `Packet`-sized and aligned, and zeros are a packet.
+        let place = maps::PER_CPU.get_ptr(0)?;
+        // SAFETY: the element is this CPU's own, begins with room for a `Packet`, and zeros are one.
         Some(unsafe { &*place.cast::<Packet>() })
     }
 
     #[inline(always)]
-    fn control(&self) -> Control {
-        match maps::CONTROL.get_ptr(0) {
+    fn word(&self, word: ControlWord) -> u64 {
+        match maps::CONTROL.get_ptr(word as u32) {
             // SAFETY: the pointer is to the map's value. User space stores the word whole while this reads it,
             // so the load must be one, and must not be repeated.
-            Some(word) => unsafe { word.read_volatile() },
-            None => Control::default(),
+            Some(word) => unsafe { word.cast::<u64>().read_volatile() },
+            None => 0,
         }
     }
 
     #[inline(always)]
-    fn params(&self) -> Option<&Params> {
-        maps::PARAMS.get(0)
+    fn params(&self) -> &Params {
+        maps::constants()
     }
 
     #[inline(always)]
-    fn port(&self, copy: u32, port: u16) -> PortEntry {
-        maps::PORT_TABLE
-            .get(copy * PORTS + u32::from(port))
-            .copied()
-            .unwrap_or_default()
+    fn port(&self, port: u16) -> PortEntry {
+        maps::PORT_TABLE.get(u32::from(port)).copied().unwrap_or_default()
     }
 
     #[inline(always)]
@@ -91,15 +95,19 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn hint_word(&self, word: u32) -> u64 {
-        maps::HINTS.get(word).copied().unwrap_or_default()
+    fn hints(&self, index: u32) -> Hints {
+        match maps::HINTS.get_ptr(index) {
+            // SAFETY: the pointer is to the map's value; each word is stored whole by user space.
+            Some(hints) => unsafe { hints.read_volatile() },
+            None => Hints::default(),
+        }
     }
 
     #[inline(always)]
-    fn ban(&self, key: &BanKey) -> Option<Ban> {
-        // SAFETY: an element that is replaced meanwhile stays readable until the program ends (preallocated
-        // maps reuse elements, so a torn value is possible; at worst one packet meets another ban's expiry).
-        unsafe { maps::BANS.get(key) }.copied()
+    fn bans(&self, index: u32) -> Option<&[MapCell; BUCKET_WORDS]> {
+        let bucket = maps::BANS.get_ptr(index)?;
+        // SAFETY: `MapCell` is a transparent 64-bit word, and the element has as many.
+        Some(unsafe { &*bucket.cast::<[MapCell; BUCKET_WORDS]>() })
     }
 
     #[inline(always)]
@@ -129,18 +137,60 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn cell(&self, index: u32) -> Option<&MapCell> {
-        let bucket = maps::CELLS.get_ptr(index / CELLS_PER_BUCKET)?;
-        // SAFETY: the slot is below the bucket's length, and `MapCell` is a transparent 32-bit word.
-        Some(unsafe { &*bucket.cast::<MapCell>().add((index % CELLS_PER_BUCKET) as usize) })
+    fn line(&self, index: u32) -> Option<&[MapCell; SLOTS_PER_LINE]> {
+        let line = maps::CELLS.get_ptr(index)?;
+        // SAFETY: `MapCell` is a transparent 64-bit word, and the element has as many.
+        Some(unsafe { &*line.cast::<[MapCell; SLOTS_PER_LINE]>() })
     }
 
     #[inline(always)]
-    fn earned(&self, host: &Addr) -> Option<&[MapCell; 3]> {
-        let state = maps::EARNED.get_ptr(host)?;
-        // SAFETY: `Earned` begins with its three 32-bit cells.
-        Some(unsafe { &*state.cast::<[MapCell; 3]>() })
+    fn charge(&self, index: u32, tag: u64, now: u64, cost: u64, capacity: u64) -> Charge {
+        match parts::charge(index, tag, now, cost, capacity) {
+            parts::ADMITTED => Charge::Admitted,
+            parts::REFUSED => Charge::Refused,
+            _ => Charge::Contended,
+        }
     }
+
+    #[inline(always)]
+    fn read<F: Frame>(&self, _frame: &F, _packet: &Packet) {
+        parts::read(self.ctx);
+    }
+
+    #[inline(always)]
+    fn forget(&self) {
+        // The compiler takes the assembly in it to change any memory.
+        opaque(0);
+    }
+
+    #[inline(always)]
+    fn launder(&self, index: u32) -> u32 {
+        let Some(place) = maps::PER_CPU.get_ptr_mut(0) else {
+            return 0;
+        };
+        // SAFETY: the element is this CPU's own, and the program is not preempted by another packet on it. The last
+        // word of the scratch is not the packet's. Volatile, so that the compiler does not take the short cut.
+        unsafe {
+            let word = &raw mut (*place).scratch[SCRATCH_WORDS - 1];
+            word.write_volatile(u64::from(index));
+            word.read_volatile() as u32
+        }
+    }
+
+    #[inline(always)]
+    fn earned(&self, index: u32) -> Option<&[MapCell; EARNED_WORDS]> {
+        let bucket = maps::EARNED.get_ptr(index)?;
+        // SAFETY: `MapCell` is a transparent 64-bit word, and the element has as many.
+        Some(unsafe { &*bucket.cast::<[MapCell; EARNED_WORDS]>() })
+    }
+}
+
+/// This CPU's sampling.
+#[inline(always)]
+pub(crate) fn sampling() -> Option<&'static mut Sampling> {
+    let place = maps::PER_CPU.get_ptr_mut(0)?;
+    // SAFETY: the element is this CPU's own, and the program is not preempted by another packet on it.
+    Some(unsafe { &mut (*place).sampling })
 }
 
 #[inline(always)]

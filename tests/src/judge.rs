@@ -3,7 +3,7 @@
 //! The tables in memory are a copy of the kernel's, made after the kernel's were filled by the code that the daemon
 //! runs; so what is compared is the pipeline, the maps and the compilers, not two ways of filling tables.
 
-use std::{net::IpAddr, path::Path};
+use std::{net::IpAddr, path::Path, sync::atomic::Ordering};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
@@ -13,10 +13,12 @@ use aya::{
 };
 use edge_common::{
     abi::{
-        AddressFlags, CELLS_PER_BUCKET, Control, LpmKey, Outcome, Reason, service::MAX_SERVICES,
-        service::PORTS,
+        AddressFlags, Control, LpmKey, Outcome, Reason, SLOTS_PER_LINE,
+        ban::BUCKET_WORDS,
+        service::{MAX_SERVICES, PORTS},
     },
-    datapath::{self, Arrival, Verdict},
+    algo::{bans::Store as _, gcra},
+    datapath::{self, At, Verdict},
     mem::{Bytes, MemTables},
 };
 use edge_user::{
@@ -46,7 +48,7 @@ pub struct Kernel {
     pub tables: ShieldTables,
     /// Where they are pinned.
     pub pins: Pins,
-    cells: Array<MapData, [u32; CELLS_PER_BUCKET as usize]>,
+    cells: Array<MapData, [u64; SLOTS_PER_LINE]>,
     _directory: BpfDirectory,
 }
 
@@ -102,8 +104,9 @@ impl Kernel {
             | Control::DROP_MARTIANS
             | 0xffff_ffff_0000_0000;
         self.tables.apply_services(&lock, &plan, local, settings, bits)?;
+        let unused = gcra::unused(self.tables.params.epoch_tick);
         for index in 0..self.cells.len() {
-            self.cells.set(index, [0; CELLS_PER_BUCKET as usize], 0)?;
+            self.cells.set(index, [unused; SLOTS_PER_LINE], 0)?;
         }
         Ok(())
     }
@@ -148,11 +151,10 @@ impl Kernel {
         let tables = &self.tables;
         let mut copy = MemTables::new(tables.params);
         copy.control = tables.control();
+        for port in 0..PORTS {
+            copy.ports[port as usize] = tables.ports.get(port).context("PORT_TABLE")?;
+        }
         for half in 0..2_u32 {
-            for port in 0..PORTS {
-                copy.ports[half as usize][port as usize] =
-                    tables.ports.get(half * PORTS + port).context("PORT_TABLE")?;
-            }
             for index in 0..MAX_SERVICES {
                 copy.services[half as usize][index as usize] = tables
                     .services
@@ -164,12 +166,14 @@ impl Kernel {
             let (addr, flags) = entry?;
             copy.addresses.insert(addr, AddressFlags(flags));
         }
-        for word in 0..tables.hints.len() {
-            copy.hints[word as usize] = tables.hints.get(word).context("HINTS")?;
+        for index in 0..tables.hints.len() {
+            copy.hints[index as usize] = tables.hints.get(index).context("HINTS")?;
         }
-        for entry in &tables.bans {
-            let (key, ban) = entry?;
-            copy.bans.insert(key, ban);
+        for index in 0..tables.params.ban_buckets {
+            let words = tables.ban_bucket(index);
+            for (word, value) in words.into_iter().enumerate().take(BUCKET_WORDS) {
+                copy.bans.store(index, word, value);
+            }
         }
         let keys = |nets: Vec<IpNet>| nets.iter().map(lpm_key).collect::<Vec<LpmKey>>();
         let control = copy.control;
@@ -178,9 +182,11 @@ impl Kernel {
             &keys(tables.list(List::Deny)),
         );
         copy.allow[control.copy(Control::ALLOW) as usize] = keys(tables.list(List::Allow));
-        for entry in &tables.earned {
-            let (host, state) = entry?;
-            copy.earn(host, state);
+        for bucket in 0..tables.earned.len() {
+            let words = tables.earned.get(bucket).context("EARNED")?;
+            for (cell, word) in copy.earned_buckets()[bucket as usize].iter().zip(words) {
+                cell.store(word, Ordering::Relaxed);
+            }
         }
         Ok(copy)
     }
@@ -198,13 +204,13 @@ pub const fn counter(service: u16, reason: u8, observed: bool) -> u32 {
 /// They disagree.
 pub fn agree(kernel: &mut Kernel, memory: &MemTables, packet: &[u8], counts: &mut Counts) -> Result<Verdict> {
     // The harness runs as if the frame had come over the loopback interface.
-    let arrival = Arrival {
+    let arrival = At {
         tick: kernel.tables.clock.now(),
         external: false,
     };
-    let verdict = datapath::run(&Bytes(packet), memory, arrival);
+    let verdict = datapath::run(&Bytes(packet), memory, &arrival);
     let action = kernel.judge(packet)?;
-    let expected = match verdict.reason.outcome() {
+    let expected = match verdict.reason().outcome() {
         Outcome::Pass => 2,
         Outcome::Drop => 1,
     };
@@ -212,7 +218,7 @@ pub fn agree(kernel: &mut Kernel, memory: &MemTables, packet: &[u8], counts: &mu
         action == expected,
         "action {action} of the kernel, but {verdict:?} in memory"
     );
-    let mut touched = vec![counter(verdict.service, verdict.reason as u8, false)];
+    let mut touched = vec![counter(verdict.service, verdict.code.0, false)];
     if verdict.observed.is_some() {
         touched.push(counter(verdict.service, verdict.observed.0, true));
     }

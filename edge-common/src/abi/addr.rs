@@ -12,6 +12,7 @@ assert_layout!(Addr, size = 16, align = 4);
 
 /// Address family of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub enum Family {
     /// IPv4.
     V4,

@@ -1,6 +1,23 @@
 //! The words that steer the program: one that changes while it runs, and the parameters fixed at load.
 
-use super::{Reason, assert_layout};
+use super::{Code, Reason, assert_layout};
+
+/// Elements of the control table: 64-bit words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum ControlWord {
+    /// The [`Control`] word.
+    Control = 0,
+    /// Entries of the ban table that were moved from one bucket to another, ever.
+    BanMoves = 1,
+    /// Entries in the ban table. The program never asks.
+    BansHeld = 2,
+}
+
+impl ControlWord {
+    /// Number of words.
+    pub const COUNT: u32 = 3;
+}
 
 /// The control word: which copy of each double-buffered table is in force, and the switches.
 ///
@@ -40,10 +57,10 @@ impl Control {
         self.0 & mask == mask
     }
 
-    /// Whether drops for `reason` are only counted.
+    /// Whether drops for a reason are only counted.
     #[inline(always)]
-    pub const fn observes(self, reason: Reason) -> bool {
-        self.0 >> (Self::OBSERVE_SHIFT + reason as u32) & 1 == 1
+    pub const fn observes(self, code: Code) -> bool {
+        self.0 >> Self::OBSERVE_SHIFT >> (code.0 & 31) & 1 == 1
     }
 
     /// The same with drops for `reason` only counted.
@@ -60,16 +77,24 @@ impl Control {
 }
 
 /// Parameters fixed when the maps are made: the seeds must outlive the daemon, since pinned tables were filled
-/// under them.
+/// under them. They are pinned for user space, and constants of the program.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Params {
     /// Secret seeds of the hash; drawn at the first attach.
     pub seeds: [u64; 2],
-    /// Number of hint fields minus one (a power of two minus one).
+    /// Number of [`super::hint::Hints`] minus one (a power of two minus one).
     pub hint_mask: u32,
-    /// Number of limiter cells a row minus one (a power of two minus one).
-    pub cell_mask: u32,
+    /// Number of lines a limit kind has in the cell table, minus one (a power of two minus one).
+    pub line_mask: u32,
+    /// The same of the front tier.
+    pub front_mask: u32,
+    /// Buckets of the ban table.
+    pub ban_buckets: u32,
+    /// Bans that are kept at once.
+    pub max_bans: u32,
+    /// Buckets of the table of earned sources.
+    pub earned_buckets: u32,
     /// Timer ticks a second of the running kernel.
     pub hz: u32,
     /// Zero.
@@ -80,4 +105,4 @@ pub struct Params {
     /// counted off that clock (kernel/time/tick-sched.c, `tick_do_update_jiffies64`).
     pub epoch_ns: u64,
 }
-assert_layout!(Params, size = 48, align = 8);
+assert_layout!(Params, size = 64, align = 8);

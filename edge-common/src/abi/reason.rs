@@ -75,6 +75,47 @@ reasons! {
     Internal = 22, Drop, "internal", "a table the program needs is missing";
 }
 
+/// A [`Reason`] as the pipeline carries it: a plain byte, since an enum would have a verifier walk the rest of the
+/// pipeline once for each of its values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Code(pub u8);
+
+impl Code {
+    /// One bit for each reason that drops.
+    const DROPS: u32 = {
+        let (mut drops, mut index) = (0, 0);
+        while index < Reason::ALL.len() {
+            if matches!(Reason::ALL[index].outcome(), Outcome::Drop) {
+                drops |= 1 << index;
+            }
+            index += 1;
+        }
+        drops
+    };
+
+    /// Whether a packet that leaves so is dropped.
+    #[inline(always)]
+    pub const fn drops(self) -> bool {
+        Self::DROPS >> (self.0 & 31) & 1 != 0
+    }
+
+    /// The reason; what is none counts as [`Reason::Internal`].
+    pub const fn reason(self) -> Reason {
+        match Reason::from_index(self.0) {
+            Some(reason) => reason,
+            None => Reason::Internal,
+        }
+    }
+}
+
+impl From<Reason> for Code {
+    #[inline(always)]
+    fn from(reason: Reason) -> Self {
+        Self(reason as u8)
+    }
+}
+
 impl Reason {
     /// Counters a service has: the reasons, rounded up so that the layout can grow.
     pub const SLOTS: u32 = 32;
@@ -107,6 +148,20 @@ pub struct Sampling {
     pub buffer_full: u64,
 }
 assert_layout!(Sampling, size = 32, align = 8);
+
+/// Words that a packet's headers take while it is judged ([`crate::datapath::Packet`]).
+pub const SCRATCH_WORDS: usize = 7;
+
+/// What a CPU has for itself, in one element: one look-up finds all.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PerCpu {
+    /// The packet's headers while it is judged.
+    pub scratch: [u64; SCRATCH_WORDS],
+    /// Sampling.
+    pub sampling: Sampling,
+}
+assert_layout!(PerCpu, size = 56 + 32, align = 8);
 
 impl Sampling {
     /// Samples a tick and CPU.

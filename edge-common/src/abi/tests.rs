@@ -4,7 +4,10 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
-use super::{Addr, Control, Family, Reason, hint};
+use super::{
+    Addr, Ban, BanKey, Control, Family, Reason,
+    ban::{Stamp, V4_PREFIXES, V6_PREFIXES, entry, info},
+};
 
 #[test]
 fn a_mapped_address_has_the_bytes_of_rfc_4291() {
@@ -33,7 +36,7 @@ fn observing_one_reason_leaves_the_others() {
         .observing(Reason::Internal);
     for reason in Reason::ALL {
         assert_eq!(
-            control.observes(*reason),
+            control.observes((*reason).into()),
             matches!(reason, Reason::Banned | Reason::Internal)
         );
     }
@@ -55,11 +58,33 @@ proptest! {
     }
 
     #[test]
-    fn hint_fields_do_not_overlap(hash in any::<u64>(), other in any::<u64>()) {
-        let params = super::Params { hint_mask: 0xffff, ..Default::default() };
-        let (a, b) = (hint::place(hash, &params), hint::place(other, &params));
-        let same_field = hash as u32 & 0xffff == other as u32 & 0xffff;
-        prop_assert_eq!(a == b, same_field);
-        prop_assert!(a.1 + hint::BITS <= 64 && a.0 <= 0xffff / hint::FIELDS_PER_WORD);
+    fn an_entry_says_what_was_written(
+        bits in any::<u128>(),
+        length in prop::sample::select(std::vec![128_u32, 120, 64, 56, 48]),
+        until in 1_u64..1 << 48,
+        age in 0_u64..1 << 39,
+        source in 0_u8..4,
+        repeats in any::<u8>(),
+        scope in 0_u8..2,
+        old in any::<u64>(),
+    ) {
+        let key = BanKey::new(&Addr::from_bytes(bits.to_be_bytes()), length);
+        let now = 1 << 41;
+        let ban = Ban { until, since: now - age, source, repeats, scope };
+        let stamp = Stamp::new(length, &ban, Stamp(old));
+        prop_assert!(stamp.is_for(length) && !stamp.is_free() && stamp.freed().is_free());
+        prop_assert_ne!(stamp.0 & Stamp::VERSION, old & Stamp::VERSION);
+        let words = [key.addr.high(), key.addr.low(), stamp.0, info(&key, &ban)];
+        prop_assert_eq!(entry(words, now), (key, ban));
     }
+}
+
+#[test]
+fn the_lengths_of_bans_differ_in_their_stamps() {
+    let lengths: std::collections::HashSet<u64> = V4_PREFIXES
+        .iter()
+        .chain(&V6_PREFIXES)
+        .map(|bits| Stamp::length(*bits))
+        .collect();
+    assert_eq!(lengths.len(), 5, "128 is a length of both families");
 }

@@ -1,24 +1,21 @@
-//! Stage 3: bans. The hints keep honest sources away from the exact map.
+//! Stage 3: bans. The hints keep honest sources away from the exact table.
 
 use super::{Kind, Packet, Step, Tables};
-use crate::abi::{
-    Ban, BanKey, Family, Params, Reason,
-    ban::{V4_PREFIXES, V6_PREFIXES},
-    hint,
+use crate::{
+    abi::{
+        Code, ControlWord, Family, Params, Reason,
+        ban::{V4_PREFIXES, V6_PREFIXES, buckets},
+        hint::{self, Hints, Keys},
+    },
+    algo::bans,
 };
-
-/// Whether the exact table that `bit` stands for may hold the prefix with this hash.
-#[inline(always)]
-pub(super) fn hinted<T: Tables>(hash: u64, bit: u64, params: &Params, tables: &T) -> bool {
-    let (word, shift) = hint::place(hash, params);
-    tables.hint_word(word) >> shift & bit != 0
-}
 
 /// Leaves with [`Reason::Banned`] if the source, or a prefix it lies in, is banned.
 #[inline(always)]
 pub(super) fn stage<T: Tables>(
     packet: &Packet,
-    keys: &hint::Keys,
+    keys: &Keys,
+    hints: Hints,
     params: &Params,
     tables: &T,
     tick: u64,
@@ -29,17 +26,25 @@ pub(super) fn stage<T: Tables>(
         tables,
         tick,
     };
-    // Each prefix is settled before the next is looked at: a verifier keeps no combinations of them.
-    match keys.family {
+    let word = hints.bans;
+    match packet.family.get() {
         Family::V4 => {
-            asked.check(keys.host, V4_PREFIXES[0])?;
-            asked.check(keys.network, V4_PREFIXES[1])
+            if word & (hint::bit(keys.host) | hint::bit(keys.network)) == 0 {
+                return Step::Continue(());
+            }
+            asked.check(word, keys.host, V4_PREFIXES[0])?;
+            asked.check(word, keys.network, V4_PREFIXES[1])
         }
         Family::V6 => {
-            asked.check(keys.others[0], V6_PREFIXES[0])?;
-            asked.check(keys.host, V6_PREFIXES[1])?;
-            asked.check(keys.others[1], V6_PREFIXES[2])?;
-            asked.check(keys.network, V6_PREFIXES[3])
+            // No ban in any network that shares the word: the commonest case.
+            if word == 0 {
+                return Step::Continue(());
+            }
+            let hash = |bits| hint::prefix(&packet.src.get(), Family::V6, bits, params);
+            asked.check(word, hash(V6_PREFIXES[0]), V6_PREFIXES[0])?;
+            asked.check(word, keys.host, V6_PREFIXES[1])?;
+            asked.check(word, hash(V6_PREFIXES[2]), V6_PREFIXES[2])?;
+            asked.check(word, keys.network, V6_PREFIXES[3])
         }
     }
 }
@@ -53,22 +58,41 @@ struct Asked<'a, T> {
 
 impl<T: Tables> Asked<'_, T> {
     #[inline(always)]
-    fn check(&self, hash: u64, prefix: u32) -> Step<()> {
-        if hinted(hash, hint::BAN, self.params, self.tables)
-            && covers(self.packet, prefix, self.tables, self.tick)
-        {
-            return Step::Break(Reason::Banned);
+    fn check(&self, word: u64, hash: u64, bits: u32) -> Step<()> {
+        if word & hint::bit(hash) != 0 && self.covers(hash, bits) {
+            return Step::Break(Code(Reason::Banned as u8));
         }
         Step::Continue(())
     }
-}
 
-#[inline(always)]
-fn covers<T: Tables>(packet: &Packet, prefix: u32, tables: &T, tick: u64) -> bool {
-    let Some(entry) = tables.ban(&BanKey::new(&packet.src.get(), prefix)) else {
-        return false;
-    };
-    entry.holds(tick) && (entry.scope != Ban::NEW_CONNECTIONS || opens(packet))
+    #[inline(always)]
+    fn covers(&self, hash: u64, bits: u32) -> bool {
+        let prefix = self.packet.src.get().masked(bits);
+        let [first, second] = buckets(hash, self.params.ban_buckets);
+        let mut looks = 0;
+        while looks < bans::LOOKS {
+            let moves = self.tables.word(ControlWord::BanMoves);
+            let holds = self.holds(first, prefix.high(), prefix.low(), bits);
+            if holds || self.holds(second, prefix.high(), prefix.low(), bits) {
+                return true;
+            }
+            // Whoever moved an entry has put it into its new bucket first.
+            if self.tables.word(ControlWord::BanMoves) == moves {
+                return false;
+            }
+            looks += 1;
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn holds(&self, bucket: u32, high: u64, low: u64, bits: u32) -> bool {
+        let Some(bucket) = self.tables.bans(bucket) else {
+            return false;
+        };
+        let held = bans::holding(bucket, high, low, bits, self.tick);
+        held.is_some_and(|stamp| !stamp.spares_connections() || opens(self.packet))
+    }
 }
 
 /// What a ban on new connections drops: TCP SYNs, and whatever has no connection to belong to.

@@ -1,11 +1,15 @@
-//! Stage 6: rates. Exact cells for sources that earned them, the sketch for everybody else.
+//! Stage 6: rates. Exact cells for sources that earned them, a line of cells for everybody else.
 
-use super::{Kind, Packet, Scope, Step, Tables, ban};
+use super::{Kind, Packet, Scope, Step, Tables};
 use crate::{
-    abi::{Addr, LimitKind, LimitParams, Params, Reason, Service, hint},
+    abi::{
+        Code, EarnedHost, Limit, LimitKind, Params, Reason, SLOTS_PER_LINE,
+        hint::{self, Hints, Keys},
+        limit::{EARNED_KINDS, EARNED_WORDS, MAX_LIMITS},
+    },
     algo::{
-        hash,
-        sketch::{self, Charge},
+        earned, gcra, hash,
+        slots::{self, Charge, Front},
     },
 };
 
@@ -19,151 +23,135 @@ const NEIGHBOUR_DISCOVERY: core::ops::RangeInclusive<u8> = 133..=137;
 /// Only a hop limit that no router has lowered is from this link (RFC 4861 section 7.1).
 const ON_LINK: u8 = 255;
 
-/// One packet before one limiter.
-struct Asked<'a, T> {
-    tables: &'a T,
-    params: &'a Params,
-    service: &'a Service,
-    tick: u64,
+/// Leaves as path MTU or neighbour discovery, which is never limited.
+#[inline(always)]
+pub(super) fn signalling(packet: &Packet) -> Step<()> {
+    let signals = match (packet.kind.get(), packet.detail.get()) {
+        (Kind::Icmp, UNREACHABLE) => packet.code.get() == FRAGMENTATION_NEEDED,
+        (Kind::Icmp6, PACKET_TOO_BIG) => true,
+        (Kind::Icmp6, kind) if NEIGHBOUR_DISCOVERY.contains(&kind) => packet.hops.get() == ON_LINK,
+        _ => false,
+    };
+    if signals {
+        return Step::Break(Code(Reason::Signalling as u8));
+    }
+    Step::Continue(())
 }
 
-/// Leaves with the reason of the first limit that refuses: host before network, connections before packets.
+/// Leaves with the reason of the first limit that refuses, in the order of [`LimitKind::ORDER`].
 #[inline(always)]
 pub(super) fn stage<T: Tables>(
     packet: &Packet,
-    service: &Service,
-    keys: &hint::Keys,
-    params: &Params,
-    tables: &T,
-    tick: u64,
-) -> Step<()> {
-    let asked = Asked {
-        tables,
-        params,
-        service,
-        tick,
-    };
-    let opens = packet.opens();
-    let cells = if ban::hinted(keys.host, hint::EARNED, params, tables) {
-        tables.earned(&host(&packet.src.get(), keys))
-    } else {
-        None
-    };
-    if let Some([packets, syns, bytes]) = cells {
-        if opens {
-            asked.exact(LimitKind::SourceSyns, 1, syns, Reason::SourceSyns)?;
-        }
-        asked.exact(LimitKind::SourcePackets, 1, packets, Reason::SourcePackets)?;
-        asked.exact(
-            LimitKind::SourceBytes,
-            packet.len.get(),
-            bytes,
-            Reason::SourceBytes,
-        )?;
-    } else {
-        if opens {
-            asked.sketch(LimitKind::SourceSyns, 1, keys.host, Reason::SourceSyns)?;
-        }
-        asked.sketch(LimitKind::SourcePackets, 1, keys.host, Reason::SourcePackets)?;
-        asked.sketch(
-            LimitKind::SourceBytes,
-            packet.len.get(),
-            keys.host,
-            Reason::SourceBytes,
-        )?;
-    }
-    if opens {
-        asked.sketch(LimitKind::NetworkSyns, 1, keys.network, Reason::NetworkSyns)?;
-    }
-    asked.sketch(LimitKind::NetworkPackets, 1, keys.network, Reason::NetworkPackets)?;
-    asked.sketch(
-        LimitKind::NetworkBytes,
-        packet.len.get(),
-        keys.network,
-        Reason::NetworkBytes,
-    )
-}
-
-/// The limit of packets that carry no port; path MTU and neighbour discovery leave before it.
-#[inline(always)]
-pub(super) fn icmp<T: Tables>(
-    packet: &Packet,
-    keys: &hint::Keys,
-    params: &Params,
-    tables: &T,
     scope: &Scope<'_>,
+    keys: &Keys,
+    hints: Hints,
+    params: &Params,
+    tables: &T,
     tick: u64,
 ) -> Step<()> {
-    match (packet.kind.get(), packet.detail.get()) {
-        (Kind::Icmp, UNREACHABLE) if packet.code.get() == FRAGMENTATION_NEEDED => {
-            return Step::Break(Reason::Signalling);
-        }
-        (Kind::Icmp6, PACKET_TOO_BIG) => return Step::Break(Reason::Signalling),
-        (Kind::Icmp6, kind) if NEIGHBOUR_DISCOVERY.contains(&kind) && packet.hops.get() == ON_LINK => {
-            return Step::Break(Reason::Signalling);
-        }
-        _ => {}
+    let service = scope.service;
+    let now = gcra::now(tick);
+    let opens = packet.opens();
+    let mut earned = Earned { bucket: 0, at: 0 };
+    if hints.earned & hint::bit(keys.host) != 0 {
+        earned = find(packet, keys.host, service.limits[0].salt, params, tables);
     }
-    let Some(service) = scope.fallback else {
-        return Step::Continue(());
-    };
-    Asked {
-        tables,
-        params,
-        service,
-        tick,
-    }
-    .sketch(LimitKind::SourceIcmp, 1, keys.host, Reason::SourceIcmp)
-}
-
-impl<T: Tables> Asked<'_, T> {
-    #[inline(always)]
-    fn limit(&self, kind: LimitKind) -> &LimitParams {
-        &self.service.limits[kind as usize]
-    }
-
-    #[inline(always)]
-    fn exact(&self, kind: LimitKind, amount: u32, cell: &T::Cell, refused: Reason) -> Step<()> {
-        let limit = self.limit(kind);
-        if limit.capacity == 0 {
-            return Step::Continue(());
+    let mut at = 0;
+    while at < MAX_LIMITS && at < usize::from(service.active) {
+        let limit = &service.limits[at];
+        at += 1;
+        if limit.has(Limit::SYNS) && !opens {
+            continue;
         }
-        settle(sketch::charge_exact(limit, self.tick, amount, cell), refused)
-    }
-
-    #[inline(always)]
-    fn sketch(&self, kind: LimitKind, amount: u32, key: u64, refused: Reason) -> Step<()> {
-        let limit = self.limit(kind);
-        if limit.capacity == 0 {
-            return Step::Continue(());
-        }
-        let h = hash::derive(key, u64::from(self.service.limit_set) << 8 | kind as u64);
-        let mask = self.params.cell_mask;
-        let row = mask + 1;
-        let region = kind as u32 * 2 * row;
-        let (Some(first), Some(second)) = (
-            self.tables.cell(region + hash::low_index(h, mask)),
-            self.tables.cell(region + row + hash::high_index(h, mask)),
-        ) else {
-            return Step::Break(Reason::Internal);
+        let amount = if limit.has(Limit::BYTES) {
+            packet.len.get()
+        } else {
+            1
         };
-        settle(
-            sketch::charge_two(limit, self.tick, amount, first, second),
-            refused,
-        )
+        let cost = gcra::cost(limit, amount);
+        let charge = if earned.at != 0 && usize::from(limit.kind) < EARNED_KINDS {
+            let Some(bucket) = tables.earned(earned.bucket) else {
+                return Step::Break(Code(Reason::Internal as u8));
+            };
+            let cell = &bucket[(earned.at as usize + usize::from(limit.kind)) % EARNED_WORDS];
+            slots::charge_exact(cell, now, cost, limit.capacity)
+        } else {
+            let key = if limit.has(Limit::NETWORK) {
+                keys.network
+            } else {
+                keys.host
+            };
+            let tag = key ^ u64::from(limit.salt);
+            let Some(front) = tables.line(front(limit.kind, key, params)) else {
+                return Step::Break(Code(Reason::Internal as u8));
+            };
+            let front = &front[tag as usize % SLOTS_PER_LINE];
+            match slots::charge_front(front, now, cost, limit) {
+                Front::Admitted => Charge::Admitted,
+                Front::Over => {
+                    let index = line(limit.kind, key, params);
+                    let charge = tables.charge(index, tag, now, cost, limit.capacity - limit.front);
+                    if charge == Charge::Admitted {
+                        slots::raise_front(front, now, cost, limit);
+                    }
+                    charge
+                }
+            }
+        };
+        match charge {
+            Charge::Admitted => {}
+            Charge::Refused => return Step::Break(refusal(limit.kind)),
+            Charge::Contended => return Step::Break(Code(Reason::Contended as u8)),
+        }
     }
+    Step::Continue(())
 }
 
+/// Index of the line of a key in the front tier, which comes first in the table.
 #[inline(always)]
-fn settle(charge: Charge, refused: Reason) -> Step<()> {
-    match charge {
-        Charge::Admitted => Step::Continue(()),
-        Charge::Refused => Step::Break(refused),
-        Charge::Contended => Step::Break(Reason::Contended),
-    }
+fn front(kind: u8, key: u64, params: &Params) -> u32 {
+    u32::from(kind) * (params.front_mask + 1) + hash::index(key, params.front_mask)
 }
 
+/// Index of the line of a key behind the front.
 #[inline(always)]
-fn host(src: &Addr, keys: &hint::Keys) -> Addr {
-    src.masked(hint::host_prefix(keys.family))
+fn line(kind: u8, key: u64, params: &Params) -> u32 {
+    let fronts = LimitKind::COUNT as u32 * (params.front_mask + 1);
+    fronts + u32::from(kind) * (params.line_mask + 1) + hash::index(key, params.line_mask)
 }
+
+/// Where a host's exact cells are: the bucket, and the first cell in it; at 0 there are none.
+#[derive(Clone, Copy)]
+struct Earned {
+    bucket: u32,
+    at: u32,
+}
+
+/// Looks for the exact cells of a packet's source.
+#[inline(always)]
+fn find<T: Tables>(packet: &Packet, hash: u64, salt: u16, params: &Params, tables: &T) -> Earned {
+    let host = EarnedHost::new(&packet.src.get(), packet.family.get());
+    for bucket in earned::places(hash, params.earned_buckets) {
+        if let Some(entries) = tables.earned(bucket) {
+            let at = tables.launder(earned::find(entries, host, salt));
+            if at != 0 {
+                return Earned { bucket, at };
+            }
+        }
+    }
+    Earned { bucket: 0, at: 0 }
+}
+
+/// The reason of a kind of limit: the two lists have the same order.
+#[inline(always)]
+const fn refusal(kind: u8) -> Code {
+    Code(Reason::SourcePackets as u8 + kind)
+}
+const _: () = {
+    assert!(refusal(LimitKind::SourceSyns as u8).0 == Reason::SourceSyns as u8);
+    assert!(refusal(LimitKind::SourceBytes as u8).0 == Reason::SourceBytes as u8);
+    assert!(refusal(LimitKind::NetworkPackets as u8).0 == Reason::NetworkPackets as u8);
+    assert!(refusal(LimitKind::NetworkSyns as u8).0 == Reason::NetworkSyns as u8);
+    assert!(refusal(LimitKind::NetworkBytes as u8).0 == Reason::NetworkBytes as u8);
+    assert!(refusal(LimitKind::SourceIcmp as u8).0 == Reason::SourceIcmp as u8);
+};

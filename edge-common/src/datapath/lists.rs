@@ -2,7 +2,7 @@
 
 use super::{Packet, Step, Tables};
 use crate::{
-    abi::{Addr, Control, Family, Params, Reason},
+    abi::{Addr, Code, Control, Family, Params, Reason},
     algo::hash,
 };
 
@@ -21,7 +21,7 @@ pub(super) fn stage<T: Tables>(packet: &Packet, params: &Params, tables: &T, con
     }
     let (copy, src) = (control.copy(Control::DENY), packet.src.get());
     if hinted(&src, params, tables, control, copy) && tables.denied(copy, &src) {
-        return Step::Break(Reason::Denied);
+        return Step::Break(Code(Reason::Denied as u8));
     }
     Step::Continue(())
 }
@@ -42,10 +42,7 @@ fn hinted<T: Tables>(src: &Addr, params: &Params, tables: &T, control: Control, 
 pub const fn deny_hint(addr: &Addr, params: &Params) -> (u32, u32) {
     let index = match addr.family() {
         Family::V4 => u32::from_be(addr.0[3]) >> 8,
-        Family::V6 => {
-            let h = hash::address(&addr.masked(V6_GRAIN), &params.seeds, V6_GRAIN as u64);
-            hash::low_index(h, DENY_HINT_MASK)
-        }
+        Family::V6 => hash::index(hash::word(addr.0[0] as u64, &params.seeds), DENY_HINT_MASK),
     };
     (index >> 6, index & 63)
 }

@@ -7,7 +7,7 @@
 use core::cell::Cell;
 
 use crate::{
-    abi::{Addr, Reason},
+    abi::{Addr, Code, Family, PerCpu, Reason},
     wire::tcp,
 };
 
@@ -61,10 +61,13 @@ pub struct Packet {
     pub hops: Cell<u8>,
     /// The first reason for which it would have been dropped, were that not only observed.
     pub observed: Cell<Observed>,
+    /// Address family of the source.
+    pub family: Cell<Family>,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 1],
 }
 const _: () = assert!(size_of::<Packet>() == 48);
+const _: () = assert!(size_of::<Packet>() <= core::mem::offset_of!(PerCpu, sampling));
 
 impl Packet {
     /// An unread packet.
@@ -81,7 +84,8 @@ impl Packet {
             protocol: Cell::new(0),
             hops: Cell::new(0),
             observed: Cell::new(Observed::NONE),
-            reserved: [0; 2],
+            family: Cell::new(Family::V4),
+            reserved: [0; 1],
         }
     }
 
@@ -93,9 +97,9 @@ impl Packet {
 
     /// Remembers the first reason for which it would have been dropped.
     #[inline(always)]
-    pub fn observe(&self, reason: Reason) {
+    pub fn observe(&self, code: Code) {
         if !self.observed.get().is_some() {
-            self.observed.set(Observed(reason as u8));
+            self.observed.set(Observed(code.0));
         }
     }
 }

@@ -1,50 +1,160 @@
 //! Stage 1: what the packet is. Never drops: what to do with an unreadable packet depends on whom it is for.
 
-use super::{Kind, Observed, Packet};
+use super::{Kind, Observed, Packet, Tables};
 use crate::{
-    abi::Addr,
+    abi::{Addr, Family},
     wire::{Frame, View, eth, ipv4, ipv6, protocol},
 };
 
-/// Reads the headers into `packet`.
+/// A packet that a glance tells enough about: Ethernet; IPv4 without options or offset, or IPv6; TCP or UDP, all there.
+/// Most packets are. Constant offsets, and one check of the length or two. Whatever is otherwise goes the long way,
+/// which would have answered the same; tests hold the two together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Plain {
+    /// It is something else.
+    No,
+    /// IPv4, TCP.
+    Tcp4,
+    /// IPv4, UDP.
+    Udp4,
+    /// IPv6, TCP.
+    Tcp6,
+    /// IPv6, UDP.
+    Udp6,
+}
+
+const IP: usize = eth::HEADER as usize;
+const L4_OF_4: usize = IP + 20;
+const L4_OF_6: usize = IP + 40;
+/// Bytes up to the end of the transport header.
+const UDP4_BYTES: usize = L4_OF_4 + 8;
+const TCP4_BYTES: usize = L4_OF_4 + 20;
+const UDP6_BYTES: usize = L4_OF_6 + 8;
+const TCP6_BYTES: usize = L4_OF_6 + 20;
+
+impl Plain {
+    /// Whether it is UDP.
+    #[inline(always)]
+    pub(super) const fn is_udp(self) -> bool {
+        matches!(self, Self::Udp4 | Self::Udp6)
+    }
+}
+
+/// What a glance tells, and the destination port.
 #[inline(always)]
-pub(super) fn stage<F: Frame>(frame: &F, packet: &Packet) {
+pub(super) fn glance<F: Frame>(frame: &F) -> (Plain, u16) {
+    let Some(bytes) = frame.view::<UDP4_BYTES>(0) else {
+        return (Plain::No, 0);
+    };
+    match bytes.u16_be(IP - 2) {
+        eth::IPV4 => {
+            let is_plain = bytes.u8(IP) == 0x45
+                && bytes.u16_be(IP + 2) >= 20
+                && bytes.u16_be(IP + 6) & ipv4::OFFSET == 0;
+            match bytes.u8(IP + 9) {
+                protocol::TCP if is_plain && frame.view::<TCP4_BYTES>(0).is_some() => {
+                    (Plain::Tcp4, bytes.u16_be(L4_OF_4 + 2))
+                }
+                protocol::UDP if is_plain => (Plain::Udp4, bytes.u16_be(L4_OF_4 + 2)),
+                _ => (Plain::No, 0),
+            }
+        }
+        eth::IPV6 => {
+            let Some(bytes) = frame.view::<UDP6_BYTES>(0) else {
+                return (Plain::No, 0);
+            };
+            let is_plain = bytes.u8(IP) >> 4 == 6;
+            match bytes.u8(IP + 6) {
+                protocol::TCP if is_plain && frame.view::<TCP6_BYTES>(0).is_some() => {
+                    (Plain::Tcp6, bytes.u16_be(L4_OF_6 + 2))
+                }
+                protocol::UDP if is_plain => (Plain::Udp6, bytes.u16_be(L4_OF_6 + 2)),
+                _ => (Plain::No, 0),
+            }
+        }
+        _ => (Plain::No, 0),
+    }
+}
+
+/// Reads the headers into `packet`; `plain` is what a glance told.
+#[inline(always)]
+pub(super) fn stage<F: Frame, T: Tables>(frame: &F, packet: &Packet, plain: Plain, tables: &T) {
     packet.observed.set(Observed::NONE);
     packet.len.set(frame.len());
-    if plain_v4_tcp(frame, packet) {
-        return;
+    if !fill(frame, packet, plain) {
+        tables.read(frame, packet);
     }
+}
+
+/// Reads a plain packet; whether it was one.
+#[inline(always)]
+fn fill<F: Frame>(frame: &F, packet: &Packet, plain: Plain) -> bool {
+    match plain {
+        Plain::No => false,
+        Plain::Tcp4 => {
+            let Some(bytes) = frame.view::<TCP4_BYTES>(0) else {
+                return false;
+            };
+            fill_v4(&bytes, packet, protocol::TCP, Kind::Tcp);
+            packet.detail.set(bytes.u8(L4_OF_4 + 13));
+            true
+        }
+        Plain::Udp4 => {
+            let Some(bytes) = frame.view::<UDP4_BYTES>(0) else {
+                return false;
+            };
+            fill_v4(&bytes, packet, protocol::UDP, Kind::Udp);
+            true
+        }
+        Plain::Tcp6 => {
+            let Some(bytes) = frame.view::<TCP6_BYTES>(0) else {
+                return false;
+            };
+            fill_v6(&bytes, packet, protocol::TCP, Kind::Tcp);
+            packet.detail.set(bytes.u8(L4_OF_6 + 13));
+            true
+        }
+        Plain::Udp6 => {
+            let Some(bytes) = frame.view::<UDP6_BYTES>(0) else {
+                return false;
+            };
+            fill_v6(&bytes, packet, protocol::UDP, Kind::Udp);
+            true
+        }
+    }
+}
+
+#[inline(always)]
+fn fill_v4<V: View>(bytes: &V, packet: &Packet, protocol: u8, kind: Kind) {
+    packet.src.set(Addr::from_v4_word(bytes.word(IP + 12)));
+    packet.dst.set(Addr::from_v4_word(bytes.word(IP + 16)));
+    packet.family.set(Family::V4);
+    packet.hops.set(bytes.u8(IP + 8));
+    packet.sport.set(bytes.u16_be(L4_OF_4));
+    packet.dport.set(bytes.u16_be(L4_OF_4 + 2));
+    packet.protocol.set(protocol);
+    packet.kind.set(kind);
+}
+
+#[inline(always)]
+fn fill_v6<V: View>(bytes: &V, packet: &Packet, protocol: u8, kind: Kind) {
+    let src = bytes.addr(IP + 8);
+    packet.src.set(src);
+    packet.dst.set(bytes.addr(IP + 24));
+    packet.family.set(src.family());
+    packet.hops.set(bytes.u8(IP + 7));
+    packet.sport.set(bytes.u16_be(L4_OF_6));
+    packet.dport.set(bytes.u16_be(L4_OF_6 + 2));
+    packet.protocol.set(protocol);
+    packet.kind.set(kind);
+}
+
+/// The long way, for every frame there is: reads the headers into `packet`.
+#[inline(always)]
+pub fn read<F: Frame>(frame: &F, packet: &Packet) {
     packet.sport.set(0);
     packet.dport.set(0);
     packet.kind.set(network(frame, packet));
-}
-
-/// Ethernet, IPv4 without options or fragments, TCP: most packets. One check of the length, constant offsets.
-/// Whatever is otherwise goes the long way; a test holds the two together.
-#[inline(always)]
-fn plain_v4_tcp<F: Frame>(frame: &F, packet: &Packet) -> bool {
-    const IP: usize = eth::HEADER as usize;
-    const TCP: usize = IP + 20;
-    let Some(bytes) = frame.view::<{ TCP + 20 }>(0) else {
-        return false;
-    };
-    if bytes.u16_be(12) != eth::IPV4
-        || bytes.u8(IP) != 0x45
-        || bytes.u16_be(IP + 2) < 20
-        || bytes.u16_be(IP + 6) & 0x1fff != 0
-        || bytes.u8(IP + 9) != protocol::TCP
-    {
-        return false;
-    }
-    packet.src.set(Addr::from_v4_word(bytes.word(IP + 12)));
-    packet.dst.set(Addr::from_v4_word(bytes.word(IP + 16)));
-    packet.protocol.set(protocol::TCP);
-    packet.hops.set(bytes.u8(IP + 8));
-    packet.sport.set(bytes.u16_be(TCP));
-    packet.dport.set(bytes.u16_be(TCP + 2));
-    packet.detail.set(bytes.u8(TCP + 13));
-    packet.kind.set(Kind::Tcp);
-    true
 }
 
 #[inline(always)]
@@ -64,6 +174,7 @@ fn v4<F: Frame>(frame: &F, offset: u32, packet: &Packet) -> Kind {
     };
     packet.src.set(header.src);
     packet.dst.set(header.dst);
+    packet.family.set(Family::V4);
     packet.protocol.set(header.protocol);
     packet.hops.set(header.hops);
     if header.malformed {
@@ -82,6 +193,7 @@ fn v6<F: Frame>(frame: &F, offset: u32, packet: &Packet) -> Kind {
     };
     packet.src.set(header.src);
     packet.dst.set(header.dst);
+    packet.family.set(header.src.family());
     packet.protocol.set(header.next);
     packet.hops.set(header.hops);
     if header.malformed {

@@ -2,57 +2,85 @@
 
 use super::{Kind, Packet, Step, Tables};
 use crate::{
-    abi::{Addr, AddressFlags, Control, Reason, Service, service::MAX_CHAIN},
+    abi::{
+        Addr, AddressFlags, Code, Control, PortEntry, Reason, Service,
+        service::{ADDRESS_ENTRY, MAX_CHAIN},
+    },
     wire::protocol,
 };
 
 /// Who judges a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'t> {
-    /// The service, or `None` for packets to a protected *address* that carry no port.
-    pub service: Option<&'t Service>,
-    /// The service whose settings stand in where there is no port: the first one, index 1.
-    pub fallback: Option<&'t Service>,
+    /// The service. For packets to a protected *address* that carry no port it is the entry for addresses, index 1,
+    /// whose identifier is 0.
+    pub service: &'t Service,
+    /// It was found by port.
+    pub by_port: bool,
 }
 
 impl Scope<'_> {
     /// Identifier for counters, 0 for none.
     #[inline(always)]
-    pub fn id(&self) -> u16 {
-        self.service.map_or(0, |service| service.id)
+    pub const fn id(&self) -> u16 {
+        self.service.id
     }
 
     /// The service only observes.
     #[inline(always)]
-    pub fn observe(&self) -> bool {
-        self.service
-            .is_some_and(|service| service.flags & Service::OBSERVE != 0)
+    pub const fn observe(&self) -> bool {
+        self.service.flags & Service::OBSERVE != 0
     }
 }
 
-/// Finds the service, or leaves with [`Reason::NotProtected`].
+/// Whether some service, in either copy of the tables, is on a port.
 #[inline(always)]
-pub(super) fn stage<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Control) -> Step<Scope<'t>> {
-    match packet.kind.get() {
-        Kind::Tcp | Kind::Udp => by_port(packet, tables, control),
-        Kind::Truncated if packet.dport.get() != 0 => by_port(packet, tables, control),
-        Kind::Icmp | Kind::Icmp6 | Kind::LaterFragment | Kind::Truncated | Kind::Malformed => {
-            by_address(packet, tables, control)
+pub(super) const fn protects(entry: PortEntry, udp: bool) -> bool {
+    let [a, b] = if udp { entry.udp } else { entry.tcp };
+    a | b != 0
+}
+
+/// Finds the service, or leaves with [`Reason::NotProtected`]. `entry` is that of the packet's port, if it has been
+/// looked up.
+#[inline(always)]
+pub(super) fn stage<'t, T: Tables>(
+    packet: &Packet,
+    tables: &'t T,
+    control: Control,
+    entry: Option<PortEntry>,
+) -> Step<Scope<'t>> {
+    let entry = match (entry, packet.kind.get()) {
+        (Some(entry), _) => entry,
+        (None, Kind::Tcp | Kind::Udp) => tables.port(packet.dport.get()),
+        (None, Kind::Truncated) if packet.dport.get() != 0 => tables.port(packet.dport.get()),
+        (None, Kind::Icmp | Kind::Icmp6 | Kind::LaterFragment | Kind::Truncated | Kind::Malformed) => {
+            return by_address(packet, tables, control);
         }
-        Kind::NotIp => Step::Break(Reason::NotIp),
-        Kind::Other => Step::Break(Reason::NotProtected),
-    }
+        (None, Kind::NotIp) => return leave(Reason::NotIp),
+        (None, Kind::Other) => return leave(Reason::NotProtected),
+    };
+    by_port(packet, tables, control, entry)
 }
 
 #[inline(always)]
-fn by_port<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Control) -> Step<Scope<'t>> {
+fn leave<'t>(reason: Reason) -> Step<Scope<'t>> {
+    Step::Break(Code(reason as u8))
+}
+
+#[inline(always)]
+fn by_port<'t, T: Tables>(
+    packet: &Packet,
+    tables: &'t T,
+    control: Control,
+    entry: PortEntry,
+) -> Step<Scope<'t>> {
     let copy = control.copy(Control::SERVICES);
-    let heads = tables.port(copy, packet.dport.get());
-    let mut index = if packet.protocol.get() == protocol::TCP {
-        heads.tcp
+    let heads = if packet.protocol.get() == protocol::TCP {
+        entry.tcp
     } else {
-        heads.udp
+        entry.udp
     };
+    let mut index = if copy == 0 { heads[0] } else { heads[1] };
     let mut links = 0;
     while index != 0 && links < MAX_CHAIN {
         let Some(service) = tables.service(copy, index) else {
@@ -60,14 +88,14 @@ fn by_port<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Control) -> S
         };
         if is_for(service, &packet.dst.get(), tables) {
             return Step::Continue(Scope {
-                service: Some(service),
-                fallback: None,
+                service,
+                by_port: true,
             });
         }
         index = service.next;
         links += 1;
     }
-    Step::Break(Reason::NotProtected)
+    leave(Reason::NotProtected)
 }
 
 #[inline(always)]
@@ -84,12 +112,15 @@ fn by_address<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Control) -
     let dst = packet.dst.get();
     let flags = tables.address(&dst);
     let local = flags.has(AddressFlags::LOCAL) || dst.is_loopback();
-    if flags.has(AddressFlags::PROTECTED) || control.has(Control::ANY_LOCAL) && local {
-        let fallback = tables.service(control.copy(Control::SERVICES), 1);
-        return Step::Continue(Scope {
-            service: None,
-            fallback,
-        });
+    let covered = flags.has(AddressFlags::PROTECTED) || control.has(Control::ANY_LOCAL) && local;
+    if !covered {
+        return leave(Reason::NotProtected);
     }
-    Step::Break(Reason::NotProtected)
+    match tables.service(control.copy(Control::SERVICES), ADDRESS_ENTRY) {
+        Some(service) => Step::Continue(Scope {
+            service,
+            by_port: false,
+        }),
+        None => leave(Reason::Internal),
+    }
 }

@@ -6,6 +6,9 @@ use crate::abi::Addr;
 /// Bytes of a header without options.
 const MIN_HEADER: u32 = 20;
 
+/// The bits of the word at byte 6 that are the fragment's offset.
+pub const OFFSET: u16 = 0x1fff;
+
 /// What the pipeline needs of an IPv4 header.
 #[derive(Clone, Copy, Debug)]
 pub struct Header {
@@ -42,7 +45,7 @@ pub fn read<F: Frame>(frame: &F, offset: u32) -> Option<Header> {
         protocol,
         hops: bytes.u8(8),
         payload: offset + header,
-        later_fragment: fragment & 0x1fff != 0,
+        later_fragment: fragment & OFFSET != 0,
         malformed: version_ihl >> 4 != 4 || header < MIN_HEADER || total < header,
     })
 }

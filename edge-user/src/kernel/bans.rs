@@ -1,24 +1,30 @@
 //! Bans: adding, pardoning, listing, and sweeping what has expired.
 //!
-//! A ban is in force once its map entry is written; its hint bit is set before. When the table is full, bans of
-//! one network are merged into a ban of that network, and an alert is counted: never is one dropped silently.
+//! A ban is in force once its entry is written, which takes no system call; its hint bit is set before. When the
+//! table is full, bans of one network are merged into a ban of that network, and an alert is counted: never is one
+//! dropped silently.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     time::{Duration, SystemTime},
 };
 
-use aya::maps::MapError;
-use edge_common::abi::{
-    Addr, AddressFlags, Alert, Ban, BanKey, BanSource, Family,
-    ban::{NOTE_BYTES, V4_PREFIXES, V6_PREFIXES},
-    hint,
+use edge_common::{
+    abi::{
+        Addr, AddressFlags, Alert, Ban, BanKey, BanSource, ControlWord, Family,
+        ban::{BUCKET_WORDS, NOTE_BYTES, V4_PREFIXES, V6_PREFIXES},
+        hint,
+    },
+    algo::bans::{Full, Store, Writer, hash},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
 use super::{KernelError, ShieldTables, pins::Lock, services::text};
+
+/// The word of [`hint::Hints`] that is about bans.
+const BANS_WORD: usize = 0;
 
 /// A ban to be made.
 #[derive(Debug, Clone)]
@@ -110,21 +116,22 @@ impl ShieldTables {
             } else {
                 Ban::EVERYTHING
             },
-            reserved: [0; 5],
         };
-        if let Ok(old) = self.bans.get(&key, 0)
+        if order.source != BanSource::Operator
+            && let Some(old) = self.find_ban(&key)
             && old.holds(now)
-            && order.source != BanSource::Operator
         {
             ban.until = ban.until.max(old.until);
         }
-        self.hints_for(&key, |tables, word, bits| tables.hints.set_bits(word, bits));
-        if self.write(&key, &ban)? {
+        self.set_hint(&key);
+        if self.write(&key, &ban) {
             self.note(&key, &order.note);
             return Ok(Banned::Exactly);
         }
         self.sweep(lock, Duration::ZERO)?;
-        if self.write(&key, &ban)? {
+        // The sweep may have cleared the bit: there was no entry that needed it.
+        self.set_hint(&key);
+        if self.write(&key, &ban) {
             self.note(&key, &order.note);
             return Ok(Banned::Exactly);
         }
@@ -137,8 +144,7 @@ impl ShieldTables {
     /// The prefix length is wrong.
     pub fn unban(&mut self, _lock: &Lock, prefix: &IpNet) -> Result<bool, KernelError> {
         let key = key(prefix)?;
-        let there = self.bans.remove(&key).is_ok();
-        _ = self.notes.remove(&key);
+        let there = self.remove(&key);
         if there {
             self.clear_stale_hints(&[key]);
         }
@@ -155,32 +161,39 @@ impl ShieldTables {
             .collect()
     }
 
-    /// Number of entries in the table, expired ones included.
+    /// Number of bans that hold.
+    pub fn count_holding_bans(&self) -> usize {
+        let now = self.clock.now();
+        self.entries().filter(|(_, ban)| ban.holds(now)).count()
+    }
+
+    /// Number of entries in the table, ended ones included.
     pub fn count_bans(&self) -> usize {
-        self.bans.keys().flatten().count()
+        self.entries().count()
     }
 
     /// The entry for exactly this prefix, whether it still holds or not.
     pub fn find_ban(&self, key: &BanKey) -> Option<Ban> {
-        self.bans.get(key, 0).ok()
+        self.writer().find(key, self.clock.now())
     }
 
     /// Removes bans that ended more than `memory` ago. Returns how many.
     ///
     /// # Errors
-    /// An entry cannot be removed.
+    /// None; kept for what may come.
     pub fn sweep(&mut self, _lock: &Lock, memory: Duration) -> Result<usize, KernelError> {
         let now = self.clock.now();
+        let mut held = 0;
         let ended: Vec<BanKey> = self
             .entries()
+            .inspect(|_| held += 1)
             .filter(|(_, ban)| !ban.holds(now) && self.clock.since(ban.until) >= memory)
             .map(|(key, _)| key)
             .collect();
+        // Counted anew: whoever was killed between an entry and its count has left it wrong.
+        self.control.store(ControlWord::BansHeld as u32, held);
         for key in &ended {
-            match self.bans.remove(key) {
-                Ok(()) | Err(MapError::KeyNotFound) => _ = self.notes.remove(key),
-                Err(error) => return Err(KernelError::map("removing a ban")(error)),
-            }
+            self.remove(key);
         }
         if !ended.is_empty() {
             self.clear_stale_hints(&ended);
@@ -200,7 +213,29 @@ impl ShieldTables {
     }
 
     fn entries(&self) -> impl Iterator<Item = (BanKey, Ban)> {
-        self.bans.iter().flatten()
+        self.writer().entries(self.clock.now())
+    }
+
+    fn writer(&self) -> Writer<'_, Self> {
+        Writer::new(self, &self.params)
+    }
+
+    /// A bucket's words, for tests that hold the table beside another.
+    pub fn ban_bucket(&self, index: u32) -> [u64; BUCKET_WORDS] {
+        self.bans.get(index).unwrap_or([0; BUCKET_WORDS])
+    }
+
+    fn remove(&self, key: &BanKey) -> bool {
+        let there = self.writer().remove(key);
+        if there {
+            self.count_held(u64::MAX);
+        }
+        there
+    }
+
+    /// Adds to the count of entries, wrapping.
+    fn count_held(&self, amount: u64) {
+        self.control.add(ControlWord::BansHeld as u32, amount);
     }
 
     fn entry(&self, key: &BanKey, ban: &Ban, wall: SystemTime) -> BanEntry {
@@ -229,11 +264,20 @@ impl ShieldTables {
     }
 
     /// Writes an entry; `false` if the table is full.
-    fn write(&mut self, key: &BanKey, ban: &Ban) -> Result<bool, KernelError> {
-        match self.bans.insert(key, ban, 0) {
-            Ok(()) => Ok(true),
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(E2BIG) => Ok(false),
-            Err(error) => Err(KernelError::map("writing a ban")(error)),
+    fn write(&self, key: &BanKey, ban: &Ban) -> bool {
+        let held = self.control.load_word(ControlWord::BansHeld as u32, 0);
+        let is_full = held >= u64::from(self.ban_capacity);
+        if is_full && self.find_ban(key).is_none() {
+            return false;
+        }
+        match self.writer().put(key, ban) {
+            Ok(new) => {
+                if new {
+                    self.count_held(1);
+                }
+                true
+            }
+            Err(Full) => false,
         }
     }
 
@@ -245,7 +289,10 @@ impl ShieldTables {
         }
         bytes[..end].copy_from_slice(&note.as_bytes()[..end]);
         // Words are a courtesy: a ban without them is still a ban.
-        if end > 0 && self.notes.insert(key, bytes, 0).is_err() {
+        if end == 0 {
+            return;
+        }
+        if self.notes.insert(key, bytes, 0).is_err() {
             tracing::debug!("no room for a ban's note");
         }
     }
@@ -263,14 +310,12 @@ impl ShieldTables {
             (None, Some((wide, members))) => (*wide, members.clone(), false),
             (None, None) => {
                 self.alert(Alert::BansRefused, 1);
-                return Err(KernelError::BansFull {
-                    capacity: self.ban_capacity,
-                });
+                return Err(self.full());
             }
         };
         let mut until = if holds_new { ban.until } else { 0 };
         for member in &members {
-            until = until.max(self.bans.get(member, 0).map_or(0, |old| old.until));
+            until = until.max(self.find_ban(member).map_or(0, |old| old.until));
         }
         let merged = Ban {
             until,
@@ -278,28 +323,36 @@ impl ShieldTables {
             scope: Ban::EVERYTHING,
             ..ban
         };
-        self.hints_for(&wide, |tables, word, bits| tables.hints.set_bits(word, bits));
+        self.set_hint(&wide);
         // One member goes first, since there is no free entry; its sources are covered again at once.
-        let mut members = members.iter();
-        if let Some(first) = members.next() {
-            _ = self.bans.remove(first);
+        if let Some(first) = members.first() {
+            self.remove(first);
         }
-        self.write(&wide, &merged)?;
+        if !self.write(&wide, &merged) {
+            self.alert(Alert::BansRefused, 1);
+            return Err(self.full());
+        }
         self.note(&wide, "merged: the ban table was full");
-        for member in members {
-            _ = self.bans.remove(member);
+        for member in &members {
+            self.remove(member);
             _ = self.notes.remove(member);
         }
+        self.clear_stale_hints(&members);
         self.alert(Alert::BansAggregated, 1);
         if holds_new {
             return Ok(Banned::Within(net(&wide)));
         }
-        if self.write(key, &ban)? {
+        self.set_hint(key);
+        if self.write(key, &ban) {
             Ok(Banned::Exactly)
         } else {
-            Err(KernelError::BansFull {
-                capacity: self.ban_capacity,
-            })
+            Err(self.full())
+        }
+    }
+
+    const fn full(&self) -> KernelError {
+        KernelError::BansFull {
+            capacity: self.ban_capacity,
         }
     }
 
@@ -314,24 +367,49 @@ impl ShieldTables {
         groups
     }
 
-    fn hints_for(&self, key: &BanKey, act: impl Fn(&Self, u32, u64)) {
-        let (word, shift) = hint::place(hint::prefix(&key.addr, key.prefix, &self.params), &self.params);
-        act(self, word, hint::BAN << shift);
+    /// Where the hint of a prefix is: the element, and the bit in its word.
+    fn hint(&self, key: &BanKey) -> (u32, u64) {
+        let network = hint::Keys::new(&key.addr, key.addr.family(), &self.params);
+        (network.element(&self.params), hint::bit(hash(key, &self.params)))
+    }
+
+    fn set_hint(&self, key: &BanKey) {
+        let (element, bit) = self.hint(key);
+        self.hints.set_word_bits(element, BANS_WORD, bit);
     }
 
     /// Clears the hints of removed bans that no other ban needs.
     fn clear_stale_hints(&self, removed: &[BanKey]) {
-        let place =
-            |key: &BanKey| hint::place(hint::prefix(&key.addr, key.prefix, &self.params), &self.params);
-        let needed: HashSet<(u32, u32)> = self.bans.keys().flatten().map(|key| place(&key)).collect();
-        for (word, shift) in removed.iter().map(place).filter(|at| !needed.contains(at)) {
-            self.hints.clear_bits(word, hint::BAN << shift);
+        let mut stale: HashMap<u32, u64> = HashMap::new();
+        for key in removed {
+            let (element, bit) = self.hint(key);
+            *stale.entry(element).or_default() |= bit;
+        }
+        for (key, _) in self.entries() {
+            let (element, bit) = self.hint(&key);
+            if let Some(bits) = stale.get_mut(&element) {
+                *bits &= !bit;
+            }
+        }
+        for (element, bits) in stale {
+            self.hints.clear_word_bits(element, BANS_WORD, bits);
         }
     }
 }
 
-/// "Argument list too long": how a full hash map says so.
-const E2BIG: i32 = 7;
+impl Store for ShieldTables {
+    fn load(&self, bucket: u32, word: usize) -> u64 {
+        self.bans.load_word(bucket, word)
+    }
+
+    fn store(&self, bucket: u32, word: usize, value: u64) {
+        self.bans.store_word(bucket, word, value);
+    }
+
+    fn moved(&self) {
+        self.control.add(ControlWord::BanMoves as u32, 1);
+    }
+}
 
 /// The wider prefixes that a ban can be merged into, nearest first.
 fn wider(key: &BanKey) -> impl Iterator<Item = BanKey> + use<> {

@@ -57,9 +57,13 @@ impl Clock {
     /// The tick after `duration` from now, rounded up; `None` never comes.
     pub fn after(&self, duration: Option<Duration>) -> u64 {
         duration.map_or(u64::MAX, |duration| {
-            let ticks = (duration.as_nanos() as u64).div_ceil(self.tick_ns);
-            self.now().saturating_add(ticks)
+            self.now().saturating_add(self.ticks(duration))
         })
+    }
+
+    /// Ticks that `duration` takes, rounded up.
+    pub fn ticks(&self, duration: Duration) -> u64 {
+        (duration.as_nanos() as u64).div_ceil(self.tick_ns)
     }
 
     /// Time from now until `tick`; zero if it is past, `None` if it never comes.

@@ -53,11 +53,11 @@ impl ShieldTables {
     /// The counters cannot be read.
     pub fn lost_samples(&self) -> Result<(u64, u64), KernelError> {
         let lost = self
-            .sampling
+            .per_cpu
             .get(&0, 0)
-            .map_err(KernelError::map("reading SAMPLING"))?;
+            .map_err(KernelError::map("reading PER_CPU"))?;
         Ok(lost.iter().fold((0, 0), |(budget, full), cpu| {
-            (budget + cpu.over_budget, full + cpu.buffer_full)
+            (budget + cpu.sampling.over_budget, full + cpu.sampling.buffer_full)
         }))
     }
 

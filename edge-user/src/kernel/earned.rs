@@ -1,68 +1,163 @@
-//! Exact limiter state for sources that earned it, by completing a handshake with the gateway.
+//! Exact limiter state for sources that earned it, by completing a handshake.
+//!
+//! The program may add entries as well (for a handshake that it saw itself). Only what was verified is added, so a flood
+//! of made-up sources finds nothing to fill; what has been idle for a while is forgotten; who finds no room stays in the
+//! default tier. No method takes a system call.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
-use edge_common::abi::{Addr, Earned, hint};
+use edge_common::{
+    abi::{
+        Addr, EarnedHost, Service, hint,
+        limit::{EARNED_ENTRY, EARNED_KINDS},
+    },
+    algo::{
+        earned::{self, Claim},
+        gcra,
+    },
+};
 
-use super::{KernelError, ShieldTables};
+use super::ShieldTables;
+
+/// The word of [`hint::Hints`] that is about earned sources.
+const EARNED_WORD: usize = 1;
+
+/// What became of sources that earned exact state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Earning {
+    /// Entries added.
+    pub added: usize,
+    /// Entries that were there.
+    pub known: usize,
+    /// Entries for which there was no room.
+    pub refused: usize,
+}
 
 impl ShieldTables {
-    /// Gives `source` exact state, unless it has it. Returns whether it has it now; a full table gives none.
-    ///
-    /// # Errors
-    /// The table cannot be written.
-    pub fn earn(&mut self, source: IpAddr) -> Result<bool, KernelError> {
+    /// Gives `source` exact state under every set of limits in force that limits hosts.
+    pub fn earn(&self, source: IpAddr) -> Earning {
+        self.earn_under(source, &self.host_limits())
+    }
+
+    /// Gives `source` exact state under the limits of these salts ([`ShieldTables::host_limits`]).
+    pub fn earn_under(&self, source: IpAddr, salts: &[u16]) -> Earning {
         let addr = Addr::from(source);
-        let bits = hint::host_prefix(addr.family());
-        let host = addr.masked(bits);
-        let seen = self.clock.now() as u32;
-        let state = match self.earned.get(&host, 0) {
-            // Rewriting the cells would race with the program; an entry is left as it is.
-            Ok(_) => return Ok(true),
-            Err(_) => Earned { cells: [0; 3], seen },
+        let host = EarnedHost::new(&addr, addr.family());
+        let mut earning = Earning::default();
+        let keys = host.keys(&self.params);
+        let (element, bit) = (keys.element(&self.params), hint::bit(keys.host));
+        let [first, second] = earned::places(keys.host, self.params.earned_buckets);
+        let (Some(first), Some(second)) = (self.earned.words(first), self.earned.words(second)) else {
+            return earning;
         };
-        let (word, shift) = hint::place(hint::prefix(&host, bits, &self.params), &self.params);
-        match self.earned.insert(host, state, 0) {
-            Ok(()) => {
-                self.hints.set_bits(word, hint::EARNED << shift);
-                Ok(true)
+        // The bit first: an entry without is never found. One too many costs a look-up.
+        self.hints.set_word_bits(element, EARNED_WORD, bit);
+        for salt in salts {
+            match earned::claim_either([first, second], host, *salt, gcra::now(self.clock.now())) {
+                Claim::Added => earning.added += 1,
+                Claim::Known => earning.known += 1,
+                Claim::Refused => earning.refused += 1,
             }
-            Err(aya::maps::MapError::SyscallError(_)) => Ok(false),
-            Err(error) => Err(KernelError::map("writing EARNED")(error)),
         }
+        earning
     }
 
-    /// Forgets every earned source but those of `recent`, with their hints.
-    pub fn forget_earned(&mut self, recent: &HashSet<IpAddr>) {
-        let keep: HashSet<Addr> = recent
-            .iter()
-            .map(|source| {
-                let addr = Addr::from(*source);
-                addr.masked(hint::host_prefix(addr.family()))
-            })
+    /// Salts of the services in force that limit hosts, each once.
+    pub fn host_limits(&self) -> Vec<u16> {
+        let ids = self.service_names().into_iter().map(|(id, _)| id);
+        let mut salts: Vec<u16> = ids
+            .filter_map(|id| self.service(id))
+            .filter(limits_hosts)
+            .map(|service| service.limits[0].salt)
             .collect();
-        let all: Vec<Addr> = self.earned.keys().flatten().collect();
-        let place = |host: &Addr| {
-            hint::place(
-                hint::prefix(host, hint::host_prefix(host.family()), &self.params),
-                &self.params,
-            )
-        };
-        let needed: HashSet<(u32, u32)> = all.iter().filter(|host| keep.contains(host)).map(place).collect();
-        let gone: Vec<Addr> = all.into_iter().filter(|host| !keep.contains(host)).collect();
-        for host in &gone {
-            let at = place(host);
-            if !needed.contains(&at) {
-                self.hints.clear_bits(at.0, hint::EARNED << at.1);
-            }
-        }
-        for host in &gone {
-            _ = self.earned.remove(host);
-        }
+        salts.sort_unstable();
+        salts.dedup();
+        salts
     }
 
-    /// Number of sources with exact state.
-    pub fn count_earned(&self) -> usize {
-        self.earned.keys().flatten().count()
+    /// Forgets sources that have been idle for `idle`, and those under limits that are not in force any more. Returns
+    /// how many.
+    pub fn forget_idle(&self, idle: Duration) -> usize {
+        let salts = self.host_limits();
+        let now = gcra::now(self.clock.now());
+        let most = gcra::now(self.clock.ticks(idle));
+        self.forget(|salt, cells| {
+            !salts.contains(&salt) || cells.iter().all(|cell| gcra::idle(*cell, now) > most)
+        })
     }
+
+    /// Forgets every earned source.
+    pub fn forget_earned(&self) -> usize {
+        self.forget(|_, _| true)
+    }
+
+    /// Number of entries: a source has one under each set of limits.
+    pub fn count_earned(&self) -> usize {
+        self.entries_of_earned().count()
+    }
+
+    /// Entries that there is room for.
+    pub fn earned_capacity(&self) -> usize {
+        self.earned.len() as usize * (edge_common::abi::limit::EARNED_WORDS / EARNED_ENTRY)
+    }
+
+    /// Sources with exact state, once for each set of limits.
+    pub fn list_earned(&self) -> impl Iterator<Item = IpAddr> {
+        self.entries_of_earned()
+            .map(|entry| EarnedHost(entry[0].load(Ordering::Relaxed)).addr().into())
+    }
+
+    fn entries_of_earned(&self) -> impl Iterator<Item = &[AtomicU64]> {
+        (0..self.earned.len())
+            .filter_map(|bucket| self.earned.words(bucket))
+            .flat_map(|words| words.chunks_exact(EARNED_ENTRY))
+            .filter(|entry| entry[0].load(Ordering::Acquire) != EarnedHost::FREE.0)
+    }
+
+    /// Forgets the entries that `ends` says, with the hints that no other entry needs.
+    fn forget(&self, ends: impl Fn(u16, &[u64; EARNED_KINDS]) -> bool) -> usize {
+        let mut count = 0;
+        let mut stale: HashMap<u32, u64> = HashMap::new();
+        for entry in self.entries_of_earned() {
+            let cells = std::array::from_fn(|kind| entry[1 + kind].load(Ordering::Relaxed));
+            if ends((cells[0] & gcra::TAG_MASK) as u16, &cells) {
+                let (element, bit) = self.hint_of_earned(entry);
+                *stale.entry(element).or_default() |= bit;
+                entry[0].store(EarnedHost::FREE.0, Ordering::Release);
+                count += 1;
+            }
+        }
+        if count == 0 {
+            return 0;
+        }
+        // First cleared, then set again for whoever is left: the program may add entries, and their bits, meanwhile.
+        for (element, bits) in &stale {
+            self.hints.clear_word_bits(*element, EARNED_WORD, *bits);
+        }
+        for entry in self.entries_of_earned() {
+            let (element, bit) = self.hint_of_earned(entry);
+            if stale.get(&element).is_some_and(|bits| bits & bit != 0) {
+                self.hints.set_word_bits(element, EARNED_WORD, bit);
+            }
+        }
+        count
+    }
+
+    fn hint_of_earned(&self, entry: &[AtomicU64]) -> (u32, u64) {
+        let keys = EarnedHost(entry[0].load(Ordering::Relaxed)).keys(&self.params);
+        (keys.element(&self.params), hint::bit(keys.host))
+    }
+}
+
+/// Whether a service has a limit that exact state is kept for.
+fn limits_hosts(service: &Service) -> bool {
+    service
+        .active_limits()
+        .iter()
+        .any(|limit| usize::from(limit.kind) < EARNED_KINDS)
 }

@@ -11,7 +11,7 @@ use aya::maps::{
     lpm_trie::{Key, LpmTrie},
 };
 use edge_common::{
-    abi::{Addr, Control, LpmKey},
+    abi::{Addr, Control, ControlWord, LpmKey},
     datapath::{DENY_HINT_MASK, V6_GRAIN, deny_hint},
     mem::hinted_addresses,
 };
@@ -401,7 +401,7 @@ impl ShieldTables {
             };
             self.write_deny_hints(next, wanted.keys());
         }
-        self.control.store(0, word);
+        self.control.store(ControlWord::Control as u32, word);
         // The copy that was in force is emptied, so that a large list is not kept twice.
         empty(self.trie_mut(list, now))
     }

@@ -4,10 +4,17 @@ use std::borrow::Cow;
 
 use aya::{Ebpf, EbpfLoader, maps::Array, programs::Xdp};
 use caps::{CapSet, Capability};
-use edge_common::abi::{CELLS_PER_BUCKET, LimitKind, Params, hint};
+use edge_common::{
+    abi::{
+        LimitKind, Params, SLOTS_PER_LINE,
+        ban::BUCKET_ENTRIES,
+        limit::{EARNED_ENTRY, EARNED_WORDS},
+    },
+    algo::gcra,
+};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{KernelError, Pins, clock};
+use super::{KernelError, Pins, clock, mapped::Mapped, tables};
 
 /// The object that the kernel runs.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BREAKWATER_EBPF_OBJECT"));
@@ -16,6 +23,8 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BREAKWATER_EBPF_OBJ
 pub const PROGRAM: &str = "breakwater";
 /// Name of the program that drops everything: the floor of benchmarks.
 pub const FLOOR: &str = "floor";
+/// Name of the program that judges a packet from another source each time it runs: for benchmarks.
+pub const FLOOD: &str = "flood";
 /// Name of the program that tells the time.
 const CLOCK: &str = "clock";
 
@@ -23,21 +32,25 @@ const CLOCK: &str = "clock";
 /// with 5.8, XDP links with 5.9.
 pub const LEAST_KERNEL: (u32, u32) = (5, 18);
 
-/// Hint fields for each ban there is room for.
-const HINTS_PER_BAN: u32 = 8;
-/// Fewest hint fields: 64 KiB of them.
-const MIN_HINTS: u32 = 1 << 18;
-/// Most hint fields: 4 MiB of them.
-const MAX_HINTS: u32 = 1 << 24;
+/// Fewest hint elements: half a mebibyte of them.
+const MIN_HINTS: u32 = 1 << 15;
+/// Most hint elements: 16 MiB of them.
+const MAX_HINTS: u32 = 1 << 20;
+/// Lines of the front tier for each kind of limit: 128 KiB, so that those of a packet stay in a core's own cache.
+const FRONT_LINES: u32 = 1 << 11;
+/// Entries in a bucket of earned sources.
+const EARNED_ENTRIES: u32 = (EARNED_WORDS / EARNED_ENTRY) as u32;
+/// The ban table is filled to four fifths at most: so far, chains of moves are short.
+const BAN_SLACK: (u64, u64) = (5, 4);
 
 /// Sizes of the tables, fixed when they are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     /// Bans kept at once.
     pub bans: u32,
-    /// Cells in a row of the default tier; a power of two.
+    /// Cells that each kind of limit has in the default tier; a power of two.
     pub cells: u32,
-    /// Sources with exact state.
+    /// Entries of sources with exact state.
     pub earned: u32,
 }
 
@@ -52,7 +65,7 @@ impl Default for Sizes {
 }
 
 /// Every map of the object, in the order of their definition.
-pub const MAPS: [&str; 19] = [
+pub const MAPS: [&str; 18] = [
     "CONTROL",
     "PARAMS",
     "PORT_TABLE",
@@ -69,9 +82,8 @@ pub const MAPS: [&str; 19] = [
     "EARNED",
     "COUNTERS",
     "EVENTS",
-    "SAMPLING",
+    "PER_CPU",
     "NAMES",
-    "SCRATCH",
 ];
 /// Maps that only user space uses.
 pub const USER_MAPS: [&str; 2] = ["ALERTS", "NOTES"];
@@ -93,12 +105,18 @@ pub fn load(pins: &Pins, sizes: Sizes) -> Result<Ebpf, KernelError> {
 }
 
 fn load_pinned(pins: &Pins, sizes: Sizes) -> Result<Ebpf, KernelError> {
+    let pinned = tables::parameters(pins).ok().filter(|params| params.hz != 0);
+    let params = match pinned {
+        Some(params) => params,
+        None => draw(sizes)?,
+    };
     let mut ebpf = {
         let mut loader = EbpfLoader::new();
         for name in MAPS.into_iter().chain(USER_MAPS) {
             loader.map_pin_path(name, Cow::Owned(pins.map(name)));
         }
-        sized(&mut loader, sizes)
+        sized(&mut loader, &params)
+            .override_global("CONSTANTS", &params, true)
             .load(OBJECT)
             .map_err(|error| KernelError::Load(Box::new(error)))?
     };
@@ -107,7 +125,9 @@ fn load_pinned(pins: &Pins, sizes: Sizes) -> Result<Ebpf, KernelError> {
             .load()
             .map_err(KernelError::program("loading the program"))?;
     }
-    initialise(&mut ebpf, sizes)?;
+    if pinned.is_none() {
+        write_parameters(&mut ebpf, pins, params)?;
+    }
     Ok(ebpf)
 }
 
@@ -117,27 +137,44 @@ fn load_pinned(pins: &Pins, sizes: Sizes) -> Result<Ebpf, KernelError> {
 /// As [`load`].
 pub fn load_private(sizes: Sizes, directory: &Pins) -> Result<Ebpf, KernelError> {
     let mut ebpf = load(directory, sizes)?;
-    program(&mut ebpf, FLOOR)?
-        .load()
-        .map_err(KernelError::program("loading the program"))?;
+    for name in [FLOOR, FLOOD] {
+        program(&mut ebpf, name)?
+            .load()
+            .map_err(KernelError::program("loading the program"))?;
+    }
     Ok(ebpf)
 }
 
-fn sized<'a, 'b>(loader: &'b mut EbpfLoader<'a>, sizes: Sizes) -> &'b mut EbpfLoader<'a> {
+fn sized<'a, 'b>(loader: &'b mut EbpfLoader<'a>, params: &Params) -> &'b mut EbpfLoader<'a> {
     loader
-        .map_max_entries("BANS", sizes.bans)
-        .map_max_entries("HINTS", hint_fields(sizes.bans) / hint::FIELDS_PER_WORD)
+        .map_max_entries("BANS", params.ban_buckets)
+        .map_max_entries("HINTS", params.hint_mask + 1)
         .map_max_entries(
             "CELLS",
-            sizes.cells / CELLS_PER_BUCKET * 2 * LimitKind::COUNT as u32,
+            (params.front_mask + params.line_mask + 2) * LimitKind::COUNT as u32,
         )
-        .map_max_entries("EARNED", sizes.earned)
+        .map_max_entries("EARNED", params.earned_buckets)
 }
 
-fn hint_fields(bans: u32) -> u32 {
-    bans.saturating_mul(HINTS_PER_BAN)
-        .clamp(MIN_HINTS, MAX_HINTS)
-        .next_power_of_two()
+/// Parameters for tables of these sizes, with seeds of their own; the clock is read later.
+fn draw(sizes: Sizes) -> Result<Params, KernelError> {
+    let (more, less) = BAN_SLACK;
+    let entries = u64::from(sizes.bans) * more / less;
+    let buckets = entries.div_ceil(BUCKET_ENTRIES as u64).max(2);
+    let hints = (sizes.bans / 2).clamp(MIN_HINTS, MAX_HINTS).next_power_of_two();
+    let lines = (sizes.cells / SLOTS_PER_LINE as u32).next_power_of_two();
+    Ok(Params {
+        seeds: [random()?, random()?],
+        hint_mask: hints - 1,
+        line_mask: lines - 1,
+        front_mask: FRONT_LINES.min(lines) - 1,
+        ban_buckets: u32::try_from(buckets).unwrap_or(u32::MAX),
+        max_bans: sizes.bans,
+        // Half full at most, nearly nobody finds both buckets full.
+        earned_buckets: (sizes.earned.saturating_mul(2) / EARNED_ENTRIES).max(2),
+        hz: clock::ticks_per_second(),
+        ..Params::default()
+    })
 }
 
 /// A program of the loaded object by name.
@@ -151,30 +188,31 @@ pub fn program<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp
         .map_err(KernelError::program("finding the program"))
 }
 
-/// Fills in the parameters, unless the maps were adopted with theirs.
-fn initialise(ebpf: &mut Ebpf, sizes: Sizes) -> Result<(), KernelError> {
+/// Writes the parameters, with the clock, into their map: from then on the tables are made.
+fn write_parameters(ebpf: &mut Ebpf, pins: &Pins, params: Params) -> Result<(), KernelError> {
     let missing = || KernelError::Unsupported("the object lacks the map PARAMS".into());
-    let read = |ebpf: &Ebpf| -> Result<Params, KernelError> {
-        let array: Array<_, Params> =
-            Array::try_from(ebpf.map("PARAMS").ok_or_else(missing)?).map_err(KernelError::map("PARAMS"))?;
-        array.get(&0, 0).map_err(KernelError::map("PARAMS"))
-    };
-    if read(ebpf)?.hz != 0 {
-        return Ok(());
-    }
     let (epoch_tick, epoch_ns) = read_clock(ebpf)?;
-    let params = Params {
-        seeds: [random()?, random()?],
-        hint_mask: hint_fields(sizes.bans) - 1,
-        cell_mask: sizes.cells - 1,
-        hz: clock::ticks_per_second(),
-        reserved: 0,
-        epoch_tick,
-        epoch_ns,
-    };
     let map = ebpf.map_mut("PARAMS").ok_or_else(missing)?;
     let mut array: Array<_, Params> = Array::try_from(map).map_err(KernelError::map("PARAMS"))?;
+    let params = Params {
+        epoch_tick,
+        epoch_ns,
+        ..params
+    };
+    empty_cells(pins, &params)?;
     array.set(0, params, 0).map_err(KernelError::map("PARAMS"))
+}
+
+/// Makes every limiter cell one that was never used.
+fn empty_cells(pins: &Pins, params: &Params) -> Result<(), KernelError> {
+    let cells: Mapped<[u64; SLOTS_PER_LINE]> = Mapped::new(&tables::open(pins, "CELLS")?)?;
+    let unused = gcra::unused(params.epoch_tick);
+    for line in 0..cells.len() {
+        for word in 0..SLOTS_PER_LINE {
+            cells.store_word(line, word, unused);
+        }
+    }
+    Ok(())
 }
 
 /// Reads jiffies and the monotonic clock at one moment, by running the clock program on a dummy frame.

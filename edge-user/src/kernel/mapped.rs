@@ -100,6 +100,43 @@ impl<T: Pod> Mapped<T> {
         true
     }
 
+    /// Word `word` of element `index`, loaded in one instant; 0 beyond the end.
+    pub fn load_word(&self, index: u32, word: usize) -> u64 {
+        self.word(index, word)
+            .map_or(0, |word| word.load(Ordering::SeqCst))
+    }
+
+    /// Stores word `word` of element `index` in one instant, and in the order of the calls.
+    pub fn store_word(&self, index: u32, word: usize, value: u64) {
+        if let Some(word) = self.word(index, word) {
+            word.store(value, Ordering::Release);
+        }
+    }
+
+    /// Sets bits of a word atomically.
+    pub fn set_word_bits(&self, index: u32, word: usize, bits: u64) {
+        if let Some(word) = self.word(index, word) {
+            word.fetch_or(bits, Ordering::SeqCst);
+        }
+    }
+
+    /// Clears bits of a word atomically.
+    pub fn clear_word_bits(&self, index: u32, word: usize, bits: u64) {
+        if let Some(word) = self.word(index, word) {
+            word.fetch_and(!bits, Ordering::SeqCst);
+        }
+    }
+
+    fn word(&self, index: u32, word: usize) -> Option<&AtomicU64> {
+        let element = self.element(index)?;
+        if word >= Self::STRIDE / size_of::<u64>() {
+            return None;
+        }
+        // SAFETY: within the element, whose stride is a multiple of 8 and whose start is 8-aligned; valid while the
+        // mapping (so `self`) lives. The program writes the word with atomic or whole stores only.
+        Some(unsafe { AtomicU64::from_ptr(element.cast::<u64>().as_ptr().add(word)) })
+    }
+
     fn element(&self, index: u32) -> Option<NonNull<u8>> {
         if index >= self.len {
             return None;
@@ -109,40 +146,37 @@ impl<T: Pod> Mapped<T> {
     }
 }
 
+impl<const N: usize> Mapped<[u64; N]> {
+    /// The words of element `index`, shared with the program.
+    pub fn words(&self, index: u32) -> Option<&[AtomicU64; N]> {
+        let element = self.element(index)?;
+        // SAFETY: in bounds and 8-aligned; atomics may be shared, and are valid while the mapping (so `self`) lives.
+        // The program accesses the words with atomic or whole operations only.
+        Some(unsafe { element.cast::<[AtomicU64; N]>().as_ref() })
+    }
+}
+
 impl Mapped<u64> {
     /// Sets bits of element `index` atomically.
     pub fn set_bits(&self, index: u32, bits: u64) {
-        if let Some(word) = self.atomic(index) {
-            word.fetch_or(bits, Ordering::SeqCst);
-        }
+        self.set_word_bits(index, 0, bits);
     }
 
     /// Clears bits of element `index` atomically.
     pub fn clear_bits(&self, index: u32, bits: u64) {
-        if let Some(word) = self.atomic(index) {
-            word.fetch_and(!bits, Ordering::SeqCst);
-        }
+        self.clear_word_bits(index, 0, bits);
     }
 
     /// Adds to element `index` atomically.
     pub fn add(&self, index: u32, amount: u64) {
-        if let Some(word) = self.atomic(index) {
+        if let Some(word) = self.word(index, 0) {
             word.fetch_add(amount, Ordering::SeqCst);
         }
     }
 
     /// Stores element `index` in one instant.
     pub fn store(&self, index: u32, value: u64) {
-        if let Some(word) = self.atomic(index) {
-            word.store(value, Ordering::SeqCst);
-        }
-    }
-
-    fn atomic(&self, index: u32) -> Option<&AtomicU64> {
-        let element = self.element(index)?;
-        // SAFETY: in bounds, 8-aligned, and valid while the mapping (so `self`) lives; the program writes the word
-        // with atomic or whole stores only.
-        Some(unsafe { AtomicU64::from_ptr(element.cast::<u64>().as_ptr()) })
+        self.store_word(index, 0, value);
     }
 }
 

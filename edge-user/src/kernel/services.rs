@@ -7,8 +7,9 @@ use std::{
 
 use edge_common::{
     abi::{
-        Addr, AddressFlags, Control, LimitKind, LimitParams, PortEntry, Service,
-        service::{MAX_CHAIN, MAX_SERVICES, NAME_BYTES, PORTS},
+        Addr, AddressFlags, Control, ControlWord, Limit, LimitKind, PortEntry, Service,
+        limit::MAX_LIMITS,
+        service::{ADDRESS_ENTRY, MAX_CHAIN, MAX_SERVICES, NAME_BYTES, PORTS},
     },
     algo::gcra::{self, ScaleError},
 };
@@ -16,8 +17,6 @@ use edge_common::{
 use super::{KernelError, ShieldTables, pins::Lock};
 use crate::config::{self, Limits, Protocol, Rate};
 
-/// Index and identifier of the entry that judges packets to protected addresses that carry no port.
-pub const ADDRESS_ENTRY: u16 = 1;
 /// First identifier of a configured service.
 const FIRST_ID: u16 = 2;
 /// Bits of the control word that this module owns.
@@ -59,25 +58,21 @@ pub fn plan(
                 max: MAX_CHAIN,
             });
         }
-        let limits = scale(&service.name, &service.limits, hz)?;
         let entry = Service {
             addr: service.address.map_or(Addr::UNSPECIFIED, Addr::from),
-            limit_set: limit_set(&limits),
             flags: flags(service),
-            limits,
-            ..Service::default()
+            ..limited(&scale(&service.name, &service.limits, hz)?)
         };
         planned.push((service.name.clone(), entry, service.protocol, service.port));
     }
-    let mut limits = [LimitParams::default(); LimitKind::COUNT];
-    if let Some(rate) = shield.icmp {
-        limits[LimitKind::SourceIcmp as usize] = scale_one("shield", "icmp", rate, hz, false)?;
-    }
-    let address_entry = Service {
-        limit_set: limit_set(&limits),
-        limits,
-        ..Service::default()
+    let icmp = match shield.icmp {
+        Some(rate) => vec![(
+            LimitKind::SourceIcmp,
+            scale_one("shield", "icmp", rate, hz, false)?,
+        )],
+        None => Vec::new(),
     };
+    let address_entry = limited(&icmp);
     Ok(ServicePlan {
         services: planned,
         address_entry,
@@ -94,8 +89,28 @@ fn flags(service: &config::Service) -> u16 {
     any_local | observe
 }
 
-fn scale(service: &str, limits: &Limits, hz: u32) -> Result<[LimitParams; LimitKind::COUNT], KernelError> {
-    let mut scaled = [LimitParams::default(); LimitKind::COUNT];
+/// A service that has nothing but these limits, in the order in which a packet meets them.
+fn limited(limits: &[(LimitKind, Limit)]) -> Service {
+    let salt = salt(limits);
+    let ordered = LimitKind::ORDER
+        .iter()
+        .filter_map(|kind| limits.iter().find(|(found, _)| found == kind));
+    let mut service = Service::default();
+    for ((kind, limit), place) in ordered.zip(&mut service.limits) {
+        *place = Limit {
+            salt,
+            kind: *kind as u8,
+            flags: kind.flags(),
+            ..*limit
+        };
+        service.active += 1;
+    }
+    debug_assert!(usize::from(service.active) <= MAX_LIMITS);
+    service
+}
+
+fn scale(service: &str, limits: &Limits, hz: u32) -> Result<Vec<(LimitKind, Limit)>, KernelError> {
+    let mut scaled = Vec::new();
     let all = [
         (
             LimitKind::SourcePackets,
@@ -121,7 +136,7 @@ fn scale(service: &str, limits: &Limits, hz: u32) -> Result<[LimitParams; LimitK
     ];
     for (kind, name, rate, bytes) in all {
         if let Some(rate) = rate {
-            scaled[kind as usize] = scale_one(service, name, rate, hz, bytes)?;
+            scaled.push((kind, scale_one(service, name, rate, hz, bytes)?));
         }
     }
     Ok(scaled)
@@ -133,7 +148,7 @@ fn scale_one(
     rate: Rate,
     hz: u32,
     bytes: bool,
-) -> Result<LimitParams, KernelError> {
+) -> Result<Limit, KernelError> {
     gcra::scale(rate.per_second, rate.burst, hz, bytes).map_err(|error| KernelError::Rate {
         service: service.to_owned(),
         limit,
@@ -152,11 +167,12 @@ fn scale_one(
 }
 
 /// Equal limits share cells: FNV-1a over their words, folded to 16 bits.
-fn limit_set(limits: &[LimitParams]) -> u16 {
+fn salt(limits: &[(LimitKind, Limit)]) -> u16 {
     let mut h = 0xcbf2_9ce4_8422_2325_u64;
-    for limit in limits {
-        for word in [limit.units_per_tick, limit.cost, limit.capacity] {
-            h = (h ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3);
+    for (kind, limit) in limits {
+        for word in [*kind as u64, limit.cost, limit.capacity] {
+            h = (h ^ word).wrapping_mul(0x0100_0000_01b3);
+            h ^= h >> 29;
         }
     }
     (h ^ (h >> 16) ^ (h >> 32) ^ (h >> 48)) as u16
@@ -187,8 +203,8 @@ impl ShieldTables {
         for ((name, service, protocol, port), id) in plan.services.iter().zip(ids) {
             let entry = heads.entry(*port).or_default();
             let head = match protocol {
-                Protocol::Tcp => &mut entry.tcp,
-                Protocol::Udp => &mut entry.udp,
+                Protocol::Tcp => &mut entry.tcp[next as usize],
+                Protocol::Udp => &mut entry.udp[next as usize],
             };
             self.services.set(
                 base + u32::from(id),
@@ -202,7 +218,7 @@ impl ShieldTables {
             self.names.set(u32::from(id), padded(name));
         }
         for (port, entry) in heads {
-            self.ports.set(next * PORTS + u32::from(port), entry);
+            self.set_heads(u32::from(port), next, entry);
         }
         let stale = self.write_addresses(plan, local)?;
         let any_local = plan
@@ -212,7 +228,7 @@ impl ShieldTables {
         let mut word = control.0 & !(OWNED | mask) | bits & mask;
         word |= if next == 1 { Control::SERVICES } else { 0 };
         word |= if any_local { Control::ANY_LOCAL } else { 0 };
-        self.control.store(0, word);
+        self.control.store(ControlWord::Control as u32, word);
         for addr in stale {
             _ = self.addresses.remove(&addr);
         }
@@ -317,9 +333,18 @@ impl ShieldTables {
             self.services.set(copy * MAX_SERVICES + index, Service::default());
         }
         for port in 0..PORTS {
-            if self.ports.get(copy * PORTS + port) != Some(PortEntry::default()) {
-                self.ports.set(copy * PORTS + port, PortEntry::default());
-            }
+            self.set_heads(port, copy, PortEntry::default());
+        }
+    }
+
+    /// Sets the heads of one copy. The other one's, which are in force, are in the same word, which is stored whole.
+    fn set_heads(&self, port: u32, copy: u32, heads: PortEntry) {
+        let old = self.ports.get(port).unwrap_or_default();
+        let mut new = old;
+        let copy = copy as usize;
+        (new.tcp[copy], new.udp[copy]) = (heads.tcp[copy], heads.udp[copy]);
+        if new != old {
+            self.ports.store_word(port, 0, new.to_word());
         }
     }
 }

@@ -5,21 +5,23 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
 };
 use edge_common::abi::{
-    Addr, Alert, Ban, BanKey, Control, Counter, Earned, Params, PortEntry, Sampling, Service,
-    ban::NOTE_BYTES, service::NAME_BYTES,
+    Addr, Alert, BanKey, Control, ControlWord, Counter, Hints, Params, PerCpu, PortEntry, Service,
+    ban::{BUCKET_WORDS, NOTE_BYTES},
+    limit::EARNED_WORDS,
+    service::NAME_BYTES,
 };
 
 use super::{Clock, KernelError, Pins, mapped::Mapped};
 
 /// Every map that user space touches but the ring buffer.
 pub struct ShieldTables {
-    /// The control word.
+    /// The words of [`ControlWord`].
     pub control: Mapped<u64>,
     /// The parameters fixed at load.
     pub params: Params,
     /// Converts ticks.
     pub clock: Clock,
-    /// Both copies of the port table.
+    /// The port table.
     pub ports: Mapped<PortEntry>,
     /// Both copies of the service table.
     pub services: Mapped<Service>,
@@ -27,13 +29,13 @@ pub struct ShieldTables {
     pub names: Mapped<[u8; NAME_BYTES]>,
     /// Flags of local and protected addresses.
     pub addresses: HashMap<MapData, Addr, u32>,
-    /// Hint words.
-    pub hints: Mapped<u64>,
-    /// Bans.
-    pub bans: HashMap<MapData, BanKey, Ban>,
+    /// Hints.
+    pub hints: Mapped<Hints>,
+    /// Buckets of bans.
+    pub(super) bans: Mapped<[u64; BUCKET_WORDS]>,
     /// Why bans were made, in words.
     pub notes: HashMap<MapData, BanKey, [u8; NOTE_BYTES]>,
-    /// Entries that `bans` has room for.
+    /// Bans that are kept at once.
     pub ban_capacity: u32,
     /// Hint words of both copies of the deny list.
     pub deny_hints: Mapped<u64>,
@@ -41,12 +43,12 @@ pub struct ShieldTables {
     pub deny: [LpmTrie<MapData, Addr, u8>; 2],
     /// Both copies of the allow list.
     pub allow: [LpmTrie<MapData, Addr, u8>; 2],
-    /// Exact state of sources that earned it.
-    pub earned: HashMap<MapData, Addr, Earned>,
+    /// Buckets of sources that earned exact state.
+    pub earned: Mapped<[u64; EARNED_WORDS]>,
     /// Counters by service and reason.
     pub counters: PerCpuArray<MapData, Counter>,
-    /// Samples lost.
-    pub sampling: PerCpuArray<MapData, Sampling>,
+    /// What each CPU has for itself: the samples lost are in it.
+    pub per_cpu: PerCpuArray<MapData, PerCpu>,
     /// What user space counts.
     pub alerts: Mapped<u64>,
 }
@@ -60,13 +62,7 @@ impl ShieldTables {
         if !pins.exist() {
             return Err(KernelError::NotAttached(pins.root().to_path_buf()));
         }
-        let params: Array<MapData, Params> = convert(Map::Array(open(pins, "PARAMS")?))?;
-        let params = params.get(&0, 0).map_err(KernelError::map("reading PARAMS"))?;
-        let bans = open(pins, "BANS")?;
-        let ban_capacity = bans
-            .info()
-            .map_err(KernelError::map("describing BANS"))?
-            .max_entries();
+        let params = parameters(pins)?;
         Ok(Self {
             control: mapped(pins, "CONTROL")?,
             clock: Clock::new(&params),
@@ -76,22 +72,22 @@ impl ShieldTables {
             names: mapped(pins, "NAMES")?,
             addresses: convert(Map::HashMap(open(pins, "ADDRESSES")?))?,
             hints: mapped(pins, "HINTS")?,
-            bans: convert(Map::HashMap(bans))?,
+            bans: mapped(pins, "BANS")?,
             notes: convert(Map::HashMap(open(pins, "NOTES")?))?,
-            ban_capacity,
+            ban_capacity: params.max_bans,
             deny_hints: mapped(pins, "DENY_HINTS")?,
             deny: [trie(pins, "DENY_A")?, trie(pins, "DENY_B")?],
             allow: [trie(pins, "ALLOW_A")?, trie(pins, "ALLOW_B")?],
-            earned: convert(Map::HashMap(open(pins, "EARNED")?))?,
+            earned: mapped(pins, "EARNED")?,
             counters: convert(Map::PerCpuArray(open(pins, "COUNTERS")?))?,
-            sampling: convert(Map::PerCpuArray(open(pins, "SAMPLING")?))?,
+            per_cpu: convert(Map::PerCpuArray(open(pins, "PER_CPU")?))?,
             alerts: mapped(pins, "ALERTS")?,
         })
     }
 
     /// The control word now.
     pub fn control(&self) -> Control {
-        Control(self.control.get(0).unwrap_or_default())
+        Control(self.control.load_word(ControlWord::Control as u32, 0))
     }
 
     /// Counts something for the operator.
@@ -103,6 +99,12 @@ impl ShieldTables {
     pub fn alerts(&self, alert: Alert) -> u64 {
         self.alerts.get(alert as u32).unwrap_or_default()
     }
+}
+
+/// The parameters that the pinned tables were made with.
+pub(super) fn parameters(pins: &Pins) -> Result<Params, KernelError> {
+    let params: Array<MapData, Params> = convert(Map::Array(open(pins, "PARAMS")?))?;
+    params.get(&0, 0).map_err(KernelError::map("reading PARAMS"))
 }
 
 /// Opens one pinned map.

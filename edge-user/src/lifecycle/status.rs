@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 
-use edge_common::abi::{Alert, Control, LimitKind, Outcome, Reason};
+use edge_common::{
+    abi::{Alert, Control, LimitKind, Outcome, Reason, service::ADDRESS_ENTRY},
+    algo::gcra,
+};
 use serde::Serialize;
 
 use crate::config::bounds::MAX_LIST;
 use crate::kernel::{
     KernelError, Pins, ShieldTables, counters::ReasonCount, interfaces::Netlink, lists::List,
-    services::ADDRESS_ENTRY,
 };
 
 /// Version of the JSON document, described in docs/operating.md.
@@ -122,7 +124,7 @@ impl StatusReport {
             address_limits: limits(&tables, ADDRESS_ENTRY),
             unjudged: tables.counts(0)?,
             bans: Fill {
-                held: tables.list_bans().len(),
+                held: tables.count_holding_bans(),
                 capacity: tables.ban_capacity,
             },
             earned: tables.count_earned(),
@@ -233,7 +235,7 @@ fn observe(control: Control) -> Observe {
             .filter(|reason| matches!(reason.outcome(), Outcome::Drop))
     };
     let reasons: Vec<_> = drops()
-        .filter(|reason| control.observes(**reason))
+        .filter(|reason| control.observes((**reason).into()))
         .map(|reason| reason.name())
         .collect();
     if reasons.is_empty() {
@@ -261,12 +263,15 @@ fn limits(tables: &ShieldTables, id: u16) -> Vec<LimitReport> {
     named
         .into_iter()
         .filter_map(|(kind, limit)| {
-            let params = service.limits[kind as usize];
-            let cost = f64::from(params.cost.max(1));
-            (params.capacity != 0).then(|| LimitReport {
+            let found = service
+                .active_limits()
+                .iter()
+                .find(|found| found.kind == kind as u8)?;
+            let (per_second, burst) = gcra::rate(found, tables.params.hz);
+            Some(LimitReport {
                 limit,
-                per_second: f64::from(params.units_per_tick) * f64::from(tables.params.hz) / cost,
-                burst: f64::from(params.capacity) / cost,
+                per_second,
+                burst,
             })
         })
         .collect()

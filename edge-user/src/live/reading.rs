@@ -85,7 +85,7 @@ impl Reading {
             not_sampled: over_budget + buffer_full,
             observes: edge_common::abi::Reason::ALL
                 .iter()
-                .any(|reason| control.observes(*reason)),
+                .any(|reason| control.observes((*reason).into())),
             names,
         })
     }

@@ -4,7 +4,7 @@ use std::vec;
 
 use proptest::prelude::*;
 
-use super::{MAX_CAPACITY, ScaleError, ahead, charge, cost, now_units, scale};
+use super::{MAX_CAPACITY, ScaleError, ahead, charge, cost, now, scale};
 
 /// GCRA on 128-bit integers, in cell units that never wrap.
 struct Reference {
@@ -33,14 +33,15 @@ fn a_rate_of_zero_and_bursts_that_do_not_fit_are_refused() {
         scale(1, 0, 250, false),
         Err(ScaleError::BurstTooSmall { least: 2 })
     );
-    assert_eq!(
-        scale(1000, 1 << 20, 250, false).map(|limit| limit.capacity),
-        Ok(1 << 28)
-    );
-    assert_eq!(
-        scale(1000, (1 << 20) + 1, 250, false),
-        Err(ScaleError::BurstTooLarge { most: 1 << 20 })
-    );
+    // 2^20 ticks are 4,194 seconds.
+    assert!(scale(1000, 4_194_000, 250, false).is_ok());
+    assert!(matches!(
+        scale(1000, 4_195_000, 250, false),
+        Err(ScaleError::BurstTooLarge {
+            most: 4_194_000..4_195_000
+        })
+    ));
+    assert_eq!(scale(1 << 40, 1 << 40, 100, false), Err(ScaleError::RateTooLarge));
 }
 
 proptest! {
@@ -51,7 +52,7 @@ proptest! {
     ) {
         let least = (per_second.div_ceil(u64::from(hz)) * 2).max(1);
         let limit = scale(per_second, least, hz, false).expect("two ticks of burst always fit");
-        let admitted = f64::from(limit.units_per_tick) * f64::from(hz) / f64::from(limit.cost);
+        let admitted = f64::from(hz) * 2_f64.powi(40) / limit.cost as f64;
         let wanted = per_second as f64;
         prop_assert!((admitted - wanted).abs() <= wanted * 0.005, "{admitted} for {wanted}");
         prop_assert!(limit.capacity <= MAX_CAPACITY);
@@ -64,7 +65,7 @@ proptest! {
     ) {
         let burst = (per_second.div_ceil(u64::from(hz)) * 2).max(65_536);
         let Ok(limit) = scale(per_second, burst, hz, true) else { return Ok(()) };
-        let admitted = f64::from(limit.units_per_tick) * f64::from(hz) / f64::from(limit.cost);
+        let admitted = f64::from(hz) * 2_f64.powi(40) / limit.cost as f64;
         let wanted = per_second as f64;
         prop_assert!((admitted - wanted).abs() <= wanted * 0.005, "{admitted} for {wanted}");
     }
@@ -78,17 +79,17 @@ proptest! {
     ) {
         let burst = per_second.div_ceil(250) * 2 + extra;
         let limit = scale(per_second, burst, 250, false).expect("fits");
-        let units = u128::from(limit.units_per_tick);
         let mut tick = start;
-        let mut tat = now_units(&limit, tick);
+        let mut tat = now(tick);
         let mut reference = Reference { tat: 0 };
         for (pause, packets) in steps {
             tick += pause;
             for _ in 0..packets {
-                let now = now_units(&limit, tick);
+                let now = now(tick);
                 let price = cost(&limit, 1);
-                let mine = charge(ahead(tat, now, limit.capacity), price, limit.capacity);
-                let theirs = reference.admits(u128::from(tick) * units, u128::from(price), u128::from(limit.capacity));
+                let mine = charge(ahead(tat, now), price, limit.capacity);
+                let theirs =
+                    reference.admits(u128::from(tick) << 40, u128::from(price), u128::from(limit.capacity));
                 prop_assert_eq!(mine.is_some(), theirs);
                 if let Some(next) = mine {
                     tat = now.wrapping_add(next);
@@ -107,13 +108,13 @@ proptest! {
         let limit = scale(per_second, burst, 250, false).expect("fits");
         let mut tick = 12_345;
         let begin = tick;
-        let mut tat = now_units(&limit, tick);
+        let mut tat = now(tick);
         let mut admitted = 0_u64;
         for pause in pauses {
             tick += pause;
             for _ in 0..=burst / 4 {
-                let now = now_units(&limit, tick);
-                if let Some(next) = charge(ahead(tat, now, limit.capacity), limit.cost, limit.capacity) {
+                let now = now(tick);
+                if let Some(next) = charge(ahead(tat, now), limit.cost, limit.capacity) {
                     tat = now.wrapping_add(next);
                     admitted += 1;
                 }

@@ -1,0 +1,53 @@
+//! Parts of the pipeline that are functions of their own: the kernel verifies each once, with any arguments, and not
+//! once for every way that leads to it. A call costs some nanoseconds, so they are what few packets need.
+//!
+//! Such a function takes the program's context and numbers, and answers with a number (Linux,
+//! Documentation/bpf/verifier.rst and kernel/bpf/btf.c, `btf_prepare_func_args`); the rest it finds in the maps.
+
+use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+use edge_common::{
+    algo::slots::{self, Charge},
+    datapath::{self, Tables as _},
+};
+
+use crate::{emit, frame::XdpFrame, tables::KernelTables};
+
+/// Answers of [`charge`].
+pub(crate) const ADMITTED: u32 = 0;
+pub(crate) const REFUSED: u32 = 1;
+const CONTENDED: u32 = 2;
+
+/// Judges and charges a packet that another core was faster than.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn charge(index: u32, tag: u64, now: u64, cost: u64, capacity: u64) -> u32 {
+    let tables = KernelTables {
+        ctx: core::ptr::null_mut(),
+    };
+    let Some(line) = tables.line(index) else {
+        return REFUSED;
+    };
+    match slots::charge(line, tag, now, cost, capacity) {
+        Charge::Admitted => ADMITTED,
+        Charge::Refused => REFUSED,
+        Charge::Contended => CONTENDED,
+    }
+}
+
+/// Reads the headers of a frame that is not plain into this CPU's scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn read(ctx: *mut xdp_md) -> u32 {
+    let tables = KernelTables { ctx };
+    if let Some(packet) = tables.packet() {
+        datapath::read(&XdpFrame::new(&XdpContext::new(ctx)), packet);
+    }
+    0
+}
+
+/// Sends a sample of the packet; `what` is what [`emit::sample`] has packed. Whether there was room.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn send(ctx: *mut xdp_md, what: u32) -> u32 {
+    u32::from(emit::send(&XdpContext::new(ctx), what))
+}
