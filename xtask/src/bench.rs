@@ -21,7 +21,7 @@ struct Bench {
     about: &'static str,
 }
 
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 7] = [
     Bench {
         name: "shield",
         package: "edge-user",
