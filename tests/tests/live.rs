@@ -194,6 +194,70 @@ fn watch_all(lab: &Lab, attacker: IpAddr, name: &str) {
     }
 }
 
+/// A reader that is too slow beside the daemon: what it missed is counted and told, and what it has is whole.
+#[test]
+fn a_capture_that_is_overtaken_tells_how_much_it_missed() {
+    /// The ring buffer holds 1,310 samples.
+    const MORE_THAN_IT_HOLDS: u64 = 3_000;
+    let Some(stage) = stage("capture-slow") else {
+        return;
+    };
+    let lab = &stage.lab;
+    let file = lab.directory().join("slow.pcapng");
+    let mut command = daemon::command();
+    command
+        .args(["capture", "--dropped"])
+        .arg(&file)
+        .arg("--bpffs")
+        .arg(lab.bpffs().path())
+        .stdout(std::process::Stdio::piped());
+    let capture = lab.edge().spawn(command).expect("the binary starts");
+    let pid = rustix::process::Pid::from_child(&capture);
+    let signal = |signal| rustix::process::kill_process(pid, signal).expect("it runs");
+    let flood = flood(lab);
+    eventually("the first packets in the file", || {
+        (std::fs::metadata(&file).ok()?.len() > 2_000).then_some(())
+    });
+    signal(rustix::process::Signal::STOP);
+    let sampled = || {
+        let status = cli(lab, ["status", "--json"]).json();
+        let lost = |key: &str| status["samples_lost"][key].as_u64().expect("a number");
+        tests::stage::packets(&status, "source_packets") - lost("over_budget") - lost("buffer_full")
+    };
+    let before = sampled();
+    eventually("the buffer to be written over", || {
+        (sampled() > before + MORE_THAN_IT_HOLDS).then_some(())
+    });
+    drop(flood);
+    signal(rustix::process::Signal::CONT);
+    signal(rustix::process::Signal::INT);
+    let output = capture.wait_with_output().expect("it ends");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{told}");
+    let missed = told
+        .rsplit("; ")
+        .next()
+        .and_then(|part| {
+            part.trim()
+                .strip_suffix(" samples were overwritten before they were read")
+        })
+        .and_then(|number| number.parse::<u64>().ok());
+    assert!(
+        missed.is_some_and(|missed| missed > MORE_THAN_IT_HOLDS / 2),
+        "{told}"
+    );
+    let mut reader = PcapNgReader::new(File::open(&file).expect("it was written")).expect("a section header");
+    while let Some(block) = reader.next_block() {
+        if let Block::EnhancedPacket(packet) = block.expect("a whole block") {
+            assert_eq!(
+                packet.data[26..30],
+                lab.attacker().v4.octets(),
+                "no packet is torn"
+            );
+        }
+    }
+}
+
 fn octets(address: IpAddr) -> [u8; 4] {
     match address {
         IpAddr::V4(v4) => v4.octets(),
