@@ -274,13 +274,16 @@ impl Form {
     }
 }
 
-/// A quality in thousandths; one that is none counts for nothing.
+/// A quality in thousandths (RFC 9110, 12.4.2); one that is none counts for nothing.
 fn thousandths(text: &[u8]) -> u16 {
-    let text = std::str::from_utf8(text).unwrap_or_default();
-    text.parse::<f32>()
-        .ok()
-        .filter(|quality| (0.0..=1.0).contains(quality))
-        .map_or(0, |quality| (quality * 1000.0) as u16)
+    let digits = |text: &[u8]| text.len() <= 3 && text.iter().all(u8::is_ascii_digit);
+    match text {
+        b"1" | b"1." | b"1.0" | b"1.00" | b"1.000" => 1000,
+        [b'0', b'.', rest @ ..] if digits(rest) => (0..3)
+            .map(|at| rest.get(at).map_or(0, |digit| u16::from(digit - b'0')))
+            .fold(0, |sum, digit| sum * 10 + digit),
+        _ => 0,
+    }
 }
 
 impl From<Reason> for Refusal {
