@@ -184,6 +184,7 @@ async fn serve(gateway: Option<Gateway>, mut stop: Stop, ready: impl FnOnce()) -
         return Ok(());
     };
     let handle: Handle = gateway.handle();
+    stop.gateway = Some(handle.clone());
     let mut running = tokio::task::spawn_blocking(move || gateway.run());
     tokio::select! {
         () = handle.ready() => ready(),
@@ -222,6 +223,8 @@ struct Stop {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    /// What has files to open again.
+    gateway: Option<Handle>,
 }
 
 impl Stop {
@@ -231,6 +234,7 @@ impl Stop {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
             hangup: on(SignalKind::hangup())?,
+            gateway: None,
         })
     }
 
@@ -241,7 +245,14 @@ impl Stop {
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
                 _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: this version reloads by a restart; the shield stays while it does");
+                    if let Some(gateway) = &self.gateway {
+                        gateway.reopen_access_log();
+                        gateway.reload_certificates();
+                    }
+                    tracing::info!(
+                        "SIGHUP: the access log was opened and certificates were read again; what else has changed \
+                         in the configuration takes a restart, and the shield stays while it does"
+                    );
                 }
             }
         }

@@ -99,8 +99,17 @@ impl Told {
             .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| (reason.slug(), *count))
             .collect();
+        let closings: BTreeMap<_, _> = self
+            .gateway
+            .closings()
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(closing, count)| (closing.slug(), count))
+            .collect();
         json!({
             "connections": self.gateway.connections(),
+            "closings": closings,
+            "access_lines_lost": self.gateway.lost_access_lines(),
             "auth": self.authority.status(),
             "limits": self.gateway.limits(),
             "refusals": refusals,
@@ -176,6 +185,22 @@ pub(super) fn table(report: &Value) -> String {
     if !refusals.is_empty() {
         let _ = writeln!(out, "refused: {}", refusals.join(", "));
     }
+    let closings: Vec<_> = report["closings"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    if !closings.is_empty() {
+        let _ = writeln!(out, "connections closed: {}", closings.join(", "));
+    }
+    if number(&report["access_lines_lost"]) > 0 {
+        let _ = writeln!(
+            out,
+            "ALERT: {} lines of the access log were lost",
+            number(&report["access_lines_lost"])
+        );
+    }
     if number(&report["offences_lost"]) > 0 {
         let _ = writeln!(
             out,
@@ -219,6 +244,8 @@ mod tests {
             },
             "limits": [{"name": "login", "refused": 12, "observed": 0}],
             "refusals": {"rate_limited": 12, "token_refused": 3},
+            "closings": {"http2_flood": 1, "tls_malformed": 2},
+            "access_lines_lost": 4,
             "offences_lost": 5,
         });
         let text = table(&report);
@@ -228,6 +255,8 @@ mod tests {
             "token cache: 99.9 % of 1000 found, 7 kept; revocations: 2",
             "limit login           12 refused, 0 observed",
             "refused: rate_limited 12, token_refused 3",
+            "connections closed: http2_flood 1, tls_malformed 2",
+            "ALERT: 4 lines of the access log were lost",
             "ALERT: 5 offences found the queue full",
         ] {
             assert!(text.lines().any(|own| own == line), "{line:?} in\n{text}");
