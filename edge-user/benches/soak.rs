@@ -41,7 +41,10 @@ fn main() -> ExitCode {
     let requests = numbers.get(1).copied().unwrap_or(10_000_000);
     let mut failed = false;
     for codec in [Codec::Bytes, Codec::Hyper] {
-        failed |= soak(codec, bytes, requests).is_err();
+        if let Err(error) = soak(codec, bytes, requests) {
+            eprintln!("{codec:?}: {error}");
+            failed = true;
+        }
     }
     if failed {
         ExitCode::FAILURE
@@ -50,8 +53,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// Does an amount of something through the gateway at an address.
+type Step = fn(SocketAddr, u64, &mut Watch) -> std::io::Result<()>;
+
 fn soak(codec: Codec, bytes: u64, requests: u64) -> Result<(), String> {
-    let origin = origin(bytes);
+    let origin = origin(bytes).map_err(|error| error.to_string())?;
     let text = format!(
         "[[listener]]\nname = 'l'\naddress = '127.0.0.1:0'\n[[upstream]]\nname = 'u'\nendpoints = ['{origin}']\n\
          [[route]]\nname = 'r'\npath = '/'\nupstream = 'u'\nauth = 'none'\n"
@@ -73,7 +79,7 @@ fn soak(codec: Codec, bytes: u64, requests: u64) -> Result<(), String> {
     let gateway = Gateway::bind(&config, parts).map_err(|error| error.to_string())?;
     let (address, handle) = (gateway.addresses()[0].1, gateway.handle());
     let running = thread::spawn(move || gateway.run());
-    let steps: [(&str, u64, fn(SocketAddr, u64, &mut Watch) -> std::io::Result<()>); 3] = [
+    let steps: [(&str, u64, Step); 3] = [
         ("down", bytes, download),
         ("up", bytes, upload),
         ("requests", requests, ask),
@@ -137,15 +143,15 @@ fn resident() -> u64 {
 }
 
 /// Answers `/down` with so many bytes, reads what is sent to `/up`, and anything else with two bytes.
-fn origin(bytes: u64) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|error| panic!("{error}"));
-    let address = listener.local_addr().unwrap_or_else(|error| panic!("{error}"));
+fn origin(bytes: u64) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             thread::spawn(move || serve(stream, bytes));
         }
     });
-    address
+    Ok(address)
 }
 
 fn serve(mut stream: TcpStream, bytes: u64) -> std::io::Result<()> {

@@ -408,7 +408,8 @@ fn half_a_body_never_passes_for_a_whole_one() {
     );
     let edge = Edge::start(&to_http2(&origin), Limits::default());
     let got = edge.exchange_lossy(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(got.contains("half") && !got.ends_with("0\r\n\r\n"), "{got:?}");
+    // Whatever came of it before the reset, the last chunk did not.
+    assert!(!got.ends_with("0\r\n\r\n"), "{got:?}");
     run(async {
         let mut client = connect(&edge).await;
         let (response, mut send) = client.send_request(grpc(&edge), false).expect("open");

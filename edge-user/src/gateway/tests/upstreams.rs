@@ -21,8 +21,8 @@ use hickory_resolver::proto::{
 use super::support::{Edge, OK, Origin, config, eventually, nobody};
 use crate::{
     config::{
-        Balance, Circuit, Config, Dns, Ejection, EndpointHost, EndpointSpec, HashKey, HealthCheck,
-        PoolLimits, Probe, ProxyVersion, Retry, Upstream,
+        Action, Balance, Circuit, Config, Dns, Ejection, EndpointHost, EndpointSpec, HashKey, HealthCheck,
+        PoolLimits, Probe, ProxyVersion, Retry, Split, Upstream,
     },
     gateway::{Limits, Reason},
     upstream::cluster::State,
@@ -81,6 +81,28 @@ fn the_same_cookie_meets_the_same_endpoint_and_others_are_spread() {
         assert!(seen.contains(&2), "{user}: {seen:?}");
     }
     assert!(origins.iter().all(|origin| !origin.seen().is_empty()));
+}
+
+#[test]
+fn a_route_shares_its_requests_and_a_user_stays() {
+    let origins = [Origin::ok(), Origin::answering(BUSY)];
+    let (app, canary) = (&[origins[0].address][..], &[origins[1].address][..]);
+    let mut config = config(&[app, canary], &[("/", 0, false)]);
+    config.routes[0].action = Action::Split(Split {
+        parts: vec![(0, 3), (1, 1)],
+        hash: Some(HashKey::Header("x-user".into())),
+    });
+    let edge = Edge::start(&config, Limits::default());
+    let mut client = edge.connect();
+    let mut ask = |user: usize| {
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-User: {user}\r\n\r\n").as_bytes());
+        client.response().status
+    };
+    let first: Vec<u16> = (0..100).map(&mut ask).collect();
+    let again: Vec<u16> = (0..100).map(&mut ask).collect();
+    assert_eq!(first, again);
+    let canaries = first.iter().filter(|status| **status == 503).count();
+    assert!((15..=35).contains(&canaries), "{canaries}");
 }
 
 /// An origin whose health is up to the test.
