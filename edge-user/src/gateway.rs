@@ -59,6 +59,7 @@ pub mod refusal;
 mod request_id;
 pub mod route;
 mod socket;
+pub mod tax;
 pub mod template;
 #[cfg(test)]
 mod tests;

@@ -3,15 +3,16 @@
 //! Each worker writes its own counters and nobody else's, so counting is a load and a store, never a locked
 //! instruction or a cache line shared between cores.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
-use super::{refusal::Reason, route::RouteId};
+use super::{
+    refusal::Reason,
+    route::RouteId,
+    tax::{RouteTax, Tax, TaxSnapshot},
+};
 
 /// A counter that one thread writes and any thread reads.
 #[derive(Debug, Default)]
@@ -33,18 +34,13 @@ impl Counter {
     }
 }
 
-/// Buckets of the gateway tax: bucket `n` counts requests whose tax was below `2^n` microseconds and not below the
-/// bucket before; the last one counts the rest.
-pub const TAX_BUCKETS: usize = 20;
-
 /// Counters of one route on one worker.
 #[derive(Debug, Default)]
 pub struct RouteCounters {
     statuses: [Counter; 5],
     received: Counter,
     sent: Counter,
-    tax: [Counter; TAX_BUCKETS],
-    tax_ns: Counter,
+    tax: RouteTax,
 }
 
 /// Counters of one worker.
@@ -71,7 +67,7 @@ pub struct Outcome {
     /// Body bytes to the client.
     pub sent: u64,
     /// The proxy's own time.
-    pub tax: Duration,
+    pub tax: Tax,
 }
 
 impl WorkerCounters {
@@ -92,10 +88,7 @@ impl WorkerCounters {
         }
         route.received.add(outcome.received);
         route.sent.add(outcome.sent);
-        let tax_ns = u64::try_from(outcome.tax.as_nanos()).unwrap_or(u64::MAX);
-        route.tax_ns.add(tax_ns);
-        let bucket = (u64::BITS - (tax_ns / 1000).leading_zeros()) as usize;
-        route.tax[bucket.min(TAX_BUCKETS - 1)].add(1);
+        route.tax.add(&outcome.tax);
     }
 
     /// Counts a connection made to an upstream.
@@ -150,8 +143,13 @@ impl Counters {
             statuses: std::array::from_fn(|class| sum(&|worker| worker.routes[index].statuses[class].get())),
             received: sum(&|worker| worker.routes[index].received.get()),
             sent: sum(&|worker| worker.routes[index].sent.get()),
-            tax: std::array::from_fn(|bucket| sum(&|worker| worker.routes[index].tax[bucket].get())),
-            tax_ns: sum(&|worker| worker.routes[index].tax_ns.get()),
+            tax: self
+                .workers
+                .iter()
+                .fold(TaxSnapshot::default(), |mut merged, worker| {
+                    worker.routes[index].tax.merge_into(&mut merged);
+                    merged
+                }),
         });
         CountersSnapshot {
             routes: routes.collect(),
@@ -199,15 +197,14 @@ pub struct RouteSnapshot {
     pub received: u64,
     /// Body bytes to clients.
     pub sent: u64,
-    /// Histogram of the gateway tax; see [`TAX_BUCKETS`].
-    pub tax: [u64; TAX_BUCKETS],
-    /// Sum of the gateway tax, in nanoseconds.
-    pub tax_ns: u64,
+    /// The gateway tax.
+    pub tax: TaxSnapshot,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::tax::Phase;
 
     #[test]
     fn workers_are_summed() {
@@ -218,7 +215,10 @@ mod tests {
             reason: Some(Reason::TokenMissing),
             received: 3,
             sent: 5,
-            tax: Duration::from_micros(9),
+            tax: Tax {
+                decide_ns: 9_000,
+                ..Tax::default()
+            },
         };
         for index in [0, 1, 1] {
             counters.worker(index).expect("exists").finish(&outcome);
@@ -227,7 +227,9 @@ mod tests {
         assert_eq!(snapshot.routes[1].statuses, [0, 0, 0, 3, 0]);
         assert_eq!(snapshot.routes[0].statuses, [0; 5]);
         assert_eq!((snapshot.routes[1].received, snapshot.routes[1].sent), (9, 15));
-        assert_eq!(snapshot.routes[1].tax[4], 3, "8 <= 9 < 16");
+        let decide = snapshot.routes[1].tax.phase(Phase::Decide);
+        assert_eq!((decide.count, decide.sum_ns), (3, 27_000));
+        assert_eq!(snapshot.routes[0].tax, TaxSnapshot::default());
         assert_eq!(snapshot.refused(Reason::TokenMissing), 3);
     }
 }

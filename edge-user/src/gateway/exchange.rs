@@ -17,6 +17,7 @@ use super::{
     refusal::{Form, Reason, Refusal},
     request_id::RequestId,
     route::RouteId,
+    tax::{Tax, nanoseconds},
     trace,
     worker::{Site, Worker},
 };
@@ -256,19 +257,23 @@ impl Exchange {
         let decided = self.decided.unwrap_or(end);
         let sent = self.sent.unwrap_or(decided);
         let answered = self.answered.unwrap_or(end).max(sent);
-        let mut timings = access::Timings {
+        access::Timings {
             decide: decided - self.head_read,
             send: sent - decided,
             connect: self.connect,
             wait: answered - sent,
             body: end.saturating_duration_since(answered),
             tax: Duration::ZERO,
-        };
-        timings.tax = timings.decide
-            + timings.send.saturating_sub(timings.connect)
-            + self.relayed
-            + timings.body.saturating_sub(self.waited);
-        timings
+        }
+    }
+
+    /// The proxy's own part of these times.
+    fn tax(&self, timings: &access::Timings) -> Tax {
+        Tax {
+            decide_ns: nanoseconds(timings.decide),
+            send_ns: nanoseconds(timings.send.saturating_sub(timings.connect) + self.relayed),
+            answer_ns: nanoseconds(timings.body.saturating_sub(self.waited)),
+        }
     }
 }
 
@@ -277,7 +282,9 @@ impl Drop for Exchange {
         if self.passed_on {
             return;
         }
-        let timings = self.timings();
+        let mut timings = self.timings();
+        let tax = self.tax(&timings);
+        timings.tax = Duration::from_nanos(tax.total_ns());
         let reason = self.refusal.as_ref().map(|refusal| refusal.reason);
         self.site.counters().finish(&Outcome {
             route: self.route,
@@ -285,7 +292,7 @@ impl Drop for Exchange {
             reason,
             received: self.received,
             sent: self.returned,
-            tax: timings.tax,
+            tax,
         });
         let kind = match &self.refusal {
             Some(refusal) => refusal.offence(),

@@ -120,7 +120,7 @@ fn drive(tool: &mut Command, binary: &Path, folder: &Path, origin: SocketAddr, r
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let file = folder.join("edge.toml");
     let mut parts = vec![format!(
-        "[gateway]\nworkers = 1\n\n[[listener]]\nname = \"plain\"\naddress = \"{address}\"\n\n\
+        "[gateway]\nworkers = 1\n[gateway.access_log]\nenabled = false\n\n[[listener]]\nname = \"plain\"\naddress = \"{address}\"\n\n\
          [[upstream]]\nname = \"origin\"\nendpoints = [\"{origin}\"]\n\n"
     )];
     for (name, path) in [("all", "/"), ("one", "/api/one"), ("two", "/api/two")] {

@@ -159,7 +159,7 @@ fn breakwater(
     let target = if scenario.upload { site.sink } else { site.origin };
     let (here, connections) = (site.folder.display(), site.connections);
     let mut parts = vec![format!(
-        "[gateway]\nworkers = 1\n[gateway.limits]\nconnections = {connections}\nconnections_per_address = {connections}\n\n\
+        "[gateway]\nworkers = 1\n[gateway.access_log]\nenabled = false\n[gateway.limits]\nconnections = {connections}\nconnections_per_address = {connections}\n\n\
          [[listener]]\nname = \"plain\"\naddress = \"{plain}\"\n\n\
          [[listener]]\nname = \"tls\"\naddress = \"{tls}\"\n[listener.tls]\n\
          certificates = [{{ certificate_file = \"{here}/certificate.pem\", key_file = \"{here}/key.pem\" }}]\n\n\
