@@ -21,7 +21,7 @@ struct Bench {
     about: &'static str,
 }
 
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 8] = [
     Bench {
         name: "shield",
         package: "edge-user",
@@ -70,6 +70,13 @@ const BENCHES: [Bench; 7] = [
         target: "soak",
         profile: "quick",
         about: "10 GiB each way and 10,000,000 requests through one worker, whose memory must stay flat",
+    },
+    Bench {
+        name: "tax",
+        package: "edge-user",
+        target: "tax",
+        profile: "bench",
+        about: "the gateway's account of its own time beside what an outside client and origin measure",
     },
 ];
 

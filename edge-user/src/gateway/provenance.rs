@@ -4,7 +4,7 @@
 //! What a client claims in these fields goes no further, unless the client is a configured proxy: then its words are
 //! continued, as far as they are well formed. Nothing here decides anything: limits, bans and routes never look at them.
 
-use std::{net::IpAddr, rc::Rc, str::FromStr};
+use std::{cell::RefCell, net::IpAddr, rc::Rc, str::FromStr};
 
 use super::{
     client::Client,
@@ -22,6 +22,8 @@ pub struct Provenance {
     pub client: Rc<Client>,
     address: String,
     element: String,
+    /// Where the element of one request is put together.
+    room: RefCell<Vec<u8>>,
     scheme: &'static str,
 }
 
@@ -34,6 +36,7 @@ impl Provenance {
             address: ip.to_string(),
             element: format!("{};proto={scheme}", node(ip)),
             client: Rc::new(client),
+            room: RefCell::default(),
             scheme,
         }
     }
@@ -54,7 +57,8 @@ impl Provenance {
         for (name, value) in secured {
             sink.put(name.as_bytes(), value);
         }
-        let mut element = Vec::with_capacity(self.element.len() + host.len() + 8);
+        let mut element = self.room.borrow_mut();
+        element.clear();
         element.extend_from_slice(self.element.as_bytes());
         element.extend_from_slice(b";host=\"");
         element.extend_from_slice(host);

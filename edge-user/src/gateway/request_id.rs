@@ -37,19 +37,24 @@ impl RequestIds {
 
     /// The next id: a permutation of a counter (SplitMix64), so ids do not repeat and do not count requests aloud.
     pub(crate) fn next(&self) -> RequestId {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut mixed = self.next.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.next.set(mixed);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^= mixed >> 31;
-        let mut text = [0; 16];
-        for (index, byte) in mixed.to_be_bytes().into_iter().enumerate() {
-            text[index * 2] = DIGITS[usize::from(byte >> 4)];
-            text[index * 2 + 1] = DIGITS[usize::from(byte & 15)];
-        }
-        RequestId(text)
+        RequestId(hex(mixed))
     }
+}
+
+/// A number in 16 hex digits.
+pub(crate) fn hex(number: u64) -> [u8; 16] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 16];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    text
 }
 
 #[cfg(test)]

@@ -164,6 +164,22 @@ pub struct TaxSnapshot {
 }
 
 impl TaxSnapshot {
+    /// What was counted since an earlier moment.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut since = self.clone();
+        for (now, then) in since.phases.iter_mut().zip(&before.phases) {
+            now.count = now.count.saturating_sub(then.count);
+            now.sum_ns = now.sum_ns.saturating_sub(then.sum_ns);
+            for (bucket, count) in &then.buckets {
+                if let Some(have) = now.buckets.get_mut(bucket) {
+                    *have = have.saturating_sub(*count);
+                }
+            }
+        }
+        since
+    }
+
     /// The histogram of a phase.
     pub fn phase(&self, phase: Phase) -> &HistogramSnapshot {
         &self.phases[phase as usize]

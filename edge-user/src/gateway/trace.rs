@@ -6,6 +6,7 @@
 use super::{
     gate::{FieldKind, Request},
     header_policy::FieldSink,
+    request_id::hex,
 };
 
 /// Hex digits of a trace's id.
@@ -60,13 +61,15 @@ pub(crate) fn id_of(request: &Request<'_>, request_id: &[u8]) -> [u8; ID] {
 /// The id of a trace that begins with a request: as unique as the request's.
 fn begun(request_id: &[u8]) -> [u8; ID] {
     // The other half is the same number stirred (SplitMix64's last steps), so that neither half is constant.
-    let digits = std::str::from_utf8(request_id).unwrap_or_default();
-    let mut mixed = u64::from_str_radix(digits, 16).unwrap_or_default() ^ 0x9e37_79b9_7f4a_7c15;
+    let number = request_id.iter().fold(0_u64, |number, digit| {
+        let value = (digit & 15) + if *digit > b'9' { 9 } else { 0 };
+        number << 4 | u64::from(value)
+    });
+    let mut mixed = number ^ 0x9e37_79b9_7f4a_7c15;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed ^= mixed >> 31;
     let mut id = [b'0'; ID];
-    let text = format!("{mixed:016x}");
-    id[..16].copy_from_slice(text.as_bytes());
+    id[..16].copy_from_slice(&hex(mixed));
     for (into, digit) in id[16..].iter_mut().zip(request_id) {
         *into = *digit;
     }

@@ -25,11 +25,11 @@ impl Probes {
 
     /// Whether a normalised path is one of them.
     pub fn matches(&self, path: &str) -> bool {
-        let may = path
-            .as_bytes()
-            .get(1)
-            .is_some_and(|byte| self.second[usize::from(*byte)]);
-        may && self.prefixes.iter().any(|prefix| path.starts_with(&**prefix))
+        let Some(second) = path.as_bytes().get(1) else {
+            return false;
+        };
+        let begins = |prefix: &str| prefix.as_bytes().get(1) == Some(second) && path.starts_with(prefix);
+        self.second[usize::from(*second)] && self.prefixes.iter().any(|prefix| begins(prefix))
     }
 }
 

@@ -69,12 +69,23 @@ pub struct Request<'a> {
     bytes: &'a [u8],
     shape: &'a RequestShape,
     judged: &'a JudgedRequest,
+    path: &'a str,
 }
 
 impl<'a> Request<'a> {
     /// The view of a judged head; `bytes` is the buffer it was parsed in.
     pub fn new(bytes: &'a [u8], shape: &'a RequestShape, judged: &'a JudgedRequest) -> Self {
-        Self { bytes, shape, judged }
+        let path = match &judged.path {
+            PathForm::AsSent(span) => std::str::from_utf8(span.of(bytes)).unwrap_or("/"),
+            PathForm::Rewritten(path) => path,
+            PathForm::Asterisk => "*",
+        };
+        Self {
+            bytes,
+            shape,
+            judged,
+            path,
+        }
     }
 
     /// What the gate found.
@@ -99,11 +110,7 @@ impl<'a> Request<'a> {
 
     /// The normalised path, or `*`.
     pub fn path(&self) -> &'a str {
-        match &self.judged.path {
-            PathForm::AsSent(span) => std::str::from_utf8(span.of(self.bytes)).unwrap_or("/"),
-            PathForm::Rewritten(path) => path,
-            PathForm::Asterisk => "*",
-        }
+        self.path
     }
 
     /// The query without `?`, as sent.

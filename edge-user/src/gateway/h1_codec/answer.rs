@@ -204,7 +204,7 @@ impl<S: Transport> Connection<'_, S> {
     /// Passes an answer on to its end, and what is left of the request with it.
     pub(super) async fn deliver(
         &mut self,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         mut forward: Box<Forward>,
         mut link: Link<UpstreamIo>,
         mut answer: Answer,

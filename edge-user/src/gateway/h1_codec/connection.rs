@@ -96,7 +96,12 @@ impl<S: Transport> Connection<'_, S> {
                     return Ended::Closed;
                 }
                 Next::Head(_) | Next::Refused(_) => {
-                    Exchange::begin(self.worker, &self.provenance.client, self.turn.get())
+                    // Boxed: it is handed from stage to stage, and is not small.
+                    Box::new(Exchange::begin(
+                        self.worker,
+                        &self.provenance.client,
+                        self.turn.get(),
+                    ))
                 }
             };
             let after = match next {

@@ -45,7 +45,7 @@ impl Forward {
 
 impl<S: Transport> Connection<'_, S> {
     /// Sends a request and passes its answer back.
-    pub(super) async fn forward(&mut self, mut exchange: Exchange, mut forward: Box<Forward>) -> After {
+    pub(super) async fn forward(&mut self, mut exchange: Box<Exchange>, mut forward: Box<Forward>) -> After {
         // A body that breaks its grammar from the start reaches nobody.
         if let Err(fault) = forward.up.prime(&mut self.client) {
             let refusal = client_fault(&fault).into();

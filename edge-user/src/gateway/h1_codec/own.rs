@@ -61,7 +61,7 @@ impl<S: Transport> Connection<'_, S> {
     /// Refuses a request of which the stages approved.
     pub(super) async fn refuse_forward(
         &mut self,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         forward: &Forward,
         refusal: Refusal,
     ) -> After {
@@ -77,7 +77,7 @@ impl<S: Transport> Connection<'_, S> {
     }
 
     /// Answers a request that ends here.
-    pub(super) async fn refuse(&mut self, mut exchange: Exchange, refused: Refused) -> After {
+    pub(super) async fn refuse(&mut self, mut exchange: Box<Exchange>, refused: Refused) -> After {
         let Refused {
             own,
             bodiless,
