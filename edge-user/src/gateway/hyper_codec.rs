@@ -51,28 +51,31 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(worker: &Rc<Worker>, stream: Socket, client: Client) {
-    let mut stream = stream;
-    let Some(first) = first_bytes(worker, &mut stream).await else {
-        return;
-    };
+    let agreed = client.tls.as_ref().is_some_and(|tls| tls.http2);
     let provenance = Rc::new(Provenance::new(client));
-    if first.starts_with(PREFACE) {
-        http2::serve(worker, stream, first, provenance).await;
-        return;
-    }
-    let (stream, first) = match worker.limits().codec {
-        Codec::Hyper => (stream, first),
-        Codec::Bytes => match h1_codec::serve(worker, stream, first, &provenance).await {
+    let (mut stream, first) = match worker.limits().codec {
+        Codec::Bytes if !agreed => match h1_codec::serve(worker, stream, Vec::new(), &provenance).await {
             Ended::Closed => return,
             Ended::Declined(stream, unread) => (stream, unread),
         },
+        Codec::Bytes | Codec::Hyper => (stream, Vec::new()),
     };
-    serve_http1(worker, stream, first, provenance).await;
+    let Some(first) = first_bytes(worker, &mut stream, first).await else {
+        return;
+    };
+    if first.starts_with(PREFACE) {
+        http2::serve(worker, stream, first, provenance).await;
+    } else {
+        serve_http1(worker, stream, first, provenance).await;
+    }
 }
 
-/// Reads until the bytes cannot or must be an HTTP/2 preface; `None` if nothing came.
-async fn first_bytes(worker: &Worker, stream: &mut Socket) -> Option<Vec<u8>> {
-    let mut first = Vec::with_capacity(gated_io::READ_SIZE);
+/// Reads on until the bytes cannot or must be an HTTP/2 preface; `None` if nothing came.
+async fn first_bytes(worker: &Worker, stream: &mut Socket, mut first: Vec<u8>) -> Option<Vec<u8>> {
+    if first.len() >= PREFACE.len() || !PREFACE.starts_with(&first) {
+        return Some(first);
+    }
+    first.reserve(gated_io::READ_SIZE);
     let mut stop = worker.stop();
     let read = async {
         loop {

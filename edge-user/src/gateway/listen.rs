@@ -87,6 +87,8 @@ fn probe(address: SocketAddr, dual_stack: bool) -> io::Result<()> {
 fn bind_one(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListener> {
     let socket = open(address, dual_stack)?;
     socket.set_reuse_port(true)?;
+    // Accepted sockets inherit it (Linux). Without it small responses wait for an acknowledgement.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -372,8 +372,6 @@ fn admit(worker: &Rc<Worker>, door: &Arc<Door>, stream: TcpStream, peer: SocketA
             return;
         }
     };
-    // Without it small responses wait for an acknowledgement; if it cannot be set they do.
-    let _ = stream.set_nodelay(true);
     spawn_local(attend(Rc::clone(worker), Arc::clone(door), stream, peer, slot));
 }
 

@@ -9,12 +9,12 @@ use std::cell::RefCell;
 /// Bytes of a buffer for heads and small bodies.
 pub(crate) const SMALL: usize = 16 * 1024;
 
-/// Bytes of a buffer for bodies known or found to be large: one read of it replaces sixteen.
-pub(crate) const LARGE: usize = 256 * 1024;
+/// Bytes of a buffer for bodies known or found to be large: one read of it replaces thirty-two.
+pub(crate) const LARGE: usize = 512 * 1024;
 
 /// Most buffers kept of each size.
 const KEPT_SMALL: usize = 64;
-const KEPT_LARGE: usize = 8;
+const KEPT_LARGE: usize = 4;
 
 /// Buffers that nobody uses.
 #[derive(Debug, Default)]

@@ -42,7 +42,12 @@ pub(super) struct Connection<'a, S> {
     /// request's.
     pub(super) turn: &'a Cell<Instant>,
     scan: Scan,
+    /// Nothing was served on it yet.
+    fresh: bool,
 }
+
+/// What of the HTTP/2 preface looks like a head (RFC 9113, 3.4).
+const PREFACE_HEAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
 /// What came next on a connection.
 enum Next {
@@ -70,6 +75,7 @@ pub(crate) async fn serve<S: Transport>(
         timer: &timer,
         turn: &turn,
         scan: Scan::default(),
+        fresh: true,
     };
     let mut served = pin!(connection.run());
     let mut registered = false;
@@ -105,6 +111,11 @@ impl<S: Transport> Connection<'_, S> {
                 }
             };
             let after = match next {
+                Next::Head(len) if self.is_http2(len) => {
+                    exchange.passed_on();
+                    let (io, unread) = self.client.into_parts();
+                    return Ended::Declined(io, unread);
+                }
                 Next::Head(len) => match self.prepare(&mut exchange, len).await {
                     Prepared::Forward(forward) => self.forward(exchange, forward).await,
                     Prepared::Refused(refused) => self.refuse(exchange, refused).await,
@@ -125,6 +136,11 @@ impl<S: Transport> Connection<'_, S> {
                 }
             }
         }
+    }
+
+    /// Whether a head is the beginning of an HTTP/2 connection, which only the first one can be.
+    fn is_http2(&mut self, len: usize) -> bool {
+        std::mem::take(&mut self.fresh) && self.client.unread().get(..len) == PREFACE_HEAD.get(..len)
     }
 
     /// Waits for the next head.

@@ -11,6 +11,9 @@ use crate::gateway::limits::{LINGER_BYTES, LINGER_TIME};
 /// Closes a connection. One whose client may still be sending is read from for a while: the kernel answers bytes to
 /// a closed socket with a reset, which may overtake the response that says why.
 pub(crate) async fn close<S: Transport>(mut stream: S, linger: bool) {
+    if !linger && !stream.has_goodbye() {
+        return;
+    }
     if stream.shutdown().await.is_err() || !linger {
         return;
     }

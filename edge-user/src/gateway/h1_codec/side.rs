@@ -9,12 +9,25 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::buffers::Buffers;
+use crate::{gateway::socket::Socket, upstream::stream::Stream};
 
 /// What the codec speaks over: TCP, TLS over TCP, or a test's pipe. Whatever buffers writes must send them when
 /// flushed; whatever has a closing message must send it when shut down.
-pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {}
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// Whether it has something to say before it is closed; else dropping it says all there is.
+    fn has_goodbye(&self) -> bool {
+        true
+    }
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Transport for T {}
+impl Transport for Socket {
+    fn has_goodbye(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+}
+
+impl Transport for Stream {}
+impl Transport for tokio::io::Empty {}
 
 /// A stream and its unread bytes.
 #[derive(Debug)]
