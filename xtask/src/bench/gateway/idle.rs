@@ -29,17 +29,25 @@ pub(super) fn allow_many_files() -> Result<usize> {
     Ok(usize::try_from(most.saturating_sub(OTHERS) / 2)?)
 }
 
+/// Connections that are asked at once, and answered before the next ones are opened.
+const TOGETHER: usize = 256;
+
 /// Opens connections and sends one request on each.
 pub(super) fn open(address: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
-    let mut held = Vec::with_capacity(count);
+    let mut held: Vec<TcpStream> = Vec::with_capacity(count);
     let mut buffer = [0; 4096];
-    for _ in 0..count {
-        let mut stream = TcpStream::connect(address)?;
-        stream.write_all(b"GET /plain HTTP/1.1\r\nHost: bench\r\n\r\n")?;
-        if stream.read(&mut buffer)? == 0 {
-            bail!("closed instead of answered");
+    while held.len() < count {
+        let begun = held.len();
+        for _ in begun..count.min(begun + TOGETHER) {
+            let mut stream = TcpStream::connect(address)?;
+            stream.write_all(b"GET /plain HTTP/1.1\r\nHost: bench\r\n\r\n")?;
+            held.push(stream);
         }
-        held.push(stream);
+        for stream in held.iter_mut().skip(begun) {
+            if stream.read(&mut buffer)? == 0 {
+                bail!("closed instead of answered");
+            }
+        }
     }
     Ok(held)
 }
