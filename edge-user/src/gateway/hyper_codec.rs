@@ -64,9 +64,10 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: Socket, client: Client) {
         return;
     };
     if first.starts_with(PREFACE) {
-        http2::serve(worker, stream, first, provenance).await;
+        // Boxed, as the task of a connection is as large as what it may have to hold, and most of them are HTTP/1.
+        Box::pin(http2::serve(worker, stream, first, provenance)).await;
     } else {
-        serve_http1(worker, stream, first, provenance).await;
+        Box::pin(serve_http1(worker, stream, first, provenance)).await;
     }
 }
 

@@ -381,7 +381,7 @@ async fn attend(worker: Rc<Worker>, door: Arc<Door>, stream: TcpStream, peer: So
     let mut stop = worker.stop();
     let entered = tokio::select! {
         biased;
-        entered = door.enter(stream, peer, &mut slot, worker.limits(), &worker.turns) => entered,
+        entered = Box::pin(door.enter(stream, peer, &mut slot, worker.limits(), &worker.turns)) => entered,
         _ = stop.wait_for(|stop| *stop) => return,
     };
     match entered {

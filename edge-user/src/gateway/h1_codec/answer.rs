@@ -210,8 +210,8 @@ impl<S: Transport> Connection<'_, S> {
         mut answer: Answer,
     ) -> After {
         if answer.upgraded {
-            self.tunnel(&mut exchange, &mut forward, &mut link, answer.down)
-                .await;
+            let tunnel = self.tunnel(&mut exchange, &mut forward, &mut link, answer.down);
+            Box::pin(tunnel).await;
             return After::Close { linger: false };
         }
         let mut turns = Turns::default();

@@ -128,7 +128,8 @@ async fn find(
                 drop(held);
                 taken = links.take(endpoint.id(), limits, now);
             }
-            Place::Open(opening) => return open(exchange, attempt, opening, client).await,
+            // Boxed: connecting is rare, and larger than all the rest of a waiting connection.
+            Place::Open(opening) => return Box::pin(open(exchange, attempt, opening, client)).await,
         }
     }
 }
