@@ -18,7 +18,9 @@ use super::{
 use crate::gateway::{
     answer::Reply,
     exchange::Exchange,
-    gate::{Request, RequestBody, Version, request, response::Asked},
+    gate::{
+        Field, FieldKind, HeadLimits, Request, RequestBody, RequestShape, Version, request, response::Asked,
+    },
     header_policy::FieldSink,
     limits::Codec,
     provenance::Provenance,
@@ -52,6 +54,9 @@ pub(super) async fn answer(
     };
     let laid = head::request(&parts, version);
     drop(parts);
+    if let Some(reason) = too_large(&laid.shape, &worker.limits().head) {
+        return Ok(refuse(exchange, &state, reason.into()));
+    }
     let rules = exchange.site().plan().path_rules();
     let mut judged = match request::judge_by(&laid.bytes, &laid.shape, rules) {
         Ok(judged) => judged,
@@ -133,6 +138,19 @@ pub(super) async fn answer(
             exchange.unanswered();
             Ok(refuse(exchange, &state, refusal))
         }
+    }
+}
+
+/// What the gate would find before parsing, where there was no gate. Cookies count once, as HTTP/2 clients split them.
+fn too_large(shape: &RequestShape, limits: &HeadLimits) -> Option<Reason> {
+    let is_cookie = |field: &&Field| field.kind == FieldKind::Cookie;
+    let cookies = shape.fields.iter().filter(is_cookie).count();
+    if shape.target.end() - shape.target.start() > limits.target {
+        Some(Reason::TargetTooLong)
+    } else if shape.fields.len() - cookies.saturating_sub(1) > limits.fields {
+        Some(Reason::HeadTooLarge)
+    } else {
+        None
     }
 }
 

@@ -159,3 +159,30 @@ fn handshakes_that_fail_and_other_protocols() {
         2
     );
 }
+
+#[test]
+fn heads_have_the_limits_of_http1() {
+    let origin = Origin::ok();
+    let edge = Edge::to(origin.address);
+    let mut client = Frames::connect(&edge, b"");
+    let mut status = |stream: u32, path: &str, more: &[(&str, &str)]| {
+        let mut head = super::frames::request("GET", path);
+        head.extend_from_slice(&fields(more));
+        client.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &head));
+        let head = of_stream(&mut client, stream);
+        // Statuses without an entry of their own in the table are spelled out.
+        String::from_utf8_lossy(&head.payload).into_owned()
+    };
+    let cookies = vec![("cookie", "a=b"); 150];
+    assert!(
+        status(1, "/", &cookies).starts_with('\u{fffd}'),
+        "200, from the table"
+    );
+    assert_eq!(origin.seen().len(), 1);
+    status(3, "/", &vec![("x", "y"); 101]);
+    status(5, &format!("/{}", "x".repeat(9000)), &[]);
+    let counters = edge.counters();
+    assert_eq!(counters.refused(crate::gateway::Reason::HeadTooLarge), 1);
+    assert_eq!(counters.refused(crate::gateway::Reason::TargetTooLong), 1);
+    assert_eq!(origin.seen().len(), 1);
+}
