@@ -59,7 +59,7 @@ type Step = fn(SocketAddr, u64, &mut Watch) -> std::io::Result<()>;
 fn soak(codec: Codec, bytes: u64, requests: u64) -> Result<(), String> {
     let origin = origin(bytes).map_err(|error| error.to_string())?;
     let text = format!(
-        "[[listener]]\nname = 'l'\naddress = '127.0.0.1:0'\n[[upstream]]\nname = 'u'\nendpoints = ['{origin}']\n\
+        "[gateway.access_log]\nenabled = false\n[[listener]]\nname = 'l'\naddress = '127.0.0.1:0'\n[[upstream]]\nname = 'u'\nendpoints = ['{origin}']\n\
          [[route]]\nname = 'r'\npath = '/'\nupstream = 'u'\nauth = 'none'\n"
     );
     let mut config = Config::parse(&text, "soak", Path::new(""))

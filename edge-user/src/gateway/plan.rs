@@ -181,7 +181,7 @@ impl Plan {
             action,
             auth: route.auth.clone(),
             timeout: route.timeout,
-            hyper: is_http2(config, &route.action),
+            hyper: needs_hyper(config, &route.action),
             request_timeout: route.request_timeout,
             idle_timeout: route.idle_timeout,
             body_limit: route.body_limit,
@@ -245,15 +245,17 @@ impl Plan {
     }
 }
 
-/// Whether requests go to an upstream to which HTTP/2 is spoken, or may be.
-fn is_http2(config: &Config, action: &Action) -> bool {
-    let is_http2 = |upstream: &usize| {
+/// Whether requests go to an upstream to which HTTP/2 is spoken, or may be, or for which bodies are kept.
+fn needs_hyper(config: &Config, action: &Action) -> bool {
+    let needs_hyper = |upstream: &usize| {
         let upstream = config.upstreams.get(*upstream);
-        upstream.is_some_and(|upstream| upstream.protocol != UpstreamProtocol::Http1)
+        upstream.is_some_and(|upstream| {
+            upstream.protocol != UpstreamProtocol::Http1 || upstream.retry.buffer_bytes > 0
+        })
     };
     match action {
-        Action::Upstream(upstream) => is_http2(upstream),
-        Action::Split(split) => split.parts.iter().any(|(upstream, _)| is_http2(upstream)),
+        Action::Upstream(upstream) => needs_hyper(upstream),
+        Action::Split(split) => split.parts.iter().any(|(upstream, _)| needs_hyper(upstream)),
         Action::Redirect(_) | Action::Respond(_) => false,
     }
 }

@@ -22,7 +22,7 @@ use http::{HeaderMap, Request, Response};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Builder,
-    sync::oneshot,
+    sync::{Notify, oneshot},
     time::timeout,
 };
 
@@ -326,16 +326,18 @@ fn resets_are_mapped_both_ways() {
     let (told, cancelled) = std::sync::mpsc::channel();
     let told = std::sync::Mutex::new(told);
     let told = Arc::new(told);
+    let heard = Arc::new(Notify::new());
+    let go = Arc::clone(&heard);
     let origin = Http2Origin::start(
         None,
         Arc::new(move |number, _, mut respond| {
-            let told = Arc::clone(&told);
+            let (told, go) = (Arc::clone(&told), Arc::clone(&go));
             Box::pin(async move {
                 let mut send = respond.send_response(Response::new(()), false).expect("open");
                 send.send_data(Bytes::from_static(b"part"), false).expect("open");
                 if number == 0 {
-                    // After the data has had time to go out.
-                    tokio::time::sleep(Duration::from_millis(30)).await;
+                    // A reset may overtake what was sent before it.
+                    go.notified().await;
                     send.send_reset(Code::ENHANCE_YOUR_CALM);
                 } else {
                     let code = std::future::poll_fn(|context| send.poll_reset(context)).await;
@@ -352,10 +354,12 @@ fn resets_are_mapped_both_ways() {
         let mut end = None;
         while let Some(data) = body.data().await {
             match data {
-                Ok(data) => body
-                    .flow_control()
-                    .release_capacity(data.len())
-                    .expect("released"),
+                Ok(data) => {
+                    body.flow_control()
+                        .release_capacity(data.len())
+                        .expect("released");
+                    heard.notify_one();
+                }
                 Err(error) => {
                     end = error.reason();
                     break;

@@ -254,6 +254,30 @@ fn a_status_is_tried_again_if_the_method_allows_it() {
 }
 
 #[test]
+fn a_body_that_is_kept_is_sent_again() {
+    let resets = Origin::with(|connection| {
+        connection.request();
+    });
+    let good = Origin::ok();
+    let edge = start(&[resets.address, good.address], |upstream| {
+        upstream.retry.buffer_bytes = 100_000;
+        upstream.ejection = None;
+    });
+    let mut client = edge.connect();
+    let put = |size: usize| {
+        let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n");
+        [head.into_bytes(), vec![b'x'; size]].concat()
+    };
+    client.send(&put(90_000));
+    assert_eq!(client.response().status, 200);
+    assert_eq!((resets.seen().len(), good.last().body.len()), (1, 90_000));
+    client.send(&put(300_000));
+    let response = client.response();
+    assert_eq!(response.status, 502, "more than is kept: {response:?}");
+    assert_eq!((resets.seen().len(), good.seen().len()), (2, 1));
+}
+
+#[test]
 fn retries_have_a_budget() {
     let origins = [Origin::answering(BUSY), Origin::answering(BUSY)];
     let edge = start(&[origins[0].address, origins[1].address], |upstream| {
