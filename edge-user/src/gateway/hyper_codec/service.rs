@@ -41,9 +41,7 @@ pub(super) async fn answer(
     if let Some(refusal) = state.head_refusal.take() {
         return Ok(refuse(exchange, &state, refusal));
     }
-    let upgrade = (version == Version::Http2)
-        .then(|| Handshake::of(&mut request))
-        .flatten();
+    let upgrade = Handshake::of(&mut request);
     let (mut parts, body) = request.into_parts();
     let handshake = match upgrade
         .map(|client| Handshake::begin(&mut parts, client))
@@ -54,11 +52,10 @@ pub(super) async fn answer(
     };
     let laid = head::request(&parts, version);
     drop(parts);
-    if let Some(reason) = too_large(&laid.shape, &worker.limits().head) {
-        return Ok(refuse(exchange, &state, reason.into()));
-    }
     let rules = exchange.site().plan().path_rules();
-    let mut judged = match request::judge_by(&laid.bytes, &laid.shape, rules) {
+    let judged = too_large(&laid.shape, &worker.limits().head)
+        .and_then(|()| request::judge_by(&laid.bytes, &laid.shape, rules));
+    let mut judged = match judged {
         Ok(judged) => judged,
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };
@@ -142,15 +139,15 @@ pub(super) async fn answer(
 }
 
 /// What the gate would find before parsing, where there was no gate. Cookies count once, as HTTP/2 clients split them.
-fn too_large(shape: &RequestShape, limits: &HeadLimits) -> Option<Reason> {
+fn too_large(shape: &RequestShape, limits: &HeadLimits) -> Result<(), Refusal> {
     let is_cookie = |field: &&Field| field.kind == FieldKind::Cookie;
     let cookies = shape.fields.iter().filter(is_cookie).count();
     if shape.target.end() - shape.target.start() > limits.target {
-        Some(Reason::TargetTooLong)
+        Err(Reason::TargetTooLong.into())
     } else if shape.fields.len() - cookies.saturating_sub(1) > limits.fields {
-        Some(Reason::HeadTooLarge)
+        Err(Reason::HeadTooLarge.into())
     } else {
-        None
+        Ok(())
     }
 }
 

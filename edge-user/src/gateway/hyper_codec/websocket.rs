@@ -55,7 +55,7 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    /// Takes an extended CONNECT for what it is; `None` for every other request.
+    /// Takes an extended CONNECT for what it is; `None` for every other request. HTTP/1 has none.
     pub(super) fn of(request: &mut http::Request<Incoming>) -> Option<OnUpgrade> {
         let is_websocket = request.method() == Method::CONNECT
             && request
