@@ -16,6 +16,7 @@ mod service;
 
 use core::ops::ControlFlow;
 
+pub use ban::banned;
 pub use lists::{DENY_HINT_MASK, V4_GRAIN, V6_GRAIN, deny_hint};
 pub use packet::{Kind, Observed, Packet};
 pub use parse::read;
@@ -98,6 +99,27 @@ pub trait Tables {
             Some(line) => slots::charge(line, tag, now, cost, capacity),
             None => Charge::Refused,
         }
+    }
+    /// [`slots::raise_front`] on the key's cell in line `index`. Apart for the same reason.
+    fn raise_front(&self, index: u32, tag: u64, now: u64, cost: u64, most: u64) {
+        if let Some(line) = self.line(index) {
+            slots::raise_front(&line[tag as usize % SLOTS_PER_LINE], now, cost, most);
+        }
+    }
+    /// [`slots::charge_exact`] on word `at` of a bucket of earned sources. Apart for the same reason.
+    fn charge_exact(&self, bucket: u32, at: u32, now: u64, cost: u64, capacity: u64) -> Charge {
+        match self.earned(bucket) {
+            Some(words) => slots::charge_exact(&words[at as usize % EARNED_WORDS], now, cost, capacity),
+            None => Charge::Refused,
+        }
+    }
+    /// [`banned`] for the packet in [`Self::packet`]. Apart for the same reason.
+    fn banned(&self, hash: u64, bits: u32, tick: u64) -> u64
+    where
+        Self: Sized,
+    {
+        self.packet()
+            .map_or(0, |packet| banned(packet, self, hash, bits, tick))
     }
     /// [`read`]. Apart for the same reason, and not in the way of the packets that need none of it.
     fn read<F: Frame>(&self, frame: &F, packet: &Packet) {

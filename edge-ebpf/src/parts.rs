@@ -6,6 +6,7 @@
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use edge_common::{
+    abi::{SLOTS_PER_LINE, limit::EARNED_WORDS},
     algo::slots::{self, Charge},
     datapath::{self, Tables as _},
 };
@@ -27,10 +28,59 @@ pub(crate) extern "C" fn charge(index: u32, tag: u64, now: u64, cost: u64, capac
     let Some(line) = tables.line(index) else {
         return REFUSED;
     };
-    match slots::charge(line, tag, now, cost, capacity) {
+    number(slots::charge(line, tag, now, cost, capacity))
+}
+
+#[inline(always)]
+const fn number(charge: Charge) -> u32 {
+    match charge {
         Charge::Admitted => ADMITTED,
         Charge::Refused => REFUSED,
         Charge::Contended => CONTENDED,
+    }
+}
+
+/// Charges a front cell for a packet that the tier behind it admitted.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn raise_front(index: u32, tag: u64, now: u64, cost: u64, most: u64) -> u32 {
+    let tables = KernelTables {
+        ctx: core::ptr::null_mut(),
+    };
+    if let Some(line) = tables.line(index) {
+        slots::raise_front(&line[tag as usize % SLOTS_PER_LINE], now, cost, most);
+    }
+    0
+}
+
+/// Judges and charges a packet of an earned source that another core was faster than.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn charge_exact(bucket: u32, at: u32, now: u64, cost: u64, capacity: u64) -> u32 {
+    let tables = KernelTables {
+        ctx: core::ptr::null_mut(),
+    };
+    let Some(words) = tables.earned(bucket) else {
+        return REFUSED;
+    };
+    number(slots::charge_exact(
+        &words[at as usize % EARNED_WORDS],
+        now,
+        cost,
+        capacity,
+    ))
+}
+
+/// Looks for the ban on one prefix of the source in this CPU's scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn banned(hash: u64, bits: u32, tick: u64) -> u64 {
+    let tables = KernelTables {
+        ctx: core::ptr::null_mut(),
+    };
+    match tables.packet() {
+        Some(packet) => datapath::banned(packet, &tables, hash, bits, tick),
+        None => 0,
     }
 }
 

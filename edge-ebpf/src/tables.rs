@@ -145,11 +145,22 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn charge(&self, index: u32, tag: u64, now: u64, cost: u64, capacity: u64) -> Charge {
-        match parts::charge(index, tag, now, cost, capacity) {
-            parts::ADMITTED => Charge::Admitted,
-            parts::REFUSED => Charge::Refused,
-            _ => Charge::Contended,
-        }
+        judged(parts::charge(index, tag, now, cost, capacity))
+    }
+
+    #[inline(always)]
+    fn raise_front(&self, index: u32, tag: u64, now: u64, cost: u64, most: u64) {
+        parts::raise_front(index, tag, now, cost, most);
+    }
+
+    #[inline(always)]
+    fn charge_exact(&self, bucket: u32, at: u32, now: u64, cost: u64, capacity: u64) -> Charge {
+        judged(parts::charge_exact(bucket, at, now, cost, capacity))
+    }
+
+    #[inline(always)]
+    fn banned(&self, hash: u64, bits: u32, tick: u64) -> u64 {
+        parts::banned(hash, bits, tick)
     }
 
     #[inline(always)]
@@ -182,6 +193,16 @@ impl Tables for KernelTables {
         let bucket = maps::EARNED.get_ptr(index)?;
         // SAFETY: `MapCell` is a transparent 64-bit word, and the element has as many.
         Some(unsafe { &*bucket.cast::<[MapCell; EARNED_WORDS]>() })
+    }
+}
+
+/// The answer behind a part's number.
+#[inline(always)]
+const fn judged(answer: u32) -> Charge {
+    match answer {
+        parts::ADMITTED => Charge::Admitted,
+        parts::REFUSED => Charge::Refused,
+        _ => Charge::Contended,
     }
 }
 

@@ -113,6 +113,8 @@ const VERSION_MASK: u64 = 0x7ff;
 pub struct Stamp(pub u64);
 
 impl Stamp {
+    /// Of an entry that never held a ban.
+    pub const FREE: Self = Self(0);
     /// The bits that tell one writing of an entry from the next.
     pub const VERSION: u64 = VERSION_MASK << 1;
 

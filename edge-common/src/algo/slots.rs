@@ -59,16 +59,26 @@ pub enum Charge {
 pub fn charge_exact<C: Cell>(cell: &C, now: u64, cost: u64, capacity: u64) -> Charge {
     let mut tries = 0;
     while tries < MAX_TRIES {
-        let old = cell.load();
-        let Some(next) = gcra::charge(gcra::ahead(old, now), cost, capacity) else {
-            return Charge::Refused;
-        };
-        if cell.swap(old, now.wrapping_add(next) | old & TAG_MASK) {
-            return Charge::Admitted;
+        match charge_exact_once(cell, now, cost, capacity) {
+            Charge::Contended => tries += 1,
+            judged => return judged,
         }
-        tries += 1;
     }
     Charge::Contended
+}
+
+/// One attempt of [`charge_exact`].
+#[inline(always)]
+pub fn charge_exact_once<C: Cell>(cell: &C, now: u64, cost: u64, capacity: u64) -> Charge {
+    let old = cell.load();
+    let Some(next) = gcra::charge(gcra::ahead(old, now), cost, capacity) else {
+        return Charge::Refused;
+    };
+    if cell.swap(old, now.wrapping_add(next) | old & TAG_MASK) {
+        Charge::Admitted
+    } else {
+        Charge::Contended
+    }
 }
 
 /// What the front tier says.
@@ -93,16 +103,15 @@ pub fn charge_front<C: Cell>(cell: &C, now: u64, cost: u64, limit: &Limit) -> Fr
     Front::Over
 }
 
-/// Charges the front cell for a packet that the tier behind it admitted. It need not go further ahead than a burst and
-/// what it may give away: when it is back, all keys have been idle for long enough.
+/// Charges the front cell for a packet that the tier behind it admitted. It need not go further ahead than `most`, a
+/// burst and what it may give away: when it is back, all keys have been idle for long enough.
 #[inline(always)]
-pub fn raise_front<C: Cell>(cell: &C, now: u64, cost: u64, limit: &Limit) {
+pub fn raise_front<C: Cell>(cell: &C, now: u64, cost: u64, most: u64) {
     let mut tries = 0;
     while tries < MAX_TRIES {
         let old = cell.load();
         let ahead = gcra::ahead(old, now);
         let next = ahead + cost;
-        let most = limit.capacity + limit.front;
         let next = if next > most { most } else { next };
         if next <= ahead || cell.swap(old, now.wrapping_add(next)) {
             return;
@@ -126,7 +135,7 @@ pub fn charge_tiers<C: Cell>(
     }
     let charged = charge(line, tag, now, cost, limit.capacity - limit.front);
     if charged == Charge::Admitted {
-        raise_front(front, now, cost, limit);
+        raise_front(front, now, cost, limit.capacity + limit.front);
     }
     charged
 }

@@ -4,7 +4,7 @@ use super::{Kind, Packet, Step, Tables};
 use crate::{
     abi::{
         Code, ControlWord, Family, Params, Reason,
-        ban::{V4_PREFIXES, V6_PREFIXES, buckets},
+        ban::{Stamp, V4_PREFIXES, V6_PREFIXES, buckets},
         hint::{self, Hints, Keys},
     },
     algo::bans,
@@ -67,32 +67,54 @@ impl<T: Tables> Asked<'_, T> {
 
     #[inline(always)]
     fn covers(&self, hash: u64, bits: u32) -> bool {
-        let prefix = self.packet.src.get().masked(bits);
-        let [first, second] = buckets(hash, self.params.ban_buckets);
-        let mut looks = 0;
-        while looks < bans::LOOKS {
-            let moves = self.tables.word(ControlWord::BanMoves);
-            let holds = self.holds(first, prefix.high(), prefix.low(), bits);
-            if holds || self.holds(second, prefix.high(), prefix.low(), bits) {
-                return true;
-            }
-            // Whoever moved an entry has put it into its new bucket first.
-            if self.tables.word(ControlWord::BanMoves) == moves {
-                return false;
-            }
-            looks += 1;
-        }
-        false
+        // Only two prefixes of IPv4 are worth room in the middle of the pipeline.
+        let stamp = match self.packet.family.get() {
+            Family::V4 => self.glance(hash, bits),
+            Family::V6 => self.tables.banned(hash, bits, self.tick),
+        };
+        let stamp = Stamp(stamp);
+        !stamp.is_free() && (!stamp.spares_connections() || opens(self.packet))
     }
 
     #[inline(always)]
-    fn holds(&self, bucket: u32, high: u64, low: u64, bits: u32) -> bool {
-        let Some(bucket) = self.tables.bans(bucket) else {
-            return false;
-        };
-        let held = bans::holding(bucket, high, low, bits, self.tick);
-        held.is_some_and(|stamp| !stamp.spares_connections() || opens(self.packet))
+    fn glance(&self, hash: u64, bits: u32) -> u64 {
+        let moves = self.tables.word(ControlWord::BanMoves);
+        let stamp = look(self.packet, self.params, self.tables, hash, bits, self.tick);
+        // Whoever moved an entry has put it into its new bucket first.
+        if stamp != Stamp::FREE.0 || self.tables.word(ControlWord::BanMoves) == moves {
+            return stamp;
+        }
+        self.tables.banned(hash, bits, self.tick)
     }
+}
+
+/// The [`Stamp`] of the ban that holds for the source's prefix of `bits`, whose hash is `hash`, or a free one. Looks again
+/// if entries were moved meanwhile.
+#[inline(always)]
+pub fn banned<T: Tables>(packet: &Packet, tables: &T, hash: u64, bits: u32, tick: u64) -> u64 {
+    let mut looks = 0;
+    while looks < bans::LOOKS {
+        let moves = tables.word(ControlWord::BanMoves);
+        let stamp = look(packet, tables.params(), tables, hash, bits, tick);
+        if stamp != Stamp::FREE.0 || tables.word(ControlWord::BanMoves) == moves {
+            return stamp;
+        }
+        looks += 1;
+    }
+    Stamp::FREE.0
+}
+
+#[inline(always)]
+fn look<T: Tables>(packet: &Packet, params: &Params, tables: &T, hash: u64, bits: u32, tick: u64) -> u64 {
+    let prefix = packet.src.get().masked(bits);
+    for bucket in buckets(hash, params.ban_buckets) {
+        if let Some(bucket) = tables.bans(bucket)
+            && let Some(stamp) = bans::holding(bucket, prefix.high(), prefix.low(), bits, tick)
+        {
+            return stamp.0;
+        }
+    }
+    Stamp::FREE.0
 }
 
 /// What a ban on new connections drops: TCP SYNs, and whatever has no connection to belong to.

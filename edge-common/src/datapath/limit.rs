@@ -74,7 +74,13 @@ pub(super) fn stage<T: Tables>(
                 return Step::Break(Code(Reason::Internal as u8));
             };
             let cell = &bucket[(earned.at as usize + usize::from(limit.kind)) % EARNED_WORDS];
-            slots::charge_exact(cell, now, cost, limit.capacity)
+            match slots::charge_exact_once(cell, now, cost, limit.capacity) {
+                Charge::Contended => {
+                    let at = earned.at + u32::from(limit.kind);
+                    tables.charge_exact(earned.bucket, at, now, cost, limit.capacity)
+                }
+                judged => judged,
+            }
         } else {
             let key = if limit.has(Limit::NETWORK) {
                 keys.network
@@ -82,17 +88,17 @@ pub(super) fn stage<T: Tables>(
                 keys.host
             };
             let tag = key ^ u64::from(limit.salt);
-            let Some(front) = tables.line(front(limit.kind, key, params)) else {
+            let fronts = front(limit.kind, key, params);
+            let Some(front) = tables.line(fronts) else {
                 return Step::Break(Code(Reason::Internal as u8));
             };
-            let front = &front[tag as usize % SLOTS_PER_LINE];
-            match slots::charge_front(front, now, cost, limit) {
+            match slots::charge_front(&front[tag as usize % SLOTS_PER_LINE], now, cost, limit) {
                 Front::Admitted => Charge::Admitted,
                 Front::Over => {
                     let index = line(limit.kind, key, params);
                     let charge = tables.charge(index, tag, now, cost, limit.capacity - limit.front);
                     if charge == Charge::Admitted {
-                        slots::raise_front(front, now, cost, limit);
+                        tables.raise_front(fronts, tag, now, cost, limit.capacity + limit.front);
                     }
                     charge
                 }
