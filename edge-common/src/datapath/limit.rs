@@ -56,6 +56,9 @@ pub(super) fn stage<T: Tables>(
     if hints.earned & hint::bit(keys.host) != 0 {
         earned = find(packet, keys.host, service.limits[0].salt, params, tables);
     }
+    // Found or not, the loop is verified once.
+    earned.at = tables.launder(earned.at);
+    earned.bucket = tables.launder(earned.bucket);
     let mut at = 0;
     while at < MAX_LIMITS && at < usize::from(service.active) {
         let limit = &service.limits[at];
@@ -139,7 +142,7 @@ fn find<T: Tables>(packet: &Packet, hash: u64, salt: u16, params: &Params, table
     let host = EarnedHost::new(&packet.src.get(), packet.family.get());
     for bucket in earned::places(hash, params.earned_buckets) {
         if let Some(entries) = tables.earned(bucket) {
-            let at = tables.launder(earned::find(entries, host, salt));
+            let at = earned::find(entries, host, salt);
             if at != 0 {
                 return Earned { bucket, at };
             }
