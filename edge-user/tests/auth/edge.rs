@@ -299,6 +299,8 @@ fn answer(status: u16, fields: impl Iterator<Item = (String, String)>, body: &st
         Err(_) => body
             .lines()
             .filter(|line| !line.starts_with("x-request-id: ") && !line.starts_with("traceparent: "))
+            // A page names the request by its id.
+            .map(|line| line.split("<p>Request ").next().unwrap_or_default())
             .collect::<Vec<_>>()
             .join("\n"),
     };
