@@ -88,13 +88,7 @@ pub(super) async fn answer(
     };
     let deadline = exchange.deadline(target.route());
     let forwarded = forward::forward(&mut exchange, &mut target, &outgoing, body);
-    let forwarded = match deadline {
-        Some(deadline) => timeout_at(deadline.into(), forwarded)
-            .await
-            .unwrap_or_else(|_| Err(Reason::RequestTimeout.into())),
-        None => forwarded.await,
-    };
-    let (response, returning) = match forwarded {
+    let (response, returning) = match in_time(deadline, forwarded).await {
         Ok(answered) => answered,
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };
@@ -135,6 +129,19 @@ pub(super) async fn answer(
             exchange.unanswered();
             Ok(refuse(exchange, &state, refusal))
         }
+    }
+}
+
+/// Waits for something that has to be over at `deadline`.
+async fn in_time<T>(
+    deadline: Option<Instant>,
+    something: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline.into(), something)
+            .await
+            .unwrap_or_else(|_| Err(Reason::RequestTimeout.into())),
+        None => something.await,
     }
 }
 
