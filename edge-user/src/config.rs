@@ -50,7 +50,10 @@ use ipnet::IpNet;
 use self::quickstart::DEMO_PREFIX;
 pub(crate) use self::resolve::{is_interface_name, least_secret_bytes};
 pub use self::{
-    action::{Action, Cors, CorsOrigin, CorsOrigins, FieldRules, Redirect, Respond, Rewrite, Split},
+    action::{
+        Action, Coding, Compress, Cors, CorsOrigin, CorsOrigins, FieldRules, Redirect, Respond, Rewrite,
+        Split,
+    },
     error::{ConfigError, Report},
     identity::{
         AuthPolicy, AuthRule, ClaimEncoding, ClaimHeader, ClaimRule, ClaimTest, ClaimValue, KeySource, Login,

@@ -36,6 +36,7 @@ pub mod balance;
 pub mod changes;
 pub mod client;
 pub mod closing;
+pub mod coding;
 pub mod connections;
 pub mod cors;
 pub mod counters;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{HashKey, text::Text};
+use super::{HashKey, bounds, text::Text};
 
 /// What becomes of a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,4 +122,47 @@ pub enum CorsOrigin {
         /// With its leading dot, and `:port` if there is one.
         tail: String,
     },
+}
+
+/// `[route.compress]`: which answers are compressed, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compress {
+    /// Codings in the order of preference; at least one.
+    pub algorithms: Vec<Coding>,
+    /// Media types in lower case, `text/*` among them.
+    pub types: Vec<String>,
+    /// Answers of fewer bytes are left as they are, if their length is known.
+    pub min_bytes: u64,
+}
+
+impl Default for Compress {
+    fn default() -> Self {
+        Self {
+            algorithms: vec![Coding::Zstd, Coding::Brotli, Coding::Gzip],
+            types: bounds::DEFAULT_COMPRESS_TYPES.map(str::to_owned).to_vec(),
+            min_bytes: bounds::DEFAULT_COMPRESS_MIN_BYTES,
+        }
+    }
+}
+
+/// A content coding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 7932.
+    Brotli,
+    /// RFC 8878, with a window within RFC 9659's.
+    Zstd,
+}
+
+impl Coding {
+    /// Its name in `Content-Encoding`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
+        }
+    }
 }

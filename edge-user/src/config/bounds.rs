@@ -214,6 +214,21 @@ pub const MAX_FIELD_NAME_BYTES: usize = 128;
 /// Longest literal part of such a field's value, in bytes.
 pub const MAX_FIELD_VALUE_BYTES: usize = 4096;
 
+/// `route.compress.types`.
+pub const DEFAULT_COMPRESS_TYPES: [&str; 7] = [
+    "text/html",
+    "text/css",
+    "text/plain",
+    "text/javascript",
+    "application/javascript",
+    "application/json",
+    "image/svg+xml",
+];
+/// Most `route.compress.types`.
+pub const MAX_COMPRESS_TYPES: usize = 64;
+/// `route.compress.min_bytes`: below it the coding costs more than it saves.
+pub const DEFAULT_COMPRESS_MIN_BYTES: u64 = 1024;
+
 /// Most `route.cors.origins`.
 pub const MAX_CORS_ORIGINS: usize = 256;
 /// `route.cors.max_age`.

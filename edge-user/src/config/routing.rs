@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, AuthPolicy, Cors, FieldRules, Rewrite};
+use super::{Action, AuthPolicy, Compress, Cors, FieldRules, Rewrite};
 
 /// `[[route]]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Route {
     pub response_headers: FieldRules,
     /// Which pages of other origins may read the answers.
     pub cors: Option<Cors>,
+    /// Which answers are compressed.
+    pub compress: Option<Compress>,
 }
 
 impl Route {
@@ -58,6 +60,7 @@ impl Route {
             request_headers: FieldRules::default(),
             response_headers: FieldRules::default(),
             cors: None,
+            compress: None,
         }
     }
 }

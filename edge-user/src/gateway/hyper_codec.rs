@@ -18,6 +18,7 @@ use tokio::{io::AsyncReadExt, time::timeout};
 
 pub(crate) mod body;
 pub(crate) mod client;
+mod compress;
 mod forward;
 mod gated_io;
 mod guarded_io;

@@ -15,7 +15,9 @@ use super::{
     route::{Conditions, RouteId, RouteTable},
 };
 use crate::{
-    config::{Action, AuthPolicy, Config, Route, Upstream, UpstreamProtocol, pattern::PatternError},
+    config::{
+        Action, AuthPolicy, Compress, Config, Route, Upstream, UpstreamProtocol, pattern::PatternError,
+    },
     offence::probe::Probes,
     upstream::{cluster::Cluster, tls::TlsError},
 };
@@ -74,6 +76,8 @@ pub struct PlannedRoute {
     pub changes: Option<PlannedChanges>,
     /// Which pages of other origins may read its answers.
     pub cors: Option<Arc<PlannedCors>>,
+    /// Which answers are compressed.
+    pub compress: Option<Compress>,
 }
 
 /// What becomes of a request.
@@ -181,13 +185,14 @@ impl Plan {
             action,
             auth: route.auth.clone(),
             timeout: route.timeout,
-            hyper: needs_hyper(config, &route.action),
+            hyper: route.compress.is_some() || needs_hyper(config, &route.action),
             request_timeout: route.request_timeout,
             idle_timeout: route.idle_timeout,
             body_limit: route.body_limit,
             keeps_encoded_slashes: route.keep_encoded_slashes,
             changes: PlannedChanges::compile(route, cors.clone()).map_err(&failed)?,
             cors,
+            compress: route.compress.clone(),
         })
     }
 

@@ -8,6 +8,7 @@ mod bytes {
 
     mod actions;
     mod codec;
+    mod compression;
     mod corpus;
     mod faults;
     mod floods;
@@ -39,6 +40,7 @@ mod hyper {
     const CODEC: crate::gateway::limits::Codec = crate::gateway::limits::Codec::Hyper;
 
     mod actions;
+    mod compression;
     mod corpus;
     mod faults;
     mod forwarding;

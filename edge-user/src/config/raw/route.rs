@@ -7,6 +7,7 @@ use toml::de::DeValue;
 
 use super::{AuthMode, RawClaim, RawLogin};
 use crate::config::{
+    Coding,
     problem::Findings,
     section::{Field, KeyPath, section},
     text::{Text, text},
@@ -44,6 +45,7 @@ section! {
         request_headers: RawRequestFields,
         response_headers: RawResponseFields,
         cors: RawCors,
+        compress: RawCompress,
     }
 
     RawShare as "route.upstreams" {
@@ -97,6 +99,12 @@ section! {
         remove: Vec<Item<String>>,
     }
 
+    RawCompress as "route.compress" {
+        algorithms: Vec<Item<Coding>>,
+        types: Vec<Item<String>>,
+        min_bytes: u64,
+    }
+
     RawCors as "route.cors" {
         origins: Vec<Item<String>>,
         methods: Vec<Item<String>>,
@@ -130,6 +138,11 @@ pub(in crate::config) enum EncodedSlashes {
 
 from_text! {
     Text, "a text", text;
+    Coding, "a coding", |text| choice("coding", text, &[
+        ("gzip", Coding::Gzip),
+        ("br", Coding::Brotli),
+        ("zstd", Coding::Zstd),
+    ]);
     DotSegments, "a treatment", |text| choice("treatment of dot segments", text, &[
         ("refuse", DotSegments::Refuse),
         ("resolve", DotSegments::Resolve),

@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::{
     Checks, Names, action, auth, cors,
     edits::{self, Rules, Taken, Way},
-    items, login, matching,
+    fields, items, login, matching,
     provider::Issuer,
     shadow,
 };
 use crate::config::{
-    FieldRules, PathRules, Route, RouteMatch, bounds,
+    Compress, FieldRules, PathRules, Route, RouteMatch, bounds,
     raw::{DotSegments, DuplicateSlashes, RawConfig, RawRoute, route::EncodedSlashes},
     section::{Key, Section},
 };
@@ -60,6 +60,7 @@ pub(super) fn routes(file: &RawConfig, targets: &mut Targets<'_, '_>, checks: &m
                 request_headers,
                 response_headers,
                 cors,
+                compress: compress(raw, checks),
                 matches: matches?,
                 action: action?,
                 auth: auth?,
@@ -82,6 +83,61 @@ pub(super) fn paths(raw: &RawConfig) -> PathRules {
 fn optional(key: &Key<Duration>, checks: &mut Checks<'_>) -> Option<Duration> {
     let given = key.value().copied()?;
     Some(checks.duration(key, given, bounds::MAX_ROUTE_TIMEOUT))
+}
+
+fn compress(raw: &RawRoute, checks: &mut Checks<'_>) -> Option<Compress> {
+    let compress = raw.compress.value()?;
+    let defaults = Compress::default();
+    let algorithms = compress.algorithms.field().map_or(defaults.algorithms, |field| {
+        checks.not_empty(
+            field,
+            "there is no coding to compress by",
+            "leave the key out for all of them",
+        );
+        let places: Vec<_> = field.value.iter().map(|item| item.at(&field.at)).collect();
+        let named = field.value.iter().zip(&places);
+        checks.unique(
+            "coding",
+            named.map(|(item, at)| (item.value.name(), item.value.name().to_owned(), at)),
+        );
+        field.value.iter().map(|item| item.value).collect()
+    });
+    checks.bounded(&compress.types, bounds::MAX_COMPRESS_TYPES);
+    let types = compress.types.field().map_or(defaults.types, |field| {
+        checks.not_empty(
+            field,
+            "no answer is ever compressed",
+            "leave the key out for the usual types",
+        );
+        for item in &field.value {
+            let well_formed = item.value.split_once('/').is_some_and(|(kind, subtype)| {
+                fields::is_token(kind) && kind != "*" && fields::is_token(subtype)
+            });
+            if !well_formed {
+                checks.error_help(
+                    &item.at(&field.at),
+                    format!("`{}` is not a media type", item.value),
+                    "as in \"text/html\" or \"text/*\"",
+                );
+            }
+        }
+        field
+            .value
+            .iter()
+            .map(|item| item.value.to_ascii_lowercase())
+            .collect()
+    });
+    if raw.upstream.is_absent() {
+        checks.error(
+            raw.compress.field().map_or(raw.at(), |field| &field.at),
+            "only answers of upstreams are compressed",
+        );
+    }
+    Some(Compress {
+        algorithms,
+        types,
+        min_bytes: compress.min_bytes.value().copied().unwrap_or(defaults.min_bytes),
+    })
 }
 
 fn headers(

@@ -491,6 +491,26 @@ fn what_a_route_cannot_change_or_allow() {
             ],
         ),
         (
+            "path = '/'\nupstream = 'app'\ncompress = { algorithms = ['deflate', 'gzip', 'gzip'], types = ['html', '*/*', 'text/*'] }",
+            &[
+                "3 route[0].compress.algorithms[0]: unknown coding `deflate`",
+                "3 route[0].compress.algorithms[2]: coding `gzip` is given twice",
+                "3 route[0].compress.types[0]: `html` is not a media type",
+                "3 route[0].compress.types[1]: `*/*` is not a media type",
+            ],
+        ),
+        (
+            "path = '/'\nupstream = 'app'\ncompress = { algorithms = [], types = [] }",
+            &[
+                "3 route[0].compress.algorithms: there is no coding",
+                "3 route[0].compress.types: no answer is ever compressed",
+            ],
+        ),
+        (
+            "path = '/'\nrespond = { status = 200 }\ncompress = {}",
+            &["3 route[0].compress: only answers of upstreams are compressed"],
+        ),
+        (
             "path = '/'\nupstream = 'app'\ncors = {}",
             &["3 route[0].cors.origins: missing key `origins`"],
         ),

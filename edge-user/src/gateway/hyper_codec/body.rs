@@ -15,7 +15,7 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::{client::Link, gated_io::ConnectionState};
+use super::{client::Link, compress::Coded, gated_io::ConnectionState};
 use crate::{
     gateway::{exchange::Exchange, limits::Limits, patience::Patience, refusal::Reason},
     upstream::{attempt::Attempt, circuit::Permit},
@@ -30,6 +30,9 @@ pub(crate) enum BodyError {
     /// Above its limit.
     #[error("body too large")]
     TooLarge,
+    /// It could not be coded.
+    #[error("cannot compress")]
+    Coding(#[from] std::io::Error),
     /// Not over in time.
     #[error("took too long")]
     Late,
@@ -297,9 +300,92 @@ pub(super) struct FromUpstream {
     pub(super) deadline: Option<Pin<Box<Sleep>>>,
     pub(super) begun: Instant,
     pub(super) in_flight: InFlight,
+    /// What codes it, if the route and the client want that.
+    pub(super) coded: Option<Box<Coded>>,
 }
 
 impl FromUpstream {
+    /// The next frame as the upstream sent it.
+    fn poll_plain(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            self.exchange.broke(Reason::RequestTimeout);
+            self.returning.link = None;
+            return Poll::Ready(Some(Err(BodyError::Late)));
+        }
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) else {
+            let stall = self
+                .stall
+                .get_or_insert_with(|| Box::pin(sleep(self.stall_limit)));
+            ready!(stall.as_mut().poll(context));
+            self.exchange.broke(Reason::UpstreamStalled);
+            self.returning.broke();
+            return Poll::Ready(Some(Err(BodyError::Stalled)));
+        };
+        self.stall = None;
+        match &frame {
+            // NO_ERROR may follow a whole answer to a request that is not wanted any further (RFC 9113, 8.1).
+            None if self.returning.is_http2()
+                && self.returning.request.is_done()
+                && !is_whole(&self.inner) =>
+            {
+                self.exchange.broke(Reason::UpstreamCutShort);
+                self.returning.broke();
+                return Poll::Ready(Some(Err(BodyError::cancelled())));
+            }
+            None => self.end(),
+            Some(Ok(_)) => {}
+            Some(Err(_)) => {
+                self.exchange.broke(Reason::UpstreamCutShort);
+                self.returning.broke();
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    /// The next frame, coded if it is to be.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(mut coded) = self.coded.take() else {
+            return self.poll_plain(context);
+        };
+        let polled = self.poll_coded(context, &mut coded);
+        self.coded = Some(coded);
+        match polled {
+            Ok(polled) => polled.map(|frame| frame.map(Ok)),
+            Err(error) => Poll::Ready(Some(Err(error))),
+        }
+    }
+
+    fn poll_coded(
+        &mut self,
+        context: &mut Context<'_>,
+        coded: &mut Coded,
+    ) -> Result<Poll<Option<Frame<Bytes>>>, BodyError> {
+        loop {
+            if coded.is_finished() {
+                return Ok(Poll::Ready(coded.trailers().map(Frame::trailers)));
+            }
+            // Each part either comes out of here or is one that is gone from the upstream's.
+            let out = match self.poll_plain(context) {
+                Poll::Pending => {
+                    return Ok(match coded.flush()? {
+                        Some(out) => Poll::Ready(Some(Frame::data(out))),
+                        None => Poll::Pending,
+                    });
+                }
+                Poll::Ready(None) => coded.finish(None)?,
+                Poll::Ready(Some(frame)) => match frame?.into_data() {
+                    Ok(data) => coded.write(&data)?,
+                    Err(frame) => coded.finish(frame.into_trailers().ok())?,
+                },
+            };
+            if let Some(out) = out {
+                return Ok(Poll::Ready(Some(Frame::data(out))));
+            }
+        }
+    }
+
     /// Settles the account of a body that came to its end.
     fn end(&mut self) {
         self.returning.finish();
@@ -347,58 +433,32 @@ impl Body for ResponseBody {
             Self::Upstream(from) => &mut **from,
         };
         from.in_flight.blocked(false);
-        if let Some(deadline) = &mut from.deadline
-            && deadline.as_mut().poll(context).is_ready()
-        {
-            from.exchange.broke(Reason::RequestTimeout);
-            from.returning.link = None;
-            return Poll::Ready(Some(Err(BodyError::Late)));
+        let frame = ready!(from.poll(context));
+        if let Some(Ok(frame)) = &frame {
+            from.in_flight.blocked(true);
+            from.exchange
+                .returned(frame.data_ref().map_or(0, |data| data.len() as u64));
         }
-        let Poll::Ready(frame) = Pin::new(&mut from.inner).poll_frame(context) else {
-            let stall = from
-                .stall
-                .get_or_insert_with(|| Box::pin(sleep(from.stall_limit)));
-            ready!(stall.as_mut().poll(context));
-            from.exchange.broke(Reason::UpstreamStalled);
-            from.returning.broke();
-            return Poll::Ready(Some(Err(BodyError::Stalled)));
-        };
-        from.stall = None;
-        match &frame {
-            // NO_ERROR may follow a whole answer to a request that is not wanted any further (RFC 9113, 8.1).
-            None if from.returning.is_http2()
-                && from.returning.request.is_done()
-                && !is_whole(&from.inner) =>
-            {
-                from.exchange.broke(Reason::UpstreamCutShort);
-                from.returning.broke();
-                return Poll::Ready(Some(Err(BodyError::cancelled())));
-            }
-            None => from.end(),
-            Some(Ok(frame)) => {
-                from.in_flight.blocked(true);
-                from.exchange
-                    .returned(frame.data_ref().map_or(0, |data| data.len() as u64));
-            }
-            Some(Err(_)) => {
-                from.exchange.broke(Reason::UpstreamCutShort);
-                from.returning.broke();
-            }
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(body) => body.is_end_stream(),
-            Self::Upstream(from) => from.inner.is_end_stream(),
+            Self::Upstream(from) => match &from.coded {
+                Some(coded) => coded.is_over(),
+                None => from.inner.is_end_stream(),
+            },
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(body) => body.size_hint(),
-            Self::Upstream(from) => from.inner.size_hint(),
+            Self::Upstream(from) => match &from.coded {
+                Some(_) => SizeHint::default(),
+                None => from.inner.size_hint(),
+            },
         }
     }
 }

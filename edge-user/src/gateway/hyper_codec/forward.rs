@@ -17,10 +17,12 @@ use super::{
     DIALECT,
     body::{FromUpstream, InFlight, RequestBody, ResponseBody, Returning, Source},
     client::{self, Acquired},
+    compress,
     gated_io::ConnectionState,
     head::{self, HeaderMapSink},
 };
 use crate::{
+    config::Coding,
     gateway::{
         balance::Target,
         exchange::Exchange,
@@ -283,7 +285,7 @@ fn build(
 pub(super) fn respond(
     mut exchange: Exchange,
     target: &Target,
-    asked: response::Asked,
+    (asked, wanted): (response::Asked, Option<Coding>),
     answer: Response<Incoming>,
     mut returning: Returning,
     in_flight: InFlight,
@@ -304,6 +306,10 @@ pub(super) fn respond(
         DIALECT,
     );
     exchange.tell(&mut sink);
+    let status = StatusCode::from_u16(laid.shape.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let offered = exchange.site().plan().route(target.route()).compress.as_ref();
+    let has_body = judged.body != gate::ResponseBody::None;
+    let coded = offered.and_then(|offered| compress::begin(offered, wanted, status, has_body, &mut sink.0));
     let begun = Instant::now();
     exchange.ended(begun, Duration::ZERO);
     returning.reusable = judged.keep_alive;
@@ -323,9 +329,10 @@ pub(super) fn respond(
         deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline.into()))),
         begun,
         in_flight,
+        coded: coded.map(Box::new),
     };
     let mut response = Response::new(ResponseBody::Upstream(Box::new(body)));
-    *response.status_mut() = StatusCode::from_u16(laid.shape.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    *response.status_mut() = status;
     *response.headers_mut() = sink.0;
     Ok(response)
 }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::gateway::{
     answer::Reply,
+    coding,
     exchange::Exchange,
     gate::{
         Field, FieldKind, HeadLimits, Request, RequestBody, RequestShape, Version, request, response::Asked,
@@ -115,7 +116,14 @@ pub(super) async fn answer(
         head: request.method() == b"HEAD",
         websocket: false,
     };
-    match forward::respond(exchange, &target, asked, response, returning, in_flight) {
+    let wanted = exchange
+        .site()
+        .plan()
+        .route(target.route())
+        .compress
+        .as_ref()
+        .and_then(|offered| coding::negotiate(offered, &request));
+    match forward::respond(exchange, &target, (asked, wanted), response, returning, in_flight) {
         Ok(mut response) => {
             if worker.is_stopping() && version != Version::Http2 {
                 response
