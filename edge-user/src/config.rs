@@ -51,8 +51,8 @@ use self::quickstart::DEMO_PREFIX;
 pub(crate) use self::resolve::{is_interface_name, least_secret_bytes};
 pub use self::{
     action::{
-        Action, Coding, Compress, Cors, CorsOrigin, CorsOrigins, FieldRules, Redirect, Respond, Rewrite,
-        Split,
+        Action, Coding, Compress, Cors, CorsOrigin, CorsOrigins, FanOut, FanOutPart, FieldRules, Mirror,
+        Redirect, Respond, Rewrite, Split,
     },
     error::{ConfigError, Report},
     identity::{

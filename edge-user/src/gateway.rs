@@ -43,6 +43,7 @@ pub mod counters;
 pub mod demo;
 mod door;
 mod exchange;
+pub mod fan_out;
 mod frame_guard;
 pub mod gate;
 mod h1_codec;

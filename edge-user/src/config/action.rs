@@ -15,6 +15,8 @@ pub enum Action {
     Redirect(Redirect),
     /// It is answered here.
     Respond(Respond),
+    /// Several upstreams are asked, and their answers merged.
+    FanOut(FanOut),
 }
 
 /// `route.upstreams`: several upstreams, by weight.
@@ -53,6 +55,37 @@ pub struct Respond {
     pub body: String,
     /// `Content-Type`, if there is a body.
     pub content_type: String,
+}
+
+/// `[[route.fan_out]]`: the parts of one answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FanOut {
+    /// In the order of the merged object; at least one.
+    pub parts: Vec<FanOutPart>,
+}
+
+/// One part of a merged answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FanOutPart {
+    /// Its name in the merged object.
+    pub key: String,
+    /// Index into [`Config::upstreams`](super::Config::upstreams).
+    pub upstream: usize,
+    /// What it is asked for.
+    pub path: Text,
+    /// Without it there is no answer; else it is `null`.
+    pub required: bool,
+}
+
+/// `[route.mirror]`: who gets a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// Index into [`Config::upstreams`](super::Config::upstreams).
+    pub upstream: usize,
+    /// Of a hundred requests.
+    pub percent: u8,
+    /// Requests with a longer body are not copied.
+    pub body_bytes: u32,
 }
 
 /// `[route.rewrite]`: the path that the upstream gets.

@@ -214,6 +214,16 @@ pub const MAX_FIELD_NAME_BYTES: usize = 128;
 /// Longest literal part of such a field's value, in bytes.
 pub const MAX_FIELD_VALUE_BYTES: usize = 4096;
 
+/// Most `route.fan_out`.
+pub const MAX_FAN_OUT: usize = 16;
+/// Largest answer of one part, in bytes.
+pub const MAX_FAN_OUT_BYTES: usize = 1024 * 1024;
+
+/// `route.mirror.body_bytes`.
+pub const DEFAULT_MIRROR_BYTES: u32 = 64 * 1024;
+/// Largest `route.mirror.body_bytes`: so much is kept of each request under way.
+pub const MAX_MIRROR_BYTES: u32 = 1024 * 1024;
+
 /// `route.compress.types`.
 pub const DEFAULT_COMPRESS_TYPES: [&str; 7] = [
     "text/html",

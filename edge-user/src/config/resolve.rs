@@ -7,6 +7,7 @@
 mod action;
 mod auth;
 mod bans;
+mod beside;
 mod claims;
 mod cors;
 mod edits;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, AuthPolicy, Compress, Cors, FieldRules, Rewrite};
+use super::{Action, AuthPolicy, Compress, Cors, FieldRules, Mirror, Rewrite};
 
 /// `[[route]]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +35,8 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// Which answers are compressed.
     pub compress: Option<Compress>,
+    /// Who gets a copy of its requests.
+    pub mirror: Option<Mirror>,
 }
 
 impl Route {
@@ -61,6 +63,7 @@ impl Route {
             response_headers: FieldRules::default(),
             cors: None,
             compress: None,
+            mirror: None,
         }
     }
 }

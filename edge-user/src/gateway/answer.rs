@@ -102,13 +102,7 @@ impl PlannedAnswer {
             }
         };
         if let Some(changes) = changes {
-            reply
-                .fields
-                .retain(|(name, _)| !changes.response.drops(name.as_bytes()));
-            let put = changes.response.put();
-            reply
-                .fields
-                .extend(put.map(|(name, value)| (String::from_utf8_lossy(name).into(), value.to_vec())));
+            changes.amend(&mut reply);
         }
         Ok(reply)
     }

@@ -139,7 +139,7 @@ impl Destination {
         let (parts, hash) = match action {
             Action::Upstream(upstream) => (&[(*upstream, 1)][..], None),
             Action::Split(split) => (&split.parts[..], split.hash.clone()),
-            Action::Redirect(_) | Action::Respond(_) => return None,
+            Action::Redirect(_) | Action::Respond(_) | Action::FanOut(_) => return None,
         };
         let total: u128 = parts.iter().map(|(_, weight)| u128::from(*weight)).sum();
         if total == 0 || parts.iter().any(|(upstream, _)| *upstream >= upstreams) {
@@ -173,6 +173,13 @@ impl Destination {
     fn at(&self, at: u64) -> usize {
         let part = self.parts.iter().find(|(end, _)| at <= *end);
         part.or(self.parts.last()).map_or(0, |(_, upstream)| *upstream)
+    }
+}
+
+impl Choosers {
+    /// The view of the upstream with this index.
+    pub fn of(&self, upstream: usize) -> Option<Rc<Chooser>> {
+        self.views.get(upstream).map(Rc::clone)
     }
 }
 

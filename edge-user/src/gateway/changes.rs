@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::{
+    answer::Reply,
     cors::PlannedCors,
     gate::Request,
     path,
@@ -78,6 +79,16 @@ impl FieldChanges {
         self.put
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_slice()))
+    }
+}
+
+impl Changes {
+    /// Changes the fields of an answer of this gateway's own.
+    pub fn amend(&self, reply: &mut Reply) {
+        reply
+            .fields
+            .retain(|(name, _)| !self.response.drops(name.as_bytes()));
+        reply.fields.extend(self.response.put.iter().cloned());
     }
 }
 

@@ -51,6 +51,8 @@ pub struct WorkerCounters {
     upstream_connects: Counter,
     upstream_reuses: Counter,
     retries: Counter,
+    mirrored: Counter,
+    unmirrored: Counter,
 }
 
 /// What happened to one request, as far as it is counted.
@@ -99,6 +101,11 @@ impl WorkerCounters {
     /// Counts an upstream connection used again.
     pub fn reused(&self) {
         self.upstream_reuses.add(1);
+    }
+
+    /// Counts a copy that was sent, or one that was not: the body was too long or under way, or too much was.
+    pub fn mirrored(&self, sent: bool) {
+        if sent { &self.mirrored } else { &self.unmirrored }.add(1);
     }
 
     /// Counts a request sent a second time.
@@ -160,6 +167,8 @@ impl Counters {
             upstream_connects: sum(&|worker| worker.upstream_connects.get()),
             upstream_reuses: sum(&|worker| worker.upstream_reuses.get()),
             retries: sum(&|worker| worker.retries.get()),
+            mirrored: sum(&|worker| worker.mirrored.get()),
+            unmirrored: sum(&|worker| worker.unmirrored.get()),
         }
     }
 }
@@ -177,6 +186,11 @@ pub struct CountersSnapshot {
     pub upstream_reuses: u64,
     /// Requests sent a second time.
     pub retries: u64,
+    /// Copies of requests sent to mirrors.
+    pub mirrored: u64,
+    /// Copies that were due and not sent: the body was too long, or was under way still when the answer came, or too
+    /// many were under way.
+    pub unmirrored: u64,
 }
 
 impl CountersSnapshot {

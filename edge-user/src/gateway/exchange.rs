@@ -174,6 +174,11 @@ impl Exchange {
         self.route = Some(route);
     }
 
+    /// The route, once it is known.
+    pub(crate) fn route(&self) -> Option<RouteId> {
+        self.route
+    }
+
     /// Notes who asks.
     pub(crate) fn permitted(&mut self, subject: Option<&str>) {
         if let (Some(told), Some(subject)) = (&mut self.told, subject) {

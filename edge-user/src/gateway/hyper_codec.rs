@@ -16,6 +16,7 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{io::AsyncReadExt, time::timeout};
 
+mod beside;
 pub(crate) mod body;
 pub(crate) mod client;
 mod compress;
@@ -26,6 +27,7 @@ mod head;
 mod http2;
 mod response_gate;
 mod service;
+mod side;
 mod websocket;
 
 use self::gated_io::{ConnectionState, GatedIo};

@@ -9,6 +9,7 @@ use super::{
     changes::PlannedChanges,
     cors::PlannedCors,
     counters::Counters,
+    fan_out::PlannedFanOut,
     gate::field::alias_of,
     limit::plan::LimitPlan,
     path,
@@ -16,7 +17,8 @@ use super::{
 };
 use crate::{
     config::{
-        Action, AuthPolicy, Compress, Config, Route, Upstream, UpstreamProtocol, pattern::PatternError,
+        Action, AuthPolicy, Compress, Config, Mirror, Route, Upstream, UpstreamProtocol,
+        pattern::PatternError,
     },
     offence::probe::Probes,
     upstream::{cluster::Cluster, tls::TlsError},
@@ -78,6 +80,8 @@ pub struct PlannedRoute {
     pub cors: Option<Arc<PlannedCors>>,
     /// Which answers are compressed.
     pub compress: Option<Compress>,
+    /// Who gets a copy of its requests.
+    pub mirror: Option<Mirror>,
 }
 
 /// What becomes of a request.
@@ -87,6 +91,8 @@ pub enum PlannedAction {
     Forward(Destination),
     /// It is answered here.
     Answer(PlannedAnswer),
+    /// Several upstreams are asked.
+    FanOut(PlannedFanOut),
 }
 
 /// A compiled configuration.
@@ -177,6 +183,10 @@ impl Plan {
                 PlannedAction::Answer(answer.map_err(&failed)?)
             }
             Action::Respond(respond) => PlannedAction::Answer(PlannedAnswer::respond(respond)),
+            Action::FanOut(fan_out) => {
+                let planned = PlannedFanOut::compile(fan_out, &route.matches.path);
+                PlannedAction::FanOut(planned.map_err(&failed)?)
+            }
         };
         let cors = route.cors.as_ref().map(|cors| Arc::new(PlannedCors::new(cors)));
         Ok(PlannedRoute {
@@ -185,7 +195,10 @@ impl Plan {
             action,
             auth: route.auth.clone(),
             timeout: route.timeout,
-            hyper: route.compress.is_some() || needs_hyper(config, &route.action),
+            hyper: route.compress.is_some()
+                || route.mirror.is_some()
+                || matches!(route.action, Action::FanOut(_))
+                || needs_hyper(config, &route.action),
             request_timeout: route.request_timeout,
             idle_timeout: route.idle_timeout,
             body_limit: route.body_limit,
@@ -193,6 +206,7 @@ impl Plan {
             changes: PlannedChanges::compile(route, cors.clone()).map_err(&failed)?,
             cors,
             compress: route.compress.clone(),
+            mirror: route.mirror.clone(),
         })
     }
 
@@ -261,7 +275,7 @@ fn needs_hyper(config: &Config, action: &Action) -> bool {
     match action {
         Action::Upstream(upstream) => needs_hyper(upstream),
         Action::Split(split) => split.parts.iter().any(|(upstream, _)| needs_hyper(upstream)),
-        Action::Redirect(_) | Action::Respond(_) => false,
+        Action::Redirect(_) | Action::Respond(_) | Action::FanOut(_) => false,
     }
 }
 

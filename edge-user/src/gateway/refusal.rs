@@ -111,6 +111,8 @@ reasons! {
     UpstreamStalled = 504, "upstream_stalled", true, None;
     /// Nothing moved on an upgraded connection.
     TunnelIdle = 408, "tunnel_idle", true, None;
+    /// A part of a merged answer that must be there is not.
+    PartFailed = 502, "part_failed", false, None;
     /// The whole exchange took longer than its route allows.
     RequestTimeout = 504, "request_timeout", true, None;
     /// TLS with the upstream failed: its certificate, or the handshake.

@@ -7,6 +7,7 @@ mod bytes {
     const CODEC: crate::gateway::limits::Codec = crate::gateway::limits::Codec::Bytes;
 
     mod actions;
+    mod beside;
     mod codec;
     mod compression;
     mod corpus;
@@ -40,6 +41,7 @@ mod hyper {
     const CODEC: crate::gateway::limits::Codec = crate::gateway::limits::Codec::Hyper;
 
     mod actions;
+    mod beside;
     mod compression;
     mod corpus;
     mod faults;

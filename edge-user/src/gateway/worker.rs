@@ -21,13 +21,14 @@ use tokio::{
 use super::{
     Shared,
     answer::Reply,
-    authenticate,
+    authenticate::{self, Permit},
     balance::{self, Choosers, Target},
     closing::{Closing, ClosingCounters},
     connections::{Slot, TurnedAway},
     counters::WorkerCounters,
     door::Door,
     exchange::Exchange,
+    fan_out::Part,
     gate::Request,
     h1_codec, hyper_codec, limit,
     limits::{Codec, Limits},
@@ -70,6 +71,11 @@ impl Site {
     /// The plan.
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// This worker's views of the upstreams.
+    pub(crate) fn choosers(&self) -> &Choosers {
+        &self.choosers
     }
 
     /// This worker's counters.
@@ -258,6 +264,10 @@ impl Worker {
                 let client = exchange.client_address();
                 balance::balance(plan, &site.choosers, request, client, admitted).map(Decision::Forward)
             }
+            PlannedAction::FanOut(fan_out) => {
+                let parts = fan_out.parts(&admitted, &facts, &site.choosers)?;
+                Ok(Decision::FanOut(admitted.into_permit(), parts))
+            }
             PlannedAction::Answer(answer) => answer
                 .reply(&admitted, &facts, admitted.permit().changes())
                 .map(Decision::Reply),
@@ -273,6 +283,8 @@ pub(crate) enum Decision {
     Forward(Target),
     /// It is answered with this.
     Reply(Reply),
+    /// These are asked for it, and their answers merged.
+    FanOut(Permit, Vec<Part>),
     /// The codec cannot do what the route asks for; nothing was decided.
     Declined,
 }

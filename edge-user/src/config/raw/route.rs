@@ -31,6 +31,7 @@ section! {
         hash: String,
         redirect: RawRedirect,
         respond: RawRespond,
+        fan_out: Vec<Item<RawPart>>,
         auth: AuthMode,
         providers: Vec<Item<String>>,
         scopes: Vec<Item<String>>,
@@ -46,6 +47,7 @@ section! {
         response_headers: RawResponseFields,
         cors: RawCors,
         compress: RawCompress,
+        mirror: RawMirror,
     }
 
     RawShare as "route.upstreams" {
@@ -97,6 +99,19 @@ section! {
         set: Fields,
         add: Fields,
         remove: Vec<Item<String>>,
+    }
+
+    RawPart as "route.fan_out" {
+        key: String,
+        upstream: String,
+        path: Text,
+        required: bool,
+    }
+
+    RawMirror as "route.mirror" {
+        upstream: String,
+        percent: u64,
+        body_bytes: u64,
     }
 
     RawCompress as "route.compress" {

@@ -1,6 +1,6 @@
 //! What becomes of a request: forwarded, redirected, answered; and under which path it is forwarded.
 
-use super::{Checks, matching, paths, routes::Targets, split};
+use super::{Checks, beside, matching, paths, routes::Targets, split};
 use crate::config::{
     Action, Part, PathPattern, Redirect, Respond, Rewrite, RouteMatch, Segment, Text, Variable, bounds,
     pattern,
@@ -22,7 +22,8 @@ pub(super) fn action(
     let upstream = raw.upstream.field().map(|field| &field.at);
     let redirect = raw.redirect.field().map(|field| &field.at);
     let respond = raw.respond.field().map(|field| &field.at);
-    let given: Vec<_> = [upstream, upstreams, redirect, respond]
+    let fan_out = raw.fan_out.field().map(|field| &field.at);
+    let given: Vec<_> = [upstream, upstreams, redirect, respond, fan_out]
         .into_iter()
         .flatten()
         .collect();
@@ -30,13 +31,16 @@ pub(super) fn action(
         checks.error_help(
             second,
             "a route does one thing",
-            "keep one of `upstream`, `upstreams`, `redirect` and `respond`",
+            "keep one of `upstream`, `upstreams`, `redirect`, `respond` and `fan_out`",
         );
     }
     let action = match (raw.redirect.field(), raw.respond.field()) {
         (Some(field), _) => redirected(&field.value, matches, checks).map(Action::Redirect),
         (None, Some(field)) => respond_with(&field.value, checks).map(Action::Respond),
         (None, None) if !raw.redirect.is_absent() || !raw.respond.is_absent() => None,
+        (None, None) if !raw.fan_out.is_absent() => {
+            beside::fan_out(raw, matches, targets, checks).map(Action::FanOut)
+        }
         (None, None) if !raw.upstreams.is_absent() => split::split(raw, targets, checks).map(Action::Split),
         (None, None) => forwarded(raw, targets, checks).map(Action::Upstream),
     };
@@ -48,11 +52,16 @@ pub(super) fn action(
         );
     }
     if upstream.or(upstreams).is_none() {
+        let asks = fan_out.is_some();
         for at in [
             raw.rewrite.field().map(|field| &field.at),
-            raw.request_headers.field().map(|field| &field.at),
-            raw.timeout.field().map(|field| &field.at),
+            raw.request_headers
+                .field()
+                .map(|field| &field.at)
+                .filter(|_| !asks),
+            raw.timeout.field().map(|field| &field.at).filter(|_| !asks),
             raw.idle_timeout.field().map(|field| &field.at),
+            raw.mirror.field().map(|field| &field.at),
         ]
         .into_iter()
         .flatten()
@@ -217,7 +226,7 @@ pub(super) fn rewrite(
 }
 
 /// A text that becomes a path: what is literal in it is in normal spelling, what is filled in cannot leave it.
-fn path_text(text: &Field<Text>, matches: Option<&RouteMatch>, checks: &mut Checks<'_>) {
+pub(super) fn path_text(text: &Field<Text>, matches: Option<&RouteMatch>, checks: &mut Checks<'_>) {
     parameters(text, matches, checks);
     let mut plain = String::new();
     for part in &text.value.0 {

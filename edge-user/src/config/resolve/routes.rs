@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Checks, Names, action, auth, cors,
+    Checks, Names, action, auth, beside, cors,
     edits::{self, Rules, Taken, Way},
     fields, items, login, matching,
     provider::Issuer,
@@ -61,6 +61,7 @@ pub(super) fn routes(file: &RawConfig, targets: &mut Targets<'_, '_>, checks: &m
                 response_headers,
                 cors,
                 compress: compress(raw, checks),
+                mirror: beside::mirror(raw, targets, checks),
                 matches: matches?,
                 action: action?,
                 auth: auth?,

@@ -418,6 +418,33 @@ fn what_a_route_cannot_do() {
             ],
         ),
         (
+            "path = '/a'\nfan_out = [{ key = 'a b', upstream = 'app', path = '/x' }, { key = 'c', upstream = 'ap', path = '/{id}' }, { key = 'c' }]",
+            &[
+                "2 route[0].fan_out: parts are asked for by GET",
+                "2 route[0].fan_out[0].key: this is not a name",
+                "2 route[0].fan_out[1].upstream: unknown upstream `ap`; did you mean `app`?",
+                "2 route[0].fan_out[1].path: the route's path has no parameter `id`",
+                "2 route[0].fan_out[2].upstream: missing key `upstream`",
+                "2 route[0].fan_out[2].path: missing key `path`",
+                "2 route[0].fan_out[2].key: key `c` is given twice",
+            ],
+        ),
+        (
+            "path = '/a'\nmethods = ['GET', 'POST']\nfan_out = []",
+            &[
+                "2 route[0].methods: parts are asked for by GET",
+                "3 route[0].fan_out: nothing is asked for",
+            ],
+        ),
+        (
+            "path = '/a'\nupstream = 'app'\nmirror = { upstream = 'nobody', percent = 101, body_bytes = 1048577 }",
+            &[
+                "3 route[0].mirror.upstream: unknown upstream `nobody`",
+                "3 route[0].mirror.percent: `percent` must be between 1 and 100",
+                "3 route[0].mirror.body_bytes: `body_bytes` must be at most 1048576",
+            ],
+        ),
+        (
             "path = '/a'\nupstream = 'app'\nrewrite = {}",
             &["3 route[0].rewrite: nothing is rewritten"],
         ),

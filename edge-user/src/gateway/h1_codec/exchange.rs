@@ -114,7 +114,7 @@ impl<S: Transport> Connection<'_, S> {
             .await
         {
             Ok(Decision::Forward(target)) => Ok(target),
-            Ok(Decision::Declined) => return Prepared::Declined,
+            Ok(Decision::Declined | Decision::FanOut(..)) => return Prepared::Declined,
             Ok(Decision::Reply(reply)) => Err(Own::Reply(reply)),
             Err(refusal) => Err(Own::Refusal(refusal)),
         };

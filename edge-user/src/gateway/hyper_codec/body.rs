@@ -123,6 +123,31 @@ impl Source {
         !self.lost.get()
     }
 
+    /// The whole body, if all of it came and was kept.
+    pub(super) fn copy(&self) -> Option<Bytes> {
+        if !self.is_done() || self.lost.get() {
+            return None;
+        }
+        let kept = self.kept.borrow();
+        let data = kept.iter().filter_map(|part| match part {
+            Part::Data(data) => Some(data),
+            Part::Trailers(_) => None,
+        });
+        let mut data = data.peekable();
+        let first = data.next()?.clone();
+        if data.peek().is_none() {
+            return Some(first);
+        }
+        let mut whole = first.to_vec();
+        data.for_each(|part| whole.extend_from_slice(part));
+        Some(Bytes::from(whole))
+    }
+
+    /// Whether there is a body at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.inner.borrow().is_none()
+    }
+
     /// Keeps a frame, or gives up keeping.
     fn keep(&self, frame: &Frame<Bytes>) {
         if self.lost.get() {
@@ -306,7 +331,10 @@ pub(super) struct FromUpstream {
 
 impl FromUpstream {
     /// The next frame as the upstream sent it.
-    fn poll_plain(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub(super) fn poll_plain(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(context).is_ready()
         {
@@ -342,48 +370,6 @@ impl FromUpstream {
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
-    }
-
-    /// The next frame, coded if it is to be.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(mut coded) = self.coded.take() else {
-            return self.poll_plain(context);
-        };
-        let polled = self.poll_coded(context, &mut coded);
-        self.coded = Some(coded);
-        match polled {
-            Ok(polled) => polled.map(|frame| frame.map(Ok)),
-            Err(error) => Poll::Ready(Some(Err(error))),
-        }
-    }
-
-    fn poll_coded(
-        &mut self,
-        context: &mut Context<'_>,
-        coded: &mut Coded,
-    ) -> Result<Poll<Option<Frame<Bytes>>>, BodyError> {
-        loop {
-            if coded.is_finished() {
-                return Ok(Poll::Ready(coded.trailers().map(Frame::trailers)));
-            }
-            // Each part either comes out of here or is one that is gone from the upstream's.
-            let out = match self.poll_plain(context) {
-                Poll::Pending => {
-                    return Ok(match coded.flush()? {
-                        Some(out) => Poll::Ready(Some(Frame::data(out))),
-                        None => Poll::Pending,
-                    });
-                }
-                Poll::Ready(None) => coded.finish(None)?,
-                Poll::Ready(Some(frame)) => match frame?.into_data() {
-                    Ok(data) => coded.write(&data)?,
-                    Err(frame) => coded.finish(frame.into_trailers().ok())?,
-                },
-            };
-            if let Some(out) = out {
-                return Ok(Poll::Ready(Some(Frame::data(out))));
-            }
-        }
     }
 
     /// Settles the account of a body that came to its end.

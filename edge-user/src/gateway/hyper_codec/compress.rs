@@ -9,6 +9,7 @@
 use std::{
     cell::Cell,
     io::{self, Write},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -21,6 +22,9 @@ use http::{
     },
 };
 
+use hyper::body::Frame;
+
+use super::body::{BodyError, FromUpstream};
 use crate::{
     config::{Coding, Compress},
     gateway::coding,
@@ -201,6 +205,53 @@ impl Coded {
             Coder::Zstd(coder) => coder.finish()?,
         };
         Ok((!rest.is_empty()).then(|| Bytes::from(rest)))
+    }
+}
+
+impl FromUpstream {
+    /// The next frame, coded if it is to be.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(mut coded) = self.coded.take() else {
+            return self.poll_plain(context);
+        };
+        let polled = self.poll_coded(context, &mut coded);
+        self.coded = Some(coded);
+        match polled {
+            Ok(polled) => polled.map(|frame| frame.map(Ok)),
+            Err(error) => Poll::Ready(Some(Err(error))),
+        }
+    }
+
+    fn poll_coded(
+        &mut self,
+        context: &mut Context<'_>,
+        coded: &mut Coded,
+    ) -> Result<Poll<Option<Frame<Bytes>>>, BodyError> {
+        loop {
+            if coded.is_finished() {
+                return Ok(Poll::Ready(coded.trailers().map(Frame::trailers)));
+            }
+            // Each part either comes out of here or is one that is gone from the upstream's.
+            let out = match self.poll_plain(context) {
+                Poll::Pending => {
+                    return Ok(match coded.flush()? {
+                        Some(out) => Poll::Ready(Some(Frame::data(out))),
+                        None => Poll::Pending,
+                    });
+                }
+                Poll::Ready(None) => coded.finish(None)?,
+                Poll::Ready(Some(frame)) => match frame?.into_data() {
+                    Ok(data) => coded.write(&data)?,
+                    Err(frame) => coded.finish(frame.into_trailers().ok())?,
+                },
+            };
+            if let Some(out) = out {
+                return Ok(Poll::Ready(Some(Frame::data(out))));
+            }
+        }
     }
 }
 

@@ -61,7 +61,9 @@ pub(super) async fn forward(
         body,
         limits,
         route.body_limit.or(limits.body),
-        policy.buffer_bytes as usize,
+        policy
+            .buffer_bytes
+            .max(route.mirror.as_ref().map_or(0, |mirror| mirror.body_bytes.into())) as usize,
         Rc::clone(outgoing.state),
     );
     let idempotent = outgoing.request.is_idempotent();

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout_at;
 
 use super::{
+    beside,
     body::{InFlight, ResponseBody},
     forward::{self, Outgoing},
     gated_io::ConnectionState,
@@ -71,6 +72,11 @@ pub(super) async fn answer(
         judged.body = RequestBody::Chunked;
     }
     let request = Request::new(&laid.bytes, &laid.shape, &judged);
+    let outgoing = Outgoing {
+        request,
+        provenance: &provenance,
+        state: &state,
+    };
     let mut target = match worker
         .decide(&mut exchange, &request, &provenance, Codec::Hyper)
         .await
@@ -78,15 +84,20 @@ pub(super) async fn answer(
         Ok(Decision::Forward(target)) => target,
         // This codec declines nothing.
         Ok(Decision::Declined) => return Ok(refuse(exchange, &state, Reason::Overloaded.into())),
+        Ok(Decision::FanOut(permit, parts)) => {
+            let merged = match exchange.route() {
+                Some(route) => beside::fan_out(&exchange, route, &permit, &outgoing, parts).await,
+                None => Err(Reason::NoRoute.into()),
+            };
+            return Ok(match merged {
+                Ok(reply) => self::reply(exchange, reply, request.method() == b"HEAD"),
+                Err(refusal) => refuse(exchange, &state, refusal),
+            });
+        }
         Ok(Decision::Reply(reply)) => return Ok(self::reply(exchange, reply, request.method() == b"HEAD")),
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };
     let body = (judged.body != RequestBody::None).then_some(body);
-    let outgoing = Outgoing {
-        request,
-        provenance: &provenance,
-        state: &state,
-    };
     let deadline = exchange.deadline(target.route());
     let forwarded = forward::forward(&mut exchange, &mut target, &outgoing, body);
     let (response, returning) = match in_time(deadline, forwarded).await {
@@ -94,6 +105,7 @@ pub(super) async fn answer(
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };
     exchange.answered(Instant::now(), response.status().as_u16());
+    beside::mirror(&exchange, &target, &outgoing, &returning.request);
     if let Some(handshake) = handshake
         && response.status() == StatusCode::SWITCHING_PROTOCOLS
     {
