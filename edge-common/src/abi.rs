@@ -13,6 +13,7 @@ pub mod limit;
 pub mod list;
 pub mod reason;
 pub mod service;
+pub mod syn;
 
 pub use addr::{Addr, Family};
 pub use ban::{Ban, BanKey, BanSource};
@@ -23,6 +24,7 @@ pub use limit::{EarnedHost, Limit, LimitKind, SLOTS_PER_LINE};
 pub use list::LpmKey;
 pub use reason::{Alert, Code, Counter, Outcome, PerCpu, Reason, Sampling};
 pub use service::{AddressFlags, PortEntry, Service};
+pub use syn::{CookieMode, CookieSettings, SEEN, SEEN_SECONDS, SynRule, SynState, TOLD, Told};
 
 /// Version of the map layout: part of the pin directory's name.
 pub const VERSION: u32 = 2;
@@ -35,7 +37,8 @@ pub const VERSION: u32 = 2;
 )]
 mod pod {
     use super::{
-        Addr, BanKey, Control, Counter, Event, Hints, LpmKey, Params, PerCpu, PortEntry, Sampling, Service,
+        Addr, BanKey, Control, CookieSettings, Counter, Event, Hints, LpmKey, Params, PerCpu, PortEntry,
+        Sampling, Service, SynRule, SynState, Told,
     };
 
     macro_rules! pod {
@@ -46,7 +49,22 @@ mod pod {
         )*};
     }
     pod!(
-        Addr, BanKey, Control, Counter, Event, Hints, LpmKey, Params, PerCpu, PortEntry, Sampling, Service
+        Addr,
+        BanKey,
+        Control,
+        CookieSettings,
+        Counter,
+        Event,
+        Hints,
+        LpmKey,
+        Params,
+        PerCpu,
+        PortEntry,
+        Sampling,
+        Service,
+        SynRule,
+        SynState,
+        Told
     );
 }
 

@@ -7,25 +7,31 @@
 //! before any stage that can drop it; every way out has a [`Reason`]; every loop has a constant bound.
 
 mod ban;
+mod budget;
+mod cookie;
 mod limit;
 mod lists;
+mod newcomers;
 mod packet;
 mod parse;
+mod proof;
 mod sanity;
 mod service;
 
 use core::ops::ControlFlow;
 
 pub use ban::banned;
+pub use cookie::{Known, Stack, challenge, verify};
 pub use lists::{DENY_HINT_MASK, V4_GRAIN, V6_GRAIN, deny_hint};
 pub use packet::{Kind, Observed, Packet};
 pub use parse::read;
+pub use proof::{admit, prove};
 pub use service::Scope;
 
 use crate::{
     abi::{
-        Addr, AddressFlags, Code, Control, ControlWord, Hints, Params, PortEntry, Reason, SLOTS_PER_LINE,
-        Service, ban::BUCKET_WORDS, hint, limit::EARNED_WORDS,
+        Addr, AddressFlags, Code, Control, ControlWord, CookieSettings, Hints, Params, PortEntry, Reason,
+        SLOTS_PER_LINE, Service, SynRule, SynState, Told, ban::BUCKET_WORDS, hint, limit::EARNED_WORDS,
     },
     algo::slots::{self, Cell, Charge},
     wire::Frame,
@@ -63,7 +69,7 @@ impl Arrival for At {
 }
 
 /// Everything a stage may ask of the maps, and nothing else.
-pub trait Tables {
+pub trait Tables: Sized {
     /// A word shared between cores.
     type Cell: Cell;
 
@@ -125,6 +131,10 @@ pub trait Tables {
     fn read<F: Frame>(&self, frame: &F, packet: &Packet) {
         read(frame, packet);
     }
+    /// [`prove`]. Apart for the same reason.
+    fn prove(&self, what: u32, tick: u64) -> Code {
+        prove(self, what, tick)
+    }
     /// Whoever goes on reads what lies in [`Self::packet`] anew. In the kernel, the compiler would else carry it in
     /// registers along each of the ways that lead here, and a verifier would follow each to the end.
     fn forget(&self) {}
@@ -133,6 +143,18 @@ pub trait Tables {
     fn launder(&self, index: u32) -> u32;
     /// Bucket `index` of the table of earned sources.
     fn earned(&self, index: u32) -> Option<&[Self::Cell; EARNED_WORDS]>;
+    /// The rule of service `index` of copy `copy`.
+    fn syn_rule(&self, copy: u32, index: u16) -> Option<&SynRule>;
+    /// The state behind the rules of the service with identifier `service`.
+    fn syn_state(&self, service: u16) -> Option<&[Self::Cell; SynState::CELLS]>;
+    /// What answers with cookies say of this machine.
+    fn cookie_settings(&self) -> CookieSettings;
+    /// When the listener behind element `index` was last told that it is under a flood.
+    fn told(&self, index: u32) -> Told;
+    /// Keeps that.
+    fn set_told(&self, index: u32, told: Told);
+    /// Cell `index` of the UDP sources seen lately.
+    fn seen(&self, index: u32) -> Option<&Self::Cell>;
 }
 
 /// What the pipeline decided.
@@ -224,6 +246,10 @@ impl<T: Tables> Judge<'_, T> {
         if !self.scope.by_port {
             limit::signalling(packet)?;
         }
+        if self.is_guarded() {
+            self.guard(tick)?;
+        }
+        tables.forget();
         self.weigh(limit::stage(
             packet,
             &self.scope,
@@ -233,6 +259,25 @@ impl<T: Tables> Judge<'_, T> {
             tables,
             tick,
         ))
+    }
+
+    #[inline(always)]
+    fn is_guarded(&self) -> bool {
+        self.scope.service.flags & Service::GUARDED != 0
+    }
+
+    #[inline(always)]
+    fn guard(&self, tick: u64) -> Step<()> {
+        // Nobody is challenged where what is over the budget is only observed.
+        let observes = if self.observes(Reason::SynBudget.into()) {
+            proof::OBSERVES
+        } else {
+            0
+        };
+        match self.tables.prove(u32::from(self.scope.id()) | observes, tick) {
+            Code::GO_ON => Step::Continue(()),
+            code => self.weigh(Step::Break(code)),
+        }
     }
 
     /// Turns a drop that is only observed into going on, and remembers it.

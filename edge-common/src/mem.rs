@@ -3,13 +3,15 @@
 //! Written for clarity, not speed: a list is searched linearly. It must answer exactly as the kernel's maps do;
 //! the differential tests hold the two side by side.
 
+mod stack;
+
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::{collections::HashMap, vec::Vec};
 
 use crate::{
     abi::{
-        Addr, AddressFlags, Ban, BanKey, Control, ControlWord, EarnedHost, Hints, LimitKind, LpmKey, Params,
-        PortEntry, SLOTS_PER_LINE, Service,
+        Addr, AddressFlags, Ban, BanKey, Control, ControlWord, CookieSettings, EarnedHost, Hints, LimitKind,
+        LpmKey, Params, PortEntry, SEEN, SLOTS_PER_LINE, Service, SynRule, SynState, TOLD, Told,
         ban::BUCKET_WORDS,
         hint,
         limit::EARNED_WORDS,
@@ -24,6 +26,8 @@ use crate::{
     datapath::{DENY_HINT_MASK, Packet, Tables, V6_GRAIN, deny_hint},
     wire::{Frame, View},
 };
+
+pub use stack::MemStack;
 
 /// A frame in memory.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +141,14 @@ pub struct MemTables {
     pub deny_hints: [HashMap<u32, u64>; 2],
     /// Both copies of the allow list.
     pub allow: [Vec<LpmKey>; 2],
+    /// Both copies of the rules of services.
+    pub syn_rules: [Vec<SynRule>; 2],
+    /// What answers with cookies say.
+    pub cookie_settings: CookieSettings,
     packet: Packet,
+    syn_states: Vec<[AtomicU64; SynState::CELLS]>,
+    told: Vec<std::cell::Cell<Told>>,
+    seen: Vec<AtomicU64>,
     lines: Vec<[AtomicU64; SLOTS_PER_LINE]>,
     earned: Vec<[AtomicU64; EARNED_WORDS]>,
 }
@@ -158,7 +169,16 @@ impl MemTables {
             deny: [Vec::new(), Vec::new()],
             deny_hints: [HashMap::new(), HashMap::new()],
             allow: [Vec::new(), Vec::new()],
+            syn_rules: core::array::from_fn(|_| std::vec![SynRule::default(); MAX_SERVICES as usize]),
+            cookie_settings: CookieSettings::default(),
             packet: Packet::new(),
+            syn_states: core::iter::repeat_with(|| core::array::from_fn(|_| AtomicU64::new(0)))
+                .take(MAX_SERVICES as usize)
+                .collect(),
+            told: std::vec![std::cell::Cell::default(); TOLD as usize],
+            seen: core::iter::repeat_with(AtomicU64::default)
+                .take(SEEN as usize)
+                .collect(),
             lines: core::iter::repeat_with(|| core::array::from_fn(|_| AtomicU64::new(unused)))
                 .take(lines)
                 .collect(),
@@ -294,5 +314,34 @@ impl Tables for MemTables {
 
     fn earned(&self, index: u32) -> Option<&[AtomicU64; EARNED_WORDS]> {
         self.earned.get(index as usize)
+    }
+
+    fn syn_rule(&self, copy: u32, index: u16) -> Option<&SynRule> {
+        self.syn_rules[copy as usize].get(usize::from(index))
+    }
+
+    fn syn_state(&self, service: u16) -> Option<&[AtomicU64; SynState::CELLS]> {
+        self.syn_states.get(usize::from(service))
+    }
+
+    fn cookie_settings(&self) -> CookieSettings {
+        self.cookie_settings
+    }
+
+    fn told(&self, index: u32) -> Told {
+        self.told
+            .get(index as usize)
+            .map(std::cell::Cell::get)
+            .unwrap_or_default()
+    }
+
+    fn set_told(&self, index: u32, told: Told) {
+        if let Some(cell) = self.told.get(index as usize) {
+            cell.set(told);
+        }
+    }
+
+    fn seen(&self, index: u32) -> Option<&AtomicU64> {
+        self.seen.get(index as usize)
     }
 }

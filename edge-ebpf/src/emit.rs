@@ -4,25 +4,24 @@ use aya_ebpf::{helpers::generated::bpf_xdp_load_bytes, programs::XdpContext};
 use edge_common::{
     abi::{Code, Event, Reason, SNAPSHOT_BYTES, Sampling, service::MAX_SERVICES},
     datapath::{Arrival, Observed, Packet, Tables, Verdict},
-    wire::Frame,
 };
 
 use crate::{
-    frame::{XdpArrival, XdpFrame, opaque},
+    frame::{XdpArrival, opaque},
     maps, parts,
     tables::{self, KernelTables},
 };
 
 /// Counts the verdict for its service, and beside it what was only observed.
 #[inline(always)]
-pub(crate) fn count(verdict: &Verdict, frame: &XdpFrame) {
-    add(verdict.service, verdict.code.0, 0, frame.len());
+pub(crate) fn count(verdict: &Verdict, bytes: u32) {
+    add(verdict.service, verdict.code.0, 0, bytes);
     if verdict.observed.is_some() {
         add(
             verdict.service,
             verdict.observed.0,
             MAX_SERVICES * Reason::SLOTS,
-            frame.len(),
+            bytes,
         );
     }
 }

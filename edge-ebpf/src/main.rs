@@ -14,16 +14,24 @@ mod emit;
 mod frame;
 mod maps;
 mod parts;
+mod stack;
 mod tables;
+
+use core::cell::Cell;
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     programs::XdpContext,
 };
-use edge_common::{abi::Reason, datapath};
+use edge_common::{
+    abi::{Outcome, Reason},
+    datapath::{self, Arrival, Tables, Verdict},
+    wire::{Frame, segment::Segment},
+};
 
 use crate::{
     frame::{XdpArrival, XdpFrame},
+    stack::KernelStack,
     tables::KernelTables,
 };
 
@@ -42,10 +50,107 @@ fn judge(ctx: &XdpContext) -> u32 {
     let frame = XdpFrame::new(ctx);
     let tables = KernelTables { ctx: ctx.ctx };
     let verdict = datapath::run(&frame, &tables, &XdpArrival(ctx));
-    emit::count(&verdict, &frame);
+    if let Some(program) = verdict.code.handed() {
+        return hand_on(ctx, &verdict, program);
+    }
+    conclude(ctx, &verdict, frame.len())
+}
+
+/// Has another program go on with the packet.
+#[inline(always)]
+fn hand_on(ctx: &XdpContext, verdict: &Verdict, program: u32) -> u32 {
+    if let Some(exchange) = exchange() {
+        exchange.service.set(u32::from(verdict.service));
+        // SAFETY: does not return, unless the program is missing, which cannot happen while rules ask for it.
+        unsafe { maps::PROGRAMS.tail_call(ctx, program) };
+    }
+    xdp_action::XDP_DROP
+}
+
+/// What one program hands to the next beside the packet, whose headers lie in their own place.
+#[repr(C)]
+pub(crate) struct Exchange {
+    segment: Segment,
+    /// Identifier of the service.
+    service: Cell<u32>,
+    _reserved: u32,
+}
+
+#[inline(always)]
+fn exchange<'a>() -> Option<&'a Exchange> {
+    let place = maps::EXCHANGE.get_ptr(0)?;
+    // SAFETY: the element is this CPU's own, `Exchange`-sized and aligned, and zeros are one.
+    Some(unsafe { &*place.cast::<Exchange>() })
+}
+
+/// Judges a SYN by the limits and the budget of a guarded service. Called by the shield alone.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub(crate) extern "C" fn admit(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let Some(exchange) = exchange() else {
+        return xdp_action::XDP_DROP;
+    };
+    let tables = KernelTables { ctx: ctx.ctx };
+    let service = exchange.service.get() as u16;
+    let verdict = datapath::admit(&tables, service, XdpArrival(&ctx).tick());
+    if let Some(program) = verdict.code.handed() {
+        return hand_on(&ctx, &verdict, program);
+    }
+    conclude(&ctx, &verdict, length(&tables))
+}
+
+/// Answers a SYN with a cookie. Called by the shield alone.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub(crate) extern "C" fn challenge(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let Some(exchange) = exchange() else {
+        return xdp_action::XDP_DROP;
+    };
+    let tables = KernelTables { ctx: ctx.ctx };
+    let stack = KernelStack {
+        ctx: &ctx,
+        segment: &exchange.segment,
+    };
+    let service = exchange.service.get() as u16;
+    let (frame, tick) = (XdpFrame::new(&ctx), XdpArrival(&ctx).tick());
+    let verdict = datapath::challenge(&frame, &tables, &stack, service, tick);
+    conclude(&ctx, &verdict, length(&tables))
+}
+
+/// Tells segments of connections from those of none. Called by the shield alone.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub(crate) extern "C" fn verify(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let Some(exchange) = exchange() else {
+        return xdp_action::XDP_DROP;
+    };
+    let tables = KernelTables { ctx: ctx.ctx };
+    let stack = KernelStack {
+        ctx: &ctx,
+        segment: &exchange.segment,
+    };
+    let service = exchange.service.get() as u16;
+    let (frame, tick) = (XdpFrame::new(&ctx), XdpArrival(&ctx).tick());
+    let verdict = datapath::verify(&frame, &tables, &stack, service, tick);
+    conclude(&ctx, &verdict, length(&tables))
+}
+
+/// Bytes of the frame as it arrived.
+#[inline(always)]
+fn length(tables: &KernelTables) -> u32 {
+    tables.packet().map_or(0, |packet| packet.len.get())
+}
+
+/// Counts the verdict, and acts on it.
+#[inline(always)]
+fn conclude(ctx: &XdpContext, verdict: &Verdict, bytes: u32) -> u32 {
+    emit::count(verdict, bytes);
     let drops = verdict.code.drops();
     if drops || verdict.observed.is_some() {
-        emit::sample(ctx, &verdict);
+        emit::sample(ctx, verdict);
     }
     if verdict.code.0 == Reason::Internal as u8 {
         // Costs ~100 ns, but cannot happen while the maps are those that the loader made.
@@ -53,10 +158,13 @@ fn judge(ctx: &XdpContext) -> u32 {
     }
     if drops {
         xdp_action::XDP_DROP
+    } else if verdict.code.0 == Reason::CookieSent as u8 {
+        xdp_action::XDP_TX
     } else {
         xdp_action::XDP_PASS
     }
 }
+const _: () = assert!(matches!(Reason::CookieSent.outcome(), Outcome::Answer));
 
 /// Drops everything: the floor that benchmarks compare with.
 #[unsafe(no_mangle)]

@@ -5,12 +5,12 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf},
 };
 use edge_common::{
     abi::{
-        Addr, Alert, BanKey, Control, ControlWord, Counter, Hints, LimitKind, Params, PerCpu, PortEntry,
-        Reason, SLOTS_PER_LINE, Service,
+        Addr, Alert, BanKey, Code, Control, ControlWord, CookieSettings, Counter, Hints, LimitKind, Params,
+        PerCpu, PortEntry, Reason, SEEN, SLOTS_PER_LINE, Service, SynRule, SynState, TOLD, Told,
         ban::{BUCKET_ENTRIES, BUCKET_WORDS, NOTE_BYTES},
         limit::EARNED_WORDS,
         service::{MAX_SERVICES, NAME_BYTES, PORTS},
@@ -129,3 +129,32 @@ pub(crate) static ALERTS: Array<u64> = Array::with_max_entries(Alert::SLOTS, BPF
 #[map]
 pub(crate) static NOTES: HashMap<BanKey, [u8; NOTE_BYTES]> =
     HashMap::with_max_entries(MAX_NOTES, BPF_F_NO_PREALLOC);
+
+/// Programs that the shield hands packets on to (`edge_common::abi::Code::handed`).
+#[map]
+pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(Code::PROGRAMS, 0);
+
+/// What is handed on with a packet: an `Exchange`.
+#[map]
+pub(crate) static EXCHANGE: PerCpuArray<[u64; size_of::<crate::Exchange>() / 8]> =
+    PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static SYN_RULES: Array<SynRule> = Array::with_max_entries(MAX_SERVICES * COPIES, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static SYN_STATES: Array<SynState> = Array::with_max_entries(MAX_SERVICES, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static COOKIES: Array<CookieSettings> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static LISTENERS: Array<Told> = Array::with_max_entries(TOLD, 0);
+
+#[map]
+pub(crate) static NEWCOMERS: Array<u64> = Array::with_max_entries(SEEN, BPF_F_MMAPABLE);
+
+/// Settings of the kernel that the daemon changed, as they were before (`edge_user::kernel::sysctl`). The program never
+/// asks.
+#[map]
+pub(crate) static SYSCTLS: Array<u64> = Array::with_max_entries(8, BPF_F_MMAPABLE);

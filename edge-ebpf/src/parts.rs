@@ -84,6 +84,16 @@ pub(crate) extern "C" fn banned(hash: u64, bits: u32, tick: u64) -> u64 {
     }
 }
 
+/// Judges a packet for a guarded service; the answer is a `Code`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn prove(what: u32, tick: u64) -> u32 {
+    let tables = KernelTables {
+        ctx: core::ptr::null_mut(),
+    };
+    datapath::prove(&tables, what, tick).0.into()
+}
+
 /// Reads the headers of a frame that is not plain into this CPU's scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]

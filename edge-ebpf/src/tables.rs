@@ -8,8 +8,9 @@ use aya_ebpf::{
 };
 use edge_common::{
     abi::{
-        Addr, AddressFlags, ControlWord, Hints, Params, PortEntry, SLOTS_PER_LINE, Sampling, Service,
-        ban::BUCKET_WORDS, limit::EARNED_WORDS, reason::SCRATCH_WORDS, service::MAX_SERVICES,
+        Addr, AddressFlags, Code, ControlWord, CookieSettings, Hints, Params, PortEntry, SEEN,
+        SLOTS_PER_LINE, Sampling, Service, SynRule, SynState, TOLD, Told, ban::BUCKET_WORDS,
+        limit::EARNED_WORDS, reason::SCRATCH_WORDS, service::MAX_SERVICES,
     },
     algo::slots::{Cell, Charge},
     datapath::{DENY_HINT_MASK, Packet, Tables},
@@ -175,6 +176,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn prove(&self, what: u32, tick: u64) -> Code {
+        Code(parts::prove(what, tick) as u8)
+    }
+
+    #[inline(always)]
     fn launder(&self, index: u32) -> u32 {
         let Some(place) = maps::PER_CPU.get_ptr_mut(0) else {
             return 0;
@@ -193,6 +199,61 @@ impl Tables for KernelTables {
         let bucket = maps::EARNED.get_ptr(index)?;
         // SAFETY: `MapCell` is a transparent 64-bit word, and the element has as many.
         Some(unsafe { &*bucket.cast::<[MapCell; EARNED_WORDS]>() })
+    }
+
+    #[inline(always)]
+    fn syn_rule(&self, copy: u32, index: u16) -> Option<&SynRule> {
+        if u32::from(index) >= MAX_SERVICES {
+            return None;
+        }
+        maps::SYN_RULES.get(copy * MAX_SERVICES + u32::from(index))
+    }
+
+    #[inline(always)]
+    fn syn_state(&self, service: u16) -> Option<&[MapCell; SynState::CELLS]> {
+        let state = maps::SYN_STATES.get_ptr(u32::from(service))?;
+        // SAFETY: `SynState` is its 64-bit cells.
+        Some(unsafe { &*state.cast::<[MapCell; SynState::CELLS]>() })
+    }
+
+    #[inline(always)]
+    fn cookie_settings(&self) -> CookieSettings {
+        maps::COOKIES.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn told(&self, index: u32) -> Told {
+        maps::LISTENERS
+            .get(index & (TOLD - 1))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn set_told(&self, index: u32, told: Told) {
+        if let Some(place) = maps::LISTENERS.get_ptr_mut(index & (TOLD - 1)) {
+            // SAFETY: two aligned words; whoever reads a half of the old and a half of the new tells once more.
+            unsafe { place.write_volatile(told) };
+        }
+    }
+
+    #[inline(always)]
+    fn seen(&self, index: u32) -> Option<&MapCell> {
+        let cell = maps::NEWCOMERS.get_ptr(index & (SEEN - 1))?;
+        // SAFETY: `MapCell` is a transparent 64-bit word.
+        Some(unsafe { &*cell.cast::<MapCell>() })
+    }
+}
+
+/// Sets the hint that a host may have exact state.
+#[inline(always)]
+pub(crate) fn hint_earned(element: u32, bit: u64) {
+    if let Some(hints) = maps::HINTS.get_ptr_mut(element) {
+        // SAFETY: an aligned 64-bit word of the map; user space changes it atomically too.
+        unsafe {
+            let word = &raw mut (*hints).earned;
+            intrinsics::atomic_or::<u64, u64, { intrinsics::AtomicOrdering::SeqCst }>(word, bit);
+        }
     }
 }
 

@@ -4,6 +4,9 @@
 //! CPU time are printed, with the ratio to the empty program of the same round: the ratio travels, the
 //! nanoseconds do not. Needs root.
 
+#[path = "shield/cookies.rs"]
+mod cookies;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
@@ -98,7 +101,7 @@ fn bench(pins: &Pins, filter: &[String]) -> Result<()> {
         }
     }
     print(&cases, &samples);
-    Ok(())
+    cookies::run(&mut ebpf, &mut tables, &lock)
 }
 
 const FLOOR: &str = "empty program";
@@ -194,6 +197,7 @@ fn prepare(tables: &mut ShieldTables, lock: &Lock) -> Result<()> {
             ..Limits::default()
         },
         observe: false,
+        guard: edge_user::config::Guard::None,
     };
     let services = [
         // Refuses nearly all of the repeats.

@@ -11,6 +11,7 @@ pub mod bounds;
 pub mod certificate;
 mod claim;
 mod error;
+mod guard;
 mod identity;
 pub mod keyfile;
 mod limiting;
@@ -55,6 +56,7 @@ pub use self::{
         Redirect, Respond, Rewrite, Split,
     },
     error::{ConfigError, Report},
+    guard::{CookieMode, Guard, Syn},
     identity::{
         AuthPolicy, AuthRule, ClaimEncoding, ClaimHeader, ClaimRule, ClaimTest, ClaimValue, KeySource, Login,
         Provider, RemoteKeys, TokenChecks, TokenForwarding, TokenSource,
@@ -176,6 +178,8 @@ pub struct Shield {
     pub drop_martians: bool,
     /// Most bans kept at once; preallocated.
     pub max_bans: NonZeroU32,
+    /// Whether settings of the kernel that SYN cookies need are set, and put back when the shield goes.
+    pub set_sysctls: bool,
     /// Bans for sources that stay over their limits; none if absent.
     pub escalation: Option<Escalation>,
 }
@@ -277,6 +281,8 @@ pub struct Service {
     pub limits: Limits,
     /// Nothing of this service's is dropped, only counted, whatever [`Shield::observe`] says.
     pub observe: bool,
+    /// What it asks of sources that have not proved themselves.
+    pub guard: Guard,
 }
 
 /// Transport protocol of a service.

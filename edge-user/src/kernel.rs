@@ -20,6 +20,8 @@ pub mod pins;
 pub mod preflight;
 pub mod program_log;
 pub mod services;
+pub mod syn;
+pub mod sysctl;
 pub mod tables;
 pub mod tap;
 

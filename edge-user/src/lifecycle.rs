@@ -9,6 +9,7 @@ mod daemon;
 mod enforcer;
 mod error;
 mod lists;
+mod proof;
 mod quickstart;
 mod report;
 mod shield;

@@ -46,6 +46,8 @@ pub struct Settings {
     pub limits: Vec<(&'static str, Limit)>,
     /// What the shield judges.
     pub services: Vec<Service>,
+    /// Text put into each service as it is: its guard.
+    pub guard: String,
     /// Where the gateway listens.
     pub listeners: Vec<SocketAddr>,
     /// Endpoints of the one upstream.
@@ -86,6 +88,7 @@ impl Settings {
                 .zip(listeners.clone())
                 .map(service)
                 .collect(),
+            guard: String::new(),
             listeners,
             upstream: vec![upstream],
             provider: (signer.algorithm_name(), key.display().to_string()),
@@ -135,6 +138,7 @@ impl Settings {
             if let Some(address) = address {
                 writeln!(out, "address = \"{address}\"")?;
             }
+            writeln!(out, "{}", self.guard)?;
         }
         for (index, address) in self.listeners.iter().enumerate() {
             writeln!(

@@ -74,14 +74,29 @@ impl Kernel {
         })
     }
 
-    /// Instructions that the verifier walked.
+    /// Instructions that the verifier walked, by program; without those that this kernel cannot run.
     ///
     /// # Errors
-    /// The program cannot be described.
-    pub fn verified_instructions(&mut self) -> Result<u32> {
-        let info = loader::program(&mut self.ebpf, loader::PROGRAM)?.info()?;
-        info.verified_instruction_count()
-            .context("the kernel does not tell")
+    /// A program cannot be described.
+    pub fn verified_instructions(&mut self) -> Result<Vec<(&'static str, u32)>> {
+        let mut walked = Vec::new();
+        let handed = loader::HANDED.iter().map(|(name, _)| *name);
+        for name in std::iter::once(loader::PROGRAM).chain(handed) {
+            if name != loader::PROGRAM && !self.has_cookies() {
+                continue;
+            }
+            let info = loader::program(&mut self.ebpf, name)?.info()?;
+            let count = info
+                .verified_instruction_count()
+                .context("the kernel does not tell")?;
+            walked.push((name, count));
+        }
+        Ok(walked)
+    }
+
+    /// Whether this kernel can run the programs that SYN cookies take.
+    pub fn has_cookies(&self) -> bool {
+        loader::has_cookies(&self.ebpf)
     }
 
     /// Puts services and lists in force, with exactly these bits of the control word beside them.
@@ -124,6 +139,23 @@ impl Kernel {
         Ok(program.test_run(options)?.return_value)
     }
 
+    /// Judges one packet and answers with the action and what the frame has become.
+    ///
+    /// # Errors
+    /// The kernel refuses the packet.
+    pub fn transform(&mut self, packet: &[u8]) -> Result<(u32, Vec<u8>)> {
+        let program = loader::program(&mut self.ebpf, loader::PROGRAM)?;
+        let mut out = vec![0; packet.len() + 64];
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ..TestRunOptions::new()
+        };
+        let result = program.test_run(options)?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
+    }
+
     /// The counter of a verdict: first half as counted, second half as observed.
     ///
     /// # Errors
@@ -156,6 +188,10 @@ impl Kernel {
         }
         for half in 0..2_u32 {
             for index in 0..MAX_SERVICES {
+                copy.syn_rules[half as usize][index as usize] = tables
+                    .syn_rules
+                    .get(half * MAX_SERVICES + index)
+                    .context("SYN_RULES")?;
                 copy.services[half as usize][index as usize] = tables
                     .services
                     .get(half * MAX_SERVICES + index)
@@ -188,6 +224,7 @@ impl Kernel {
                 cell.store(word, Ordering::Relaxed);
             }
         }
+        copy.cookie_settings = tables.cookie_settings();
         Ok(copy)
     }
 }
@@ -213,6 +250,7 @@ pub fn agree(kernel: &mut Kernel, memory: &MemTables, packet: &[u8], counts: &mu
     let expected = match verdict.reason().outcome() {
         Outcome::Pass => 2,
         Outcome::Drop => 1,
+        Outcome::Answer => 3,
     };
     ensure!(
         action == expected,

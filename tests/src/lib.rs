@@ -39,6 +39,7 @@ pub mod origin;
 pub mod packets;
 pub mod probe;
 pub mod process;
+pub mod proof;
 pub mod pty;
 pub mod rows;
 pub mod sender;

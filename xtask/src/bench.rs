@@ -21,7 +21,7 @@ struct Bench {
     about: &'static str,
 }
 
-const BENCHES: [Bench; 8] = [
+const BENCHES: [Bench; 9] = [
     Bench {
         name: "shield",
         package: "edge-user",
@@ -42,6 +42,13 @@ const BENCHES: [Bench; 8] = [
         target: "flood",
         profile: "quick",
         about: "ten million forged sources over veth: what a client keeps, and that nothing is forgotten",
+    },
+    Bench {
+        name: "synflood",
+        package: "tests",
+        target: "synflood",
+        profile: "quick",
+        about: "SYNs from 2^24 forged sources: connections and throughput with cookies, without, and with synproxy",
     },
     Bench {
         name: "auth",

@@ -22,7 +22,8 @@ use tally::{Reader, Tally};
 const ON_THE_HOST: [&str; 3] = ["--workspace", "--exclude", "edge-ebpf"];
 /// Test programs that run in the VM, as far as they are there: package, test target, and a filter on its tests. The
 /// tagged links are there because a host's kernel may lack 8021q.
-const IN_THE_VM: [(&str, &str, &[&str]); 6] = [
+const IN_THE_VM: [(&str, &str, &[&str]); 7] = [
+    ("tests", "syn", &[]),
     ("tests", "kernel", &[]),
     ("tests", "lab", &["tagged"]),
     ("tests", "limiter", &["tag"]),

@@ -9,6 +9,8 @@ pub enum Outcome {
     Pass,
     /// It ends here.
     Drop,
+    /// It goes back where it came from, as an answer.
+    Answer,
 }
 
 /// One list for the program, `status`, metrics and the documentation.
@@ -73,6 +75,12 @@ reasons! {
     SourceIcmp = 20, Drop, "source_icmp", "the source host is over its ICMP limit";
     Contended = 21, Drop, "contended", "too many cores charged the same limiter cell at once";
     Internal = 22, Drop, "internal", "a table the program needs is missing";
+    CookieSent = 23, Answer, "cookie_sent", "a new connection, answered with a SYN cookie";
+    CookieAccepted = 24, Pass, "cookie_accepted", "brought a SYN cookie back: the source is real";
+    BadCookie = 25, Drop, "bad_cookie", "belongs to no connection and brings no SYN cookie back";
+    NoConnection = 26, Drop, "no_connection", "ends a connection that there is not";
+    SynBudget = 27, Drop, "syn_budget", "the service is over its budget of new connections";
+    NewSources = 28, Drop, "new_sources", "the service is over its budget of new sources";
 }
 
 /// A [`Reason`] as the pipeline carries it: a plain byte, since an enum would have a verifier walk the rest of the
@@ -82,6 +90,27 @@ reasons! {
 pub struct Code(pub u8);
 
 impl Code {
+    /// No reason yet: the packet goes on to [`crate::datapath::challenge`]. Its low bits are a reason's that passes.
+    pub const CHALLENGE: Self = Self(Self::HANDED);
+    /// The same for [`crate::datapath::verify`].
+    pub const VERIFY: Self = Self(Self::HANDED + 1);
+    /// The same for [`crate::datapath::admit`].
+    pub const ADMIT: Self = Self(Self::HANDED + 2);
+    /// Programs that packets are handed on to.
+    pub const PROGRAMS: u32 = 3;
+    const HANDED: u8 = 0x80;
+    /// No reason: the packet goes on through the pipeline.
+    pub const GO_ON: Self = Self(0x7f);
+
+    /// Index of the program that the packet goes on to, if it does.
+    #[inline(always)]
+    pub const fn handed(self) -> Option<u32> {
+        if self.0 < Self::HANDED {
+            return None;
+        }
+        Some((self.0 - Self::HANDED) as u32)
+    }
+
     /// One bit for each reason that drops.
     const DROPS: u32 = {
         let (mut drops, mut index) = (0, 0);

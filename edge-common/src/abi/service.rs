@@ -50,7 +50,7 @@ pub struct Service {
     pub id: u16,
     /// Number of `limits` in force.
     pub active: u16,
-    /// [`Service::ANY_LOCAL`], [`Service::OBSERVE`].
+    /// [`Service::ANY_LOCAL`] and its like.
     pub flags: u16,
     /// Limits in force, in the order in which a packet meets them ([`super::LimitKind::ORDER`]).
     pub limits: [Limit; MAX_LIMITS],
@@ -62,6 +62,8 @@ impl Service {
     pub const ANY_LOCAL: u16 = 1 << 0;
     /// Count what this service's stages would drop, drop nothing.
     pub const OBSERVE: u16 = 1 << 1;
+    /// There is a [`super::SynRule`] for it.
+    pub const GUARDED: u16 = 1 << 2;
 
     /// The limits in force.
     pub fn active_limits(&self) -> &[Limit] {

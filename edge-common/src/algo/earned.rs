@@ -41,7 +41,9 @@ pub const fn places(hash: u64, count: u32) -> [u32; 2] {
 pub fn find<C: Cell>(bucket: &Bucket<C>, host: EarnedHost, salt: u16) -> u32 {
     let mut at = 0;
     while at < EARNED_WORDS {
-        if bucket[at].load() == host.0 && bucket[at + 1].load() & TAG_MASK == u64::from(salt) {
+        if bucket[at % EARNED_WORDS].load() == host.0
+            && bucket[(at + 1) % EARNED_WORDS].load() & TAG_MASK == u64::from(salt)
+        {
             return at as u32 + 1;
         }
         at += EARNED_ENTRY;
@@ -57,13 +59,15 @@ pub fn claim<C: Cell>(bucket: &Bucket<C>, host: EarnedHost, salt: u16, now: u64)
     }
     let mut at = 0;
     while at < EARNED_WORDS {
-        if bucket[at].load() == EarnedHost::FREE.0 && bucket[at].swap(EarnedHost::FREE.0, host.0) {
+        if bucket[at % EARNED_WORDS].load() == EarnedHost::FREE.0
+            && bucket[at % EARNED_WORDS].swap(EarnedHost::FREE.0, host.0)
+        {
             let mut cell = at + EARNED_ENTRY - 1;
             // The first cell, whose tag makes the entry found, comes last.
             while cell > at {
-                let old = bucket[cell].load();
+                let old = bucket[cell % EARNED_WORDS].load();
                 // Lost only to a charge of whoever had the entry before.
-                bucket[cell].swap(old, now | u64::from(salt));
+                bucket[cell % EARNED_WORDS].swap(old, now | u64::from(salt));
                 cell -= 1;
             }
             return Claim::Added;

@@ -51,7 +51,7 @@ pub(super) fn stage<T: Tables>(
 ) -> Step<()> {
     let service = scope.service;
     let now = gcra::now(tick);
-    let opens = packet.opens();
+    let opens = packet.begins();
     let mut earned = Earned { bucket: 0, at: 0 };
     if hints.earned & hint::bit(keys.host) != 0 {
         earned = find(packet, keys.host, service.limits[0].salt, params, tables);

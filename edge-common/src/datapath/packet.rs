@@ -63,8 +63,8 @@ pub struct Packet {
     pub observed: Cell<Observed>,
     /// Address family of the source.
     pub family: Cell<Family>,
-    /// Zero.
-    pub reserved: [u8; 1],
+    /// 1 if it brought a SYN cookie back: it opens a connection then, as far as limits go.
+    pub proven: Cell<u8>,
 }
 const _: () = assert!(size_of::<Packet>() == 48);
 const _: () = assert!(size_of::<Packet>() <= core::mem::offset_of!(PerCpu, sampling));
@@ -85,7 +85,7 @@ impl Packet {
             hops: Cell::new(0),
             observed: Cell::new(Observed::NONE),
             family: Cell::new(Family::V4),
-            reserved: [0; 1],
+            proven: Cell::new(0),
         }
     }
 
@@ -93,6 +93,18 @@ impl Packet {
     #[inline(always)]
     pub fn opens(&self) -> bool {
         matches!(self.kind.get(), Kind::Tcp) && tcp::opens(self.detail.get())
+    }
+
+    /// Whether it opens a connection, or completes one that nothing was charged for yet.
+    #[inline(always)]
+    pub fn begins(&self) -> bool {
+        self.opens() || self.proven.get() != 0
+    }
+
+    /// Whether it is a TCP segment that may complete a handshake.
+    #[inline(always)]
+    pub fn acknowledges(&self) -> bool {
+        self.detail.get() & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::ACK
     }
 
     /// Remembers the first reason for which it would have been dropped.

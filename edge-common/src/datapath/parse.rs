@@ -80,6 +80,7 @@ pub(super) fn glance<F: Frame>(frame: &F) -> (Plain, u16) {
 #[inline(always)]
 pub(super) fn stage<F: Frame, T: Tables>(frame: &F, packet: &Packet, plain: Plain, tables: &T) {
     packet.observed.set(Observed::NONE);
+    packet.proven.set(0);
     packet.len.set(frame.len());
     if !fill(frame, packet, plain) {
         tables.read(frame, packet);

@@ -7,17 +7,18 @@
 
 use core::cell::Cell;
 
-use super::tcp;
 use crate::abi::{Addr, Family};
 
-/// Words of the place: an IPv6 header and the longest TCP header, rounded up to a power of two.
-pub const WORDS: usize = 32;
+/// Words of the place: an IPv6 header, the longest TCP header, notes; a power of two.
+pub const WORDS: usize = 64;
 /// Where the TCP header begins.
 pub const TCP: usize = 10;
 /// Bytes of a TCP header without options, and with as many as fit.
 pub const TCP_BYTES: u32 = 20;
 /// Most bytes of a TCP header (RFC 9293 section 3.1: the data offset has four bits).
 pub const MAX_TCP_BYTES: u32 = 60;
+/// First of the words behind the longest header.
+const NOTES: usize = 32;
 /// First word of the options.
 pub const OPTIONS: usize = TCP + 5;
 
@@ -40,68 +41,49 @@ pub const fn tuple(family: Family) -> (usize, usize) {
     }
 }
 
-/// One segment's headers. Shared and written through [`Cell`]s, so that it can lie in a map.
-#[repr(C, align(8))]
-#[derive(Debug)]
-pub struct Segment {
-    words: [Cell<u32>; WORDS],
-}
-const _: () = assert!(size_of::<Segment>() == WORDS * 4);
-
-impl Segment {
-    /// All zero.
-    pub const fn new() -> Self {
-        Self {
-            words: [const { Cell::new(0) }; WORDS],
-        }
-    }
-
-    /// One word as it lies in the packet. The index wraps at [`WORDS`].
-    #[inline(always)]
-    pub fn word(&self, at: usize) -> u32 {
-        self.words[at % WORDS].get()
-    }
+/// Where one segment's headers lie. What is read is read from there every time, and what is written is there: a verifier
+/// does not track what a map holds, so it does not walk the rest once for each value that could be there.
+pub trait Headers {
+    /// One word as it lies in the packet.
+    fn word(&self, at: usize) -> u32;
+    /// Writes one word as it is to lie in the packet.
+    fn set_word(&self, at: usize, word: u32);
+    /// One byte, counted from the first option.
+    fn option(&self, at: u32) -> u8;
 
     /// One word, as a number.
     #[inline(always)]
-    pub fn number(&self, at: usize) -> u32 {
+    fn number(&self, at: usize) -> u32 {
         u32::from_be(self.word(at))
-    }
-
-    /// Writes one word as it is to lie in the packet.
-    #[inline(always)]
-    pub fn set_word(&self, at: usize, word: u32) {
-        self.words[at % WORDS].set(word);
     }
 
     /// Writes a number in network byte order.
     #[inline(always)]
-    pub fn set(&self, at: usize, number: u32) {
+    fn set(&self, at: usize, number: u32) {
         self.set_word(at, number.to_be());
     }
 
-    /// One byte, counted from the first option. The offset wraps with the words.
+    /// A note: one of the words behind the longest header.
     #[inline(always)]
-    pub fn option(&self, at: u32) -> u8 {
-        let word = self.number(OPTIONS + (at / 4) as usize);
-        (word >> (8 * (3 - at % 4))) as u8
+    fn note(&self, which: usize) -> u32 {
+        self.word(NOTES + which)
+    }
+
+    /// Keeps a note.
+    #[inline(always)]
+    fn set_note(&self, which: usize, value: u32) {
+        self.set_word(NOTES + which, value);
     }
 
     /// Bytes of the TCP header by its own account.
     #[inline(always)]
-    pub fn tcp_bytes(&self) -> u32 {
+    fn tcp_bytes(&self) -> u32 {
         (self.number(TCP + 3) >> 28) * 4
-    }
-
-    /// TCP flags ([`tcp::SYN`] and its like).
-    #[inline(always)]
-    pub fn flags(&self) -> u8 {
-        (self.number(TCP + 3) >> 16) as u8
     }
 
     /// Puts addresses (words as in the packet) and ports (host order) where they belong, the rest untouched.
     #[inline(always)]
-    pub fn set_tuple(&self, family: Family, src: &Addr, dst: &Addr, sport: u16, dport: u16) {
+    fn set_tuple(&self, family: Family, src: &Addr, dst: &Addr, sport: u16, dport: u16) {
         match family {
             Family::V4 => {
                 self.set_word(TCP - 2, src.0[3]);
@@ -119,7 +101,7 @@ impl Segment {
 
     /// Whether what was loaded is a TCP header directly behind an IP header without options, extensions or fragments.
     #[inline(always)]
-    pub fn is_plain(&self, family: Family) -> bool {
+    fn is_plain(&self, family: Family) -> bool {
         let (start, _) = ip(family);
         let first = self.number(start);
         match family {
@@ -131,11 +113,22 @@ impl Segment {
             Family::V6 => first >> 28 == 6 && self.number(start + 1) >> 8 & 0xff == 6,
         }
     }
+}
 
-    /// Whether it only acknowledges (with or without data): what may complete a handshake.
-    #[inline(always)]
-    pub fn acknowledges(&self) -> bool {
-        self.flags() & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::ACK
+/// One segment's headers. Shared and written through [`Cell`]s, so that it can lie in a map.
+#[repr(C, align(8))]
+#[derive(Debug)]
+pub struct Segment {
+    words: [Cell<u32>; WORDS],
+}
+const _: () = assert!(size_of::<Segment>() == WORDS * 4);
+
+impl Segment {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self {
+            words: [const { Cell::new(0) }; WORDS],
+        }
     }
 
     /// The words as bytes, for tests and whoever copies them.
@@ -159,6 +152,20 @@ impl Segment {
         for (word, chunk) in self.words.iter().zip(all.chunks_exact(4)) {
             word.set(u32::from_ne_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]));
         }
+    }
+}
+
+impl Headers for Segment {
+    fn word(&self, at: usize) -> u32 {
+        self.words[at % WORDS].get()
+    }
+
+    fn set_word(&self, at: usize, word: u32) {
+        self.words[at % WORDS].set(word);
+    }
+
+    fn option(&self, at: u32) -> u8 {
+        self.word(OPTIONS + (at / 4) as usize).to_ne_bytes()[(at % 4) as usize]
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::{
     checksum,
-    segment::{self, OPTIONS, Segment, TCP, TCP_BYTES},
+    segment::{self, Headers, OPTIONS, TCP, TCP_BYTES},
     tcp,
     tcp_options::{self, NO_SCALE, Offer},
 };
@@ -77,70 +77,77 @@ pub const fn tcp_bytes(offer: &Offer) -> u32 {
     TCP_BYTES + 4 + stamped + scaled
 }
 
-/// Rewrites `segment`, the headers of a plain SYN, as the answer. Returns the bytes of its TCP header.
+// Notes behind those of the options.
+const WINDOW: usize = 8;
+const LENGTH: usize = 9;
+
+/// Rewrites the headers of a plain SYN, whose options were read ([`tcp_options::read`]), as the answer. Returns the bytes
+/// of its TCP header.
 #[inline(always)]
-pub fn answer(segment: &Segment, family: Family, offer: &Offer, own: &Own) -> u32 {
-    let length = tcp_bytes(offer);
-    let acknowledged = segment.number(TCP + 1).wrapping_add(1);
-    let ports = segment.number(TCP);
-    segment.set(TCP, ports.rotate_left(16));
-    segment.set(TCP + 1, own.cookie);
-    segment.set(TCP + 2, acknowledged);
+pub fn answer<H: Headers>(headers: &H, family: Family, own: &Own) -> u32 {
+    let offer = tcp_options::offer(headers);
+    headers.set_note(LENGTH, tcp_bytes(&offer));
     let stamped = if offer.stamped != 0 { STAMP_BYTES } else { 0 };
-    let window = window(own.space, u32::from(own.mss).saturating_sub(stamped));
+    headers.set_note(
+        WINDOW,
+        window(own.space, u32::from(own.mss).saturating_sub(stamped)),
+    );
+    let length = headers.note(LENGTH);
+    headers.set(TCP, headers.number(TCP).rotate_left(16));
+    headers.set(TCP + 2, headers.number(TCP + 1).wrapping_add(1));
+    headers.set(TCP + 1, own.cookie);
     let flags = u32::from(tcp::SYN | tcp::ACK);
-    segment.set(TCP + 3, (length / 4) << 28 | flags << 16 | window);
-    segment.set(TCP + 4, 0);
-    options(segment, offer, own);
-    network(segment, family, length);
-    seal(segment, family, length);
+    headers.set(TCP + 3, (length / 4) << 28 | flags << 16 | headers.note(WINDOW));
+    headers.set(TCP + 4, 0);
+    options(headers, &offer, own);
+    network(headers, family, length);
+    seal(headers, family, length);
     length
 }
 
 #[inline(always)]
-fn options(segment: &Segment, offer: &Offer, own: &Own) {
+fn options<H: Headers>(headers: &H, offer: &Offer, own: &Own) {
     let option = |kind: u8, length: u32| u32::from(kind) << 8 | length;
-    segment.set(OPTIONS, option(tcp_options::MSS, 4) << 16 | u32::from(own.mss));
-    // Words that the answer does not have stay zero: the checksum runs over all that there could be.
-    let (mut stamps, mut own_stamp, mut echo, mut scale) = (0, 0, 0, 0);
-    if offer.stamped != 0 {
-        let before = if offer.sack != 0 {
-            option(tcp_options::SACK_PERMITTED, 2)
-        } else {
-            option(tcp_options::NOP, u32::from(tcp_options::NOP))
-        };
-        stamps = before << 16 | option(tcp_options::TIMESTAMPS, 10);
-        own_stamp = stamp(offer, own.now_ms);
-        echo = offer.stamp;
-        if offer.scale != NO_SCALE {
-            scale =
-                option(tcp_options::NOP, u32::from(tcp_options::SCALE)) << 16 | 3 << 8 | u32::from(own.scale);
-        }
+    headers.set(OPTIONS, option(tcp_options::MSS, 4) << 16 | u32::from(own.mss));
+    // Words that the answer does not have are zero: the checksum runs over all that there could be.
+    for at in 1..5 {
+        headers.set_word(OPTIONS + at, 0);
     }
-    segment.set(OPTIONS + 1, stamps);
-    segment.set(OPTIONS + 2, own_stamp);
-    segment.set_word(OPTIONS + 3, echo);
-    segment.set(OPTIONS + 4, scale);
+    if offer.stamped == 0 {
+        return;
+    }
+    let before = if offer.sack != 0 {
+        option(tcp_options::SACK_PERMITTED, 2)
+    } else {
+        option(tcp_options::NOP, u32::from(tcp_options::NOP))
+    };
+    headers.set(OPTIONS + 1, before << 16 | option(tcp_options::TIMESTAMPS, 10));
+    headers.set(OPTIONS + 2, stamp(offer, own.now_ms));
+    headers.set_word(OPTIONS + 3, offer.stamp);
+    if offer.scale != NO_SCALE {
+        let scale = option(tcp_options::NOP, u32::from(tcp_options::SCALE)) << 16;
+        headers.set(OPTIONS + 4, scale | 3 << 8 | u32::from(own.scale));
+    }
 }
 
 #[inline(always)]
-fn network(segment: &Segment, family: Family, length: u32) {
+fn network<H: Headers>(headers: &H, family: Family, length: u32) {
     let (start, bytes) = segment::ip(family);
     match family {
         Family::V4 => {
-            segment.set(start, 0x4500_0000 | (bytes + length));
-            segment.set(start + 1, DONT_FRAGMENT);
-            segment.set(start + 2, HOPS << 24 | 6 << 16);
-            swap(segment, start + 3, start + 4);
-            let sum = checksum::finish(checksum::add(segment, start, 5, 0));
+            headers.set(start, 0x4500_0000 | (bytes + length));
+            headers.set(start + 1, DONT_FRAGMENT);
+            headers.set(start + 2, HOPS << 24 | 6 << 16);
+            swap(headers, start + 3, start + 4);
+            let sum = checksum::finish(checksum::add(headers, start, 5, 0));
             // The checksum is the second half of the word as it lies in memory.
-            segment.set(start + 2, HOPS << 24 | 6 << 16 | u32::from(u16::from_be(sum)));
+            headers.set(start + 2, HOPS << 24 | 6 << 16 | u32::from(u16::from_be(sum)));
         }
         Family::V6 => {
-            segment.set(start, 6 << 28);
-            segment.set(start + 1, length << 16 | 6 << 8 | HOPS);
+            headers.set(start, 6 << 28);
+            headers.set(start + 1, length << 16 | 6 << 8 | HOPS);
             for at in 2..6 {
-                swap(segment, start + at, start + at + 4);
+                swap(headers, start + at, start + at + 4);
             }
         }
     }
@@ -148,20 +155,20 @@ fn network(segment: &Segment, family: Family, length: u32) {
 
 /// Writes the TCP checksum: pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1), header, options.
 #[inline(always)]
-fn seal(segment: &Segment, family: Family, length: u32) {
+fn seal<H: Headers>(headers: &H, family: Family, length: u32) {
     let (first, count) = segment::tuple(family);
     // Addresses, without the ports.
     let pseudo = u64::from((6 << 16 | length).to_be());
-    let sum = checksum::add(segment, first, count - 1, pseudo);
-    let sum = checksum::add(segment, TCP, OPTIONS + 5 - TCP, sum);
-    segment.set(TCP + 4, u32::from(u16::from_be(checksum::finish(sum))) << 16);
+    let sum = checksum::add(headers, first, count - 1, pseudo);
+    let sum = checksum::add(headers, TCP, OPTIONS + 5 - TCP, sum);
+    headers.set(TCP + 4, u32::from(u16::from_be(checksum::finish(sum))) << 16);
 }
 
 #[inline(always)]
-fn swap(segment: &Segment, one: usize, other: usize) {
-    let word = segment.word(one);
-    segment.set_word(one, segment.word(other));
-    segment.set_word(other, word);
+fn swap<H: Headers>(headers: &H, one: usize, other: usize) {
+    let word = headers.word(one);
+    headers.set_word(one, headers.word(other));
+    headers.set_word(other, word);
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! (net/ipv4/tcp_input.c, `tcp_parse_options`): the last of equal options counts, a length that contradicts itself ends
 //! the list.
 
-use super::segment::{Segment, TCP_BYTES};
+use super::segment::Headers;
 
 /// Ends the list.
 pub const END: u8 = 0;
@@ -37,52 +37,80 @@ pub struct Offer {
     pub stamp: u32,
 }
 
-/// Reads the options of the header in `segment`. `end` is where they end by the header's own account, in bytes from the
-/// first option, at most 40.
+// Notes, in memory rather than in variables: a verifier walks the loop once for each turn then, and not once for each
+// combination of options.
+const AT: usize = 0;
+const OFFERED_SCALE: usize = 1;
+const OFFERED_SACK: usize = 2;
+const STAMPED: usize = 3;
+const STAMP: usize = 4;
+
+/// Reads the options, which are `end` bytes, at most 40; [`offer`] tells what was found.
 #[inline(always)]
-pub fn read(segment: &Segment) -> Offer {
-    let mut offer = Offer {
-        scale: NO_SCALE,
-        sack: 0,
-        stamped: 0,
-        stamp: 0,
-    };
-    let end = segment.tcp_bytes().saturating_sub(TCP_BYTES);
-    let mut at = 0;
+pub fn read<H: Headers>(end: u32, headers: &H) {
+    headers.set_note(AT, 0);
+    headers.set_note(OFFERED_SCALE, NO_SCALE.into());
+    headers.set_note(OFFERED_SACK, 0);
+    headers.set_note(STAMPED, 0);
+    headers.set_note(STAMP, 0);
     let mut seen = 0;
-    while seen < MAX_OPTIONS && at < end {
+    while seen < MAX_OPTIONS {
         seen += 1;
-        let kind = segment.option(at);
+        let at = headers.note(AT);
+        if at >= end {
+            break;
+        }
+        let kind = headers.option(at);
         if kind == NOP {
-            at += 1;
+            headers.set_note(AT, at + 1);
             continue;
         }
-        if kind == END || end - at < 2 {
+        if kind == END {
             break;
         }
-        let length = u32::from(segment.option(at + 1));
-        if length < 2 || length > end - at {
+        let length = u32::from(headers.option(at + 1));
+        // The length byte itself may lie behind the end: then what it says does too, or is too short.
+        if length < 2 || at + length > end {
             break;
         }
-        match (kind, length) {
-            (SCALE, 3) => {
-                let scale = segment.option(at + 2);
-                offer.scale = if scale > MAX_SCALE { MAX_SCALE } else { scale };
-            }
-            (SACK_PERMITTED, 2) => offer.sack = 1,
-            (TIMESTAMPS, 10) => {
-                offer.stamped = 1;
-                offer.stamp = u32::from_be_bytes([
-                    segment.option(at + 2),
-                    segment.option(at + 3),
-                    segment.option(at + 4),
-                    segment.option(at + 5),
-                ])
-                .to_be();
-            }
-            _ => {}
+        headers.set_note(AT, at + length);
+        if kind == SCALE && length == 3 {
+            let scale = headers.option(at + 2);
+            let scale = if scale > MAX_SCALE { MAX_SCALE } else { scale };
+            headers.set_note(OFFERED_SCALE, scale.into());
+        } else if kind == SACK_PERMITTED && length == 2 {
+            headers.set_note(OFFERED_SACK, 1);
+        } else if kind == TIMESTAMPS && length == 10 {
+            headers.set_note(STAMPED, 1);
+            let stamp = u32::from_ne_bytes([
+                headers.option(at + 2),
+                headers.option(at + 3),
+                headers.option(at + 4),
+                headers.option(at + 5),
+            ]);
+            headers.set_note(STAMP, stamp);
         }
-        at += length;
     }
-    offer
+}
+
+/// What [`read`] found.
+#[inline(always)]
+pub fn offer<H: Headers>(headers: &H) -> Offer {
+    Offer {
+        scale: headers.note(OFFERED_SCALE) as u8,
+        sack: headers.note(OFFERED_SACK) as u8,
+        stamped: headers.note(STAMPED) as u8,
+        stamp: headers.note(STAMP),
+    }
+}
+
+/// Takes out of what was found what this machine does not do; each argument is 1 if it does, and 0 if not.
+#[inline(always)]
+pub fn restrict<H: Headers>(headers: &H, stamps: u32, sack: u32, scaling: u32) {
+    headers.set_note(STAMPED, headers.note(STAMPED) & stamps);
+    headers.set_note(OFFERED_SACK, headers.note(OFFERED_SACK) & sack);
+    headers.set_note(
+        OFFERED_SCALE,
+        headers.note(OFFERED_SCALE) | ((1 - (scaling & 1)) * u32::from(NO_SCALE)),
+    );
 }

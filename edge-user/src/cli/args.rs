@@ -25,6 +25,11 @@ pub(super) struct ShieldArgs {
     /// Let mode `auto` fall back to `generic` where the driver has no XDP.
     #[arg(long)]
     allow_generic: bool,
+
+    /// Set the kernel's TCP settings that SYN cookies need (net.ipv4.tcp_syncookies, tcp_timestamps, tcp_sack,
+    /// tcp_window_scaling); `detach` puts them back.
+    #[arg(long)]
+    set_sysctls: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -54,6 +59,7 @@ impl ShieldArgs {
             interfaces: self.interfaces,
             mode,
             allow_generic: self.allow_generic,
+            set_sysctls: self.set_sysctls,
         })
     }
 }

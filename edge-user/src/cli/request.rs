@@ -34,6 +34,8 @@ pub struct Overrides {
     pub mode: Option<AttachMode>,
     /// Sets `shield.allow_generic`.
     pub allow_generic: bool,
+    /// Sets `shield.set_sysctls`.
+    pub set_sysctls: bool,
 }
 
 impl Overrides {
@@ -46,6 +48,7 @@ impl Overrides {
             config.shield.mode = mode;
         }
         config.shield.allow_generic |= self.allow_generic;
+        config.shield.set_sysctls |= self.set_sysctls;
     }
 }
 

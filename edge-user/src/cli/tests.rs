@@ -145,6 +145,7 @@ fn requests_carry_the_arguments() {
         interfaces: vec!["eth0".into(), "eth1".into()],
         mode: Some(AttachMode::Auto),
         allow_generic: true,
+        set_sysctls: false,
     };
     assert_eq!(
         args.request().unwrap(),

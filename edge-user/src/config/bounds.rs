@@ -52,6 +52,15 @@ pub const DEFAULT_MAX_BANS: u32 = 65_536;
 /// Largest `shield.max_bans`: the map is allocated at once.
 pub const MAX_BANS: u32 = 16_777_216;
 
+/// `service.syn.hold`.
+pub const DEFAULT_SYN_HOLD: Duration = Duration::from_secs(10);
+/// Shortest `service.syn.hold`.
+pub const MIN_SYN_HOLD: Duration = Duration::from_secs(1);
+/// Longest `service.syn.hold`.
+pub const MAX_SYN_HOLD: Duration = Duration::from_hours(1);
+/// Largest `service.syn.window_scale`.
+pub const MAX_WINDOW_SCALE: u64 = 14;
+
 /// `shield.escalation.after`.
 pub const DEFAULT_ESCALATION_AFTER: Duration = Duration::from_secs(10);
 /// Shortest `shield.escalation.after`: a burst is no offence yet.

@@ -17,8 +17,8 @@ use serde_spanned::Spanned;
 use toml::de::DeValue;
 
 use super::{
-    AccessFormat, AttachMode, BanScope, ClaimEncoding, ClaimValue, FragmentPolicy, Protocol, TlsVersion,
-    UnknownName, bounds,
+    AccessFormat, AttachMode, BanScope, ClaimEncoding, ClaimValue, CookieMode, FragmentPolicy, Protocol,
+    TlsVersion, UnknownName, bounds,
     claim::ClaimPath,
     problem::{Finding, Findings},
     raw_upstream::RawUpstream,
@@ -56,6 +56,7 @@ section! {
         allow_file: String,
         deny_file: String,
         max_bans: u64,
+        set_sysctls: bool,
         limits: RawLimits,
         escalation: RawEscalation,
     }
@@ -87,6 +88,15 @@ section! {
         port: u64,
         limits: RawLimits,
         observe: bool,
+        syn: RawSyn,
+        new_sources: RateSetting,
+    }
+
+    RawSyn as "service.syn" {
+        budget: RateSetting,
+        cookies: CookieMode,
+        hold: Duration,
+        window_scale: u64,
     }
 
     RawListener as "listener" {
@@ -376,6 +386,11 @@ from_text! {
     Protocol, "a protocol", |text| choice("protocol", text, &[
         ("tcp", Protocol::Tcp),
         ("udp", Protocol::Udp),
+    ]);
+    CookieMode, "when to answer with cookies", |text| choice("cookie mode", text, &[
+        ("off", CookieMode::Off),
+        ("auto", CookieMode::Auto),
+        ("always", CookieMode::Always),
     ]);
     AuthMode, "an authentication mode", |text| choice("authentication mode", text, &[
         ("none", AuthMode::None),

@@ -15,6 +15,7 @@ mod fetch;
 mod fields;
 mod forward;
 mod gateway;
+mod guard;
 mod key;
 mod limiting;
 mod limits;

@@ -226,6 +226,7 @@ fn every_key_arrives() {
             allow_file: Some(dir.path().join("allow.list")),
             deny_file: Some(dir.path().join("empty.key")),
             max_bans: NonZeroU32::new(1000).unwrap(),
+            set_sysctls: false,
             escalation: Some(Escalation {
                 after: Duration::from_secs(5),
                 ban: Duration::from_secs(30),
@@ -240,6 +241,7 @@ fn every_key_arrives() {
         port: 443,
         limits,
         observe: false,
+        guard: Guard::None,
     };
     let dns = Service {
         name: "dns".into(),
@@ -252,6 +254,7 @@ fn every_key_arrives() {
             ..Limits::default()
         },
         observe: true,
+        guard: Guard::None,
     };
     assert_eq!(config.services, [web, dns]);
     assert_eq!(

@@ -37,6 +37,7 @@ impl ShieldTables {
                     outcome: match reason.outcome() {
                         edge_common::abi::Outcome::Pass => "pass",
                         edge_common::abi::Outcome::Drop => "drop",
+                        edge_common::abi::Outcome::Answer => "answer",
                     },
                     packets: counted.packets,
                     bytes: counted.bytes,

@@ -2,11 +2,15 @@
 
 use std::borrow::Cow;
 
-use aya::{Ebpf, EbpfLoader, maps::Array, programs::Xdp};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, ProgramArray},
+    programs::Xdp,
+};
 use caps::{CapSet, Capability};
 use edge_common::{
     abi::{
-        LimitKind, Params, SLOTS_PER_LINE,
+        Code, LimitKind, Params, SLOTS_PER_LINE,
         ban::BUCKET_ENTRIES,
         limit::{EARNED_ENTRY, EARNED_WORDS},
     },
@@ -25,6 +29,12 @@ pub const PROGRAM: &str = "breakwater";
 pub const FLOOR: &str = "floor";
 /// Name of the program that judges a packet from another source each time it runs: for benchmarks.
 pub const FLOOD: &str = "flood";
+/// Programs that the shield hands packets on to.
+pub const HANDED: [(&str, Code); 3] = [
+    ("admit", Code::ADMIT),
+    ("challenge", Code::CHALLENGE),
+    ("verify", Code::VERIFY),
+];
 /// Name of the program that tells the time.
 const CLOCK: &str = "clock";
 
@@ -65,7 +75,7 @@ impl Default for Sizes {
 }
 
 /// Every map of the object, in the order of their definition.
-pub const MAPS: [&str; 18] = [
+pub const MAPS: [&str; 25] = [
     "CONTROL",
     "PARAMS",
     "PORT_TABLE",
@@ -84,9 +94,16 @@ pub const MAPS: [&str; 18] = [
     "EVENTS",
     "PER_CPU",
     "NAMES",
+    "PROGRAMS",
+    "EXCHANGE",
+    "SYN_RULES",
+    "SYN_STATES",
+    "COOKIES",
+    "LISTENERS",
+    "NEWCOMERS",
 ];
 /// Maps that only user space uses.
-pub const USER_MAPS: [&str; 2] = ["ALERTS", "NOTES"];
+pub const USER_MAPS: [&str; 3] = ["ALERTS", "NOTES", "SYSCTLS"];
 
 /// Loads the object with its maps pinned; maps that are pinned already are adopted with what they hold.
 ///
@@ -125,10 +142,51 @@ fn load_pinned(pins: &Pins, sizes: Sizes) -> Result<Ebpf, KernelError> {
             .load()
             .map_err(KernelError::program("loading the program"))?;
     }
+    hand_on(&mut ebpf)?;
     if pinned.is_none() {
         write_parameters(&mut ebpf, pins, params)?;
     }
     Ok(ebpf)
+}
+
+/// Loads the programs that packets are handed on to, and puts them where the shield finds them. Those that the kernel
+/// refuses are left out, but for the first, which takes no more than the shield itself does.
+fn hand_on(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    for (name, code) in HANDED {
+        let program = program(ebpf, name)?;
+        let loaded = program
+            .load()
+            .map_err(KernelError::program("loading the program"));
+        match (loaded, code) {
+            (Ok(()), _) => {}
+            (Err(error), Code::ADMIT) => return Err(error),
+            (Err(error), _) => {
+                tracing::warn!(%error, "no SYN cookies on this kernel (they take Linux 6.0); budgets work without");
+                return Ok(());
+            }
+        }
+        let fd = program
+            .fd()
+            .map_err(KernelError::program("finding the program"))?;
+        let fd = fd.try_clone().map_err(KernelError::io("keeping the program"))?;
+        let map = ebpf
+            .map_mut("PROGRAMS")
+            .ok_or_else(|| KernelError::Unsupported("the object lacks the map PROGRAMS".into()))?;
+        let mut programs = ProgramArray::try_from(map).map_err(KernelError::map("PROGRAMS"))?;
+        if let Some(index) = code.handed() {
+            programs
+                .set(index, &fd, 0)
+                .map_err(KernelError::map("PROGRAMS"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the programs that SYN cookies take were accepted by this kernel.
+pub fn has_cookies(ebpf: &Ebpf) -> bool {
+    HANDED
+        .iter()
+        .all(|(name, _)| ebpf.program(name).is_some_and(|program| program.fd().is_ok()))
 }
 
 /// Loads the object beside whatever is pinned, with maps of its own: for tests and benchmarks.

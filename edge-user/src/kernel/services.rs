@@ -7,15 +7,16 @@ use std::{
 
 use edge_common::{
     abi::{
-        Addr, AddressFlags, Control, ControlWord, Limit, LimitKind, PortEntry, Service,
+        Addr, AddressFlags, Control, ControlWord, CookieSettings, Limit, LimitKind, PortEntry, Service,
+        SynRule,
         limit::MAX_LIMITS,
         service::{ADDRESS_ENTRY, MAX_CHAIN, MAX_SERVICES, NAME_BYTES, PORTS},
     },
     algo::gcra::{self, ScaleError},
 };
 
-use super::{KernelError, ShieldTables, pins::Lock};
-use crate::config::{self, Limits, Protocol, Rate};
+use super::{KernelError, ShieldTables, pins::Lock, syn};
+use crate::config::{self, Guard, Limits, Protocol, Rate};
 
 /// First identifier of a configured service.
 const FIRST_ID: u16 = 2;
@@ -26,7 +27,17 @@ const OWNED: u64 = Control::SERVICES | Control::ANY_LOCAL;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePlan {
     services: Vec<(String, Service, Protocol, u16)>,
+    /// What guards each of them.
+    rules: Vec<Option<SynRule>>,
     address_entry: Service,
+}
+
+impl ServicePlan {
+    /// The rule of the service with this name.
+    pub(super) fn rule(&self, name: &str) -> Option<SynRule> {
+        let at = self.services.iter().position(|(known, ..)| known == name)?;
+        self.rules.get(at).copied().flatten()
+    }
 }
 
 /// Translates the configured services for a kernel with `hz` ticks a second.
@@ -47,6 +58,7 @@ pub fn plan(
     }
     let mut by_port: HashMap<(u16, bool), u32> = HashMap::new();
     let mut planned = Vec::with_capacity(services.len());
+    let mut rules = Vec::with_capacity(services.len());
     for service in services {
         let sharing = by_port
             .entry((service.port, service.protocol == Protocol::Tcp))
@@ -63,6 +75,7 @@ pub fn plan(
             flags: flags(service),
             ..limited(&scale(&service.name, &service.limits, hz)?)
         };
+        rules.push(syn::rule(&service.name, service.guard, hz)?);
         planned.push((service.name.clone(), entry, service.protocol, service.port));
     }
     let icmp = match shield.icmp {
@@ -75,6 +88,7 @@ pub fn plan(
     let address_entry = limited(&icmp);
     Ok(ServicePlan {
         services: planned,
+        rules,
         address_entry,
     })
 }
@@ -86,7 +100,12 @@ fn flags(service: &config::Service) -> u16 {
         0
     };
     let observe = if service.observe { Service::OBSERVE } else { 0 };
-    any_local | observe
+    let guarded = if service.guard == Guard::None {
+        0
+    } else {
+        Service::GUARDED
+    };
+    any_local | observe | guarded
 }
 
 /// A service that has nothing but these limits, in the order in which a packet meets them.
@@ -142,7 +161,7 @@ fn scale(service: &str, limits: &Limits, hz: u32) -> Result<Vec<(LimitKind, Limi
     Ok(scaled)
 }
 
-fn scale_one(
+pub(super) fn scale_one(
     service: &str,
     limit: &'static str,
     rate: Rate,
@@ -194,13 +213,15 @@ impl ShieldTables {
     ) -> Result<(), KernelError> {
         let control = self.control();
         let next = 1 - control.copy(Control::SERVICES);
+        let ready = self.cookie_settings().has(CookieSettings::READY);
         let ids = self.assign_ids(plan);
         self.clear_copy(next);
         let base = next * MAX_SERVICES;
         self.services
             .set(base + u32::from(ADDRESS_ENTRY), plan.address_entry);
         let mut heads: BTreeMap<u16, PortEntry> = BTreeMap::new();
-        for ((name, service, protocol, port), id) in plan.services.iter().zip(ids) {
+        for (((name, service, protocol, port), rule), id) in plan.services.iter().zip(&plan.rules).zip(ids) {
+            self.write_syn_rule(next, id, *rule, ready);
             let entry = heads.entry(*port).or_default();
             let head = match protocol {
                 Protocol::Tcp => &mut entry.tcp[next as usize],

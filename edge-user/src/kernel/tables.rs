@@ -5,7 +5,8 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
 };
 use edge_common::abi::{
-    Addr, Alert, BanKey, Control, ControlWord, Counter, Hints, Params, PerCpu, PortEntry, Service,
+    Addr, Alert, BanKey, Control, ControlWord, CookieSettings, Counter, Hints, Params, PerCpu, PortEntry,
+    Service, SynRule, SynState,
     ban::{BUCKET_WORDS, NOTE_BYTES},
     limit::EARNED_WORDS,
     service::NAME_BYTES,
@@ -51,6 +52,14 @@ pub struct ShieldTables {
     pub per_cpu: PerCpuArray<MapData, PerCpu>,
     /// What user space counts.
     pub alerts: Mapped<u64>,
+    /// Both copies of the services' rules.
+    pub syn_rules: Mapped<SynRule>,
+    /// Their state, by service identifier.
+    pub syn_states: Mapped<SynState>,
+    /// What answers with cookies say.
+    pub cookies: Mapped<CookieSettings>,
+    /// Settings of the kernel that were changed.
+    pub sysctls: Mapped<u64>,
 }
 
 impl ShieldTables {
@@ -82,6 +91,10 @@ impl ShieldTables {
             counters: convert(Map::PerCpuArray(open(pins, "COUNTERS")?))?,
             per_cpu: convert(Map::PerCpuArray(open(pins, "PER_CPU")?))?,
             alerts: mapped(pins, "ALERTS")?,
+            syn_rules: mapped(pins, "SYN_RULES")?,
+            syn_states: mapped(pins, "SYN_STATES")?,
+            cookies: mapped(pins, "COOKIES")?,
+            sysctls: mapped(pins, "SYSCTLS")?,
         })
     }
 

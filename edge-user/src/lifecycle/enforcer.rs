@@ -23,6 +23,7 @@ use crate::{
         bans::{self, BanOrder, Banned},
         events::EventReader,
         interfaces::AddressWatch,
+        syn::LOOK_EVERY,
     },
     offence::{
         Offender,
@@ -111,6 +112,8 @@ impl Enforcer {
         let mut pardons = tokio::time::interval(PARDONS);
         pardons.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut taken = Vec::new();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 goes_on = offences.next(&mut taken) => {
@@ -131,6 +134,7 @@ impl Enforcer {
                     }
                 },
                 _ = sweep.tick() => self.sweep(),
+                _ = look.tick() => self.look(),
             }
         }
     }
@@ -309,6 +313,13 @@ impl Enforcer {
             && let Err(error) = shield.refresh_addresses().await
         {
             told(&error);
+        }
+    }
+
+    /// Looks whether SYN cookies have begun or ended somewhere.
+    fn look(&mut self) {
+        if let Some(shield) = &mut self.shield {
+            shield.proof.look(&shield.tables, &shield.plan);
         }
     }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use edge_common::abi::{Control, Reason};
 
+use super::proof::{self, ProofWatch};
 use crate::{
     config::{Config, FragmentPolicy, Shield as ShieldConfig},
     kernel::{
@@ -31,6 +32,7 @@ pub(super) struct Shield {
     pub(super) local: Vec<IpAddr>,
     pub(super) attached: Vec<Attached>,
     pub(super) log: Option<ProgramLog>,
+    pub(super) proof: ProofWatch,
 }
 
 impl Shield {
@@ -68,6 +70,7 @@ impl Shield {
         };
         let mut ebpf = loader::load(pins, sizes)?;
         let mut tables = ShieldTables::open(pins)?;
+        let has_cookies = loader::has_cookies(&ebpf);
         if tables.ban_capacity != sizes.bans {
             let (has, wanted) = (tables.ban_capacity, sizes.bans);
             tracing::warn!(
@@ -99,6 +102,7 @@ impl Shield {
                 // What was added by hand stays.
                 tables.set_part(&lock, list, Part::Config, nets)?;
             }
+            proof::prepare(&config.shield, &config.services, &tables, has_cookies)?;
             tables.apply_services(&lock, &plan, &local, SETTINGS, settings(&config.shield))?;
         }
         for name in interfaces.iter().filter(|name| !is_new(name)) {
@@ -113,6 +117,7 @@ impl Shield {
             local,
             attached,
             log: ProgramLog::of(&mut ebpf),
+            proof: ProofWatch::new(has_cookies),
         })
     }
 
@@ -137,6 +142,11 @@ fn take_back(pins: &Pins, was_there: bool, before: &[String]) {
                 .try_for_each(|name| attach::detach(pins, name).map(|_| ()))
         })
     } else {
+        if let Ok(tables) = ShieldTables::open(pins)
+            && let Err(error) = tables.restore_sysctls()
+        {
+            tracing::warn!(%error, "could not put the kernel's settings back");
+        }
         pins.remove()
     };
     if let Err(error) = undone {

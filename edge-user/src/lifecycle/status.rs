@@ -3,14 +3,19 @@
 use std::fmt::Write as _;
 
 use edge_common::{
-    abi::{Alert, Control, LimitKind, Outcome, Reason, service::ADDRESS_ENTRY},
+    abi::{Alert, Control, CookieSettings, LimitKind, Outcome, Reason, service::ADDRESS_ENTRY},
     algo::gcra,
 };
 use serde::Serialize;
 
 use crate::config::bounds::MAX_LIST;
 use crate::kernel::{
-    KernelError, Pins, ShieldTables, counters::ReasonCount, interfaces::Netlink, lists::List,
+    KernelError, Pins, ShieldTables,
+    counters::ReasonCount,
+    interfaces::Netlink,
+    lists::List,
+    syn::SynReport,
+    sysctl::{self, Missing},
 };
 
 /// Version of the JSON document, described in docs/operating.md.
@@ -37,6 +42,10 @@ pub(super) struct StatusReport {
     samples_lost: Lost,
     alerts: Alerts,
     ticks_per_second: u32,
+    /// Whether SYNs can be answered with cookies at all.
+    cookies_ready: bool,
+    /// Settings of the kernel that are not as cookies want them.
+    settings_missing: Vec<Missing>,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,6 +68,8 @@ enum Observe {
 struct ServiceReport {
     name: String,
     limits: Vec<LimitReport>,
+    /// Its guard against made-up sources, if it has one.
+    syn: Option<SynReport>,
     reasons: Vec<ReasonCount>,
 }
 
@@ -111,6 +122,7 @@ impl StatusReport {
             services.push(ServiceReport {
                 name,
                 limits: limits(&tables, id),
+                syn: tables.syn_report(id),
                 reasons: tables.counts(id)?,
             });
         }
@@ -141,6 +153,8 @@ impl StatusReport {
                 bans_over_ceiling: tables.alerts(Alert::BansOverCeiling),
             },
             ticks_per_second: tables.params.hz,
+            cookies_ready: tables.cookie_settings().has(CookieSettings::READY),
+            settings_missing: sysctl::missing(),
         })
     }
 
@@ -196,6 +210,7 @@ impl StatusReport {
                 )?;
             }
         }
+        self.write_proof(out)?;
         writeln!(
             out,
             "bans {} of {}; earned sources {}; allow list {}; deny list {}, of {}",
@@ -214,6 +229,31 @@ impl StatusReport {
             "samples lost: {} over budget, {} for want of room",
             self.samples_lost.over_budget, self.samples_lost.buffer_full
         )
+    }
+}
+
+impl StatusReport {
+    /// Budgets and cookies, and what they lack; nothing where nothing is guarded.
+    fn write_proof(&self, out: &mut String) -> std::fmt::Result {
+        let mut wants_cookies = false;
+        for service in &self.services {
+            let Some(syn) = &service.syn else { continue };
+            wants_cookies |= syn.asks_cookies;
+            writeln!(out, "proof {:<12} {syn}", service.name)?;
+        }
+        if !wants_cookies {
+            return Ok(());
+        }
+        if !self.cookies_ready {
+            writeln!(
+                out,
+                "no SYN cookies: the kernel cannot (Linux 6.0 can), or net.ipv4.tcp_syncookies is not 2; budgets work alone"
+            )?;
+        }
+        for missing in &self.settings_missing {
+            writeln!(out, "{missing}")?;
+        }
+        Ok(())
     }
 }
 

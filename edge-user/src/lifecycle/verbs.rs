@@ -68,14 +68,32 @@ pub fn detach(request: &DetachRequest, bpffs: &Path) -> Result<String, Lifecycle
     for name in &off {
         attachment::detach(&pins, name)?;
     }
+    let mut restored = String::new();
     if rest.is_empty() {
+        restored = restore(&pins);
         pins.remove()?;
     }
     Ok(match (off.is_empty(), rest.is_empty()) {
-        (true, true) => "removed what the shield kept in the kernel; it was on no interface".into(),
+        (true, true) => {
+            format!("removed what the shield kept in the kernel; it was on no interface{restored}")
+        }
         (true, false) => format!("nothing to do; the shield is on {}", rest.join(", ")),
-        (false, _) => format!("detached from {}", off.join(", ")),
+        (false, _) => format!("detached from {}{restored}", off.join(", ")),
     })
+}
+
+/// Puts back the kernel's settings that were changed for SYN cookies. Tells what it did; that it failed too, since the
+/// shield is to come off in any case.
+fn restore(pins: &Pins) -> String {
+    match ShieldTables::open(pins).and_then(|tables| tables.restore_sysctls()) {
+        Ok(restored) => restored
+            .iter()
+            .fold(String::new(), |text, setting| text + "\nput back " + setting),
+        Err(error) => {
+            tracing::warn!(%error, "could not put the kernel's settings back");
+            String::new()
+        }
+    }
 }
 
 /// `breakwater status`.

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
-use super::{Checks, bans, items, lists};
+use super::{Checks, bans, guard, items, lists};
 use crate::config::{
     AttachMode, FragmentPolicy, Limits, Observe, Protocol, Rate, Service, Shield, bounds,
     problem::Place,
@@ -36,6 +36,7 @@ impl Default for Shield {
             allow_file: None,
             deny_file: None,
             max_bans: DEFAULT_MAX_BANS,
+            set_sysctls: false,
             escalation: None,
         }
     }
@@ -74,6 +75,7 @@ pub(super) fn shield(raw: Option<&RawShield>, checks: &mut Checks<'_>) -> Shield
             .field()
             .and_then(|field| checks.count(field, bounds::MAX_BANS))
             .unwrap_or(default.max_bans),
+        set_sysctls: raw.set_sysctls.clone().or(default.set_sysctls),
         escalation: bans::escalation(raw.escalation.value(), checks),
     }
 }
@@ -160,7 +162,11 @@ fn limits(raw: Option<&RawLimits>, inherited: Limits, checks: &mut Checks<'_>) -
     }
 }
 
-fn limit(key: &Key<RateSetting>, inherited: Option<Rate>, checks: &mut Checks<'_>) -> Option<Rate> {
+pub(super) fn limit(
+    key: &Key<RateSetting>,
+    inherited: Option<Rate>,
+    checks: &mut Checks<'_>,
+) -> Option<Rate> {
     match key {
         Key::Absent(_) => inherited,
         Key::Bad
@@ -311,6 +317,7 @@ fn service(raw: &RawService, shield: &Shield, checks: &mut Checks<'_>) -> Option
             "set `shield.observe` to false and `observe` in the services that are to be watched",
         );
     }
+    let guard = guard::guard(raw, protocol, checks);
     let port = u16::try_from(port?.get()).ok()?;
     Some(Service {
         name,
@@ -319,5 +326,6 @@ fn service(raw: &RawService, shield: &Shield, checks: &mut Checks<'_>) -> Option
         port,
         limits,
         observe: raw.observe.clone().or_default(),
+        guard,
     })
 }

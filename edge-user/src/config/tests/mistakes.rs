@@ -776,3 +776,80 @@ fn escalation() {
         ),
     ]);
 }
+
+#[test]
+fn guards() {
+    let tcp = |keys: &str| format!("[[service]]\nname = 'web'\nprotocol = 'tcp'\nport = 443\n{keys}\n");
+    let udp = |keys: &str| format!("[[service]]\nname = 'dns'\nprotocol = 'udp'\nport = 53\n{keys}\n");
+    let budget = "budget = { per_second = 100, burst = 200 }";
+    errors(&[
+        (&tcp("syn = {}"), &["5 service[0].syn: `syn` sets nothing"]),
+        (
+            &tcp("syn = { cookies = 'auto' }"),
+            &["5 service[0].syn.cookies: `auto` asks for cookies over the budget, and there is none"],
+        ),
+        (
+            &tcp("syn = { cookies = 'sometimes' }"),
+            &["5 service[0].syn.cookies: unknown cookie mode `sometimes`"],
+        ),
+        (
+            &tcp("syn = { budget = { per_second = 0, burst = 1 } }"),
+            &["5 service[0].syn.budget.per_second: a rate of 0 admits nothing"],
+        ),
+        (
+            &tcp("syn = { budget = { per_second = 1000, burst = 19 } }"),
+            &["5 service[0].syn.budget.burst: a burst of 19 is less than two clock ticks' worth"],
+        ),
+        (
+            &tcp(&format!("syn = {{ {budget}, hold = '0s' }}")),
+            &["5 service[0].syn.hold: must be longer than zero"],
+        ),
+        (
+            &tcp(&format!("syn = {{ {budget}, hold = '10ms' }}")),
+            &["5 service[0].syn.hold: `hold` must be at least 1s"],
+        ),
+        (
+            &tcp(&format!("syn = {{ {budget}, hold = '2h' }}")),
+            &["5 service[0].syn.hold: must be at most 1h"],
+        ),
+        (
+            &tcp(&format!("syn = {{ {budget}, window_scale = 15 }}")),
+            &["5 service[0].syn.window_scale: `window_scale` must be at most 14"],
+        ),
+        (
+            &tcp(&format!("syn = {{ {budget}, cookie = 'auto' }}")),
+            &["5 service[0].syn.cookie: did you mean `cookies`?"],
+        ),
+        (
+            &udp(&format!("syn = {{ {budget} }}")),
+            &["5 service[0].syn: `syn` is for TCP"],
+        ),
+        (
+            &tcp("new_sources = { per_second = 10, burst = 20 }"),
+            &["5 service[0].new_sources: `new_sources` is for UDP"],
+        ),
+        (
+            &udp("new_sources = { per_second = 0, burst = 20 }"),
+            &["5 service[0].new_sources.per_second: a rate of 0 admits nothing"],
+        ),
+    ]);
+    warnings(&[
+        (
+            &tcp("syn = { cookies = 'off' }"),
+            &["5 service[0].syn.cookies: `syn` has no effect"],
+        ),
+        (
+            &tcp("syn = { cookies = 'always', hold = '5s' }"),
+            &["5 service[0].syn.hold: `hold` has no effect unless"],
+        ),
+        (
+            &tcp(&format!(
+                "syn = {{ {budget}, cookies = 'off', window_scale = 7 }}"
+            )),
+            &["5 service[0].syn.window_scale: `window_scale` has no effect"],
+        ),
+        (&tcp(&format!("syn = {{ {budget} }}")), &[]),
+        (&tcp("syn = { cookies = 'always', window_scale = 0 }"), &[]),
+        (&udp("new_sources = { per_second = 10, burst = 20 }"), &[]),
+    ]);
+}

@@ -1,0 +1,196 @@
+//! SYNs from 2^24 made-up sources against a service with a budget and cookies, and the same flood with the shield taken
+//! off and with nftables' `synproxy` in its place.
+//!
+//! `cargo xtask bench synflood [SECONDS [CONNECTIONS]]`: 60 seconds and 2,000 new connections without numbers. Two hundred
+//! kept connections exchange bytes before, during and after. Needs root; sender, client and edge share the machine's
+//! cores, so what is compared are the rows of one run.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use tests::{
+    daemon::cli,
+    proof::{Guarded, PORT, SynFlood},
+    stage::{packets, vips},
+};
+
+const SECONDS: u64 = 60;
+const CONNECTIONS: usize = 2_000;
+/// Kept connections, the threads that use them, and the bytes of one exchange.
+const KEPT: usize = 200;
+const THREADS: usize = 4;
+const CHUNK: usize = 16 << 10;
+/// A connection that takes longer has failed: the first SYN, its repetition after a second, and time for an answer.
+const LIMIT: Duration = Duration::from_secs(3);
+/// How long the kept connections are measured before and after.
+const CALM: Duration = Duration::from_secs(3);
+const GUARD: &str =
+    "syn = { budget = { per_second = 2000, burst = 2000 }, cookies = \"auto\", hold = \"2s\" }";
+
+fn main() -> Result<()> {
+    let numbers: Vec<u64> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .map(|argument| argument.parse().context("a number"))
+        .collect::<Result<_>>()?;
+    let seconds = Duration::from_secs(numbers.first().copied().unwrap_or(SECONDS));
+    let connections = numbers.get(1).map_or(CONNECTIONS, |number| *number as usize);
+    let Some(guarded) = Guarded::new("bench-synflood", |options| options, "native", GUARD) else {
+        return Ok(());
+    };
+    println!(
+        "{:<22} {:>9} {:>10} {:>8} {:>8} {:>9} {:>10}   kept, MiB/s: before / during / after",
+        "", "SYNs/s", "connected", "p50 ms", "p99 ms", "half open", "TCP pages"
+    );
+    row(&guarded, "shield, cookies auto", seconds, connections)?;
+    let status = guarded.status();
+    println!(
+        "{:<22} {} answered, {} cookies taken back, {} sources earned",
+        "",
+        packets(&status, "cookie_sent"),
+        packets(&status, "cookie_accepted"),
+        status["earned"]
+    );
+    cli(&guarded.lab, ["detach"]).success();
+    row(&guarded, "stack, tcp_syncookies 1", seconds, connections)?;
+    guarded.lab.edge().sysctl("ipv4/tcp_syncookies", "0")?;
+    row(&guarded, "stack, tcp_syncookies 0", seconds, connections)?;
+    match synproxy(&guarded) {
+        Ok(()) => row(&guarded, "nftables synproxy", seconds, connections)?,
+        Err(why) => println!("nftables synproxy: not to be had here: {why:#}"),
+    }
+    Ok(())
+}
+
+/// Puts `synproxy` before the service, as nftables' manual has it.
+fn synproxy(guarded: &Guarded) -> Result<()> {
+    let edge = guarded.lab.edge();
+    edge.sysctl("ipv4/tcp_syncookies", "1")?;
+    let rules = format!(
+        "table ip proof {{
+ chain pre {{ type filter hook prerouting priority raw; tcp dport {PORT} tcp flags syn notrack; }}
+ chain in {{ type filter hook input priority filter;
+  tcp dport {PORT} ct state invalid,untracked synproxy mss 1460 wscale 7 timestamp sack-perm
+  ct state invalid drop
+ }}
+}}
+"
+    );
+    let file = guarded.lab.write("synproxy.nft", rules);
+    let mut nft = Command::new("nft");
+    nft.arg("-f").arg(file);
+    let output = edge.output(nft)?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(
+        output.status.success(),
+        "{}",
+        complaint.lines().next().unwrap_or_default()
+    );
+    // Else a segment in the middle of a connection begins one.
+    edge.sysctl("netfilter/nf_conntrack_tcp_loose", "0")
+}
+
+/// One flood, and what it did.
+fn row(guarded: &Guarded, name: &str, seconds: Duration, connections: usize) -> Result<()> {
+    let (vip, client) = (vips()[0], guarded.lab.client());
+    let kept: Vec<TcpStream> = (0..KEPT)
+        .map(|_| guarded.connect(client, vip))
+        .collect::<std::io::Result<_>>()
+        .context("before the flood")?;
+    for stream in &kept {
+        stream.set_read_timeout(Some(LIMIT))?;
+    }
+    let (moved, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let report = thread::scope(|scope| {
+        for part in kept.chunks(KEPT / THREADS) {
+            scope.spawn(|| exchange(part, &moved, &stop));
+        }
+        let measured = measure(guarded, name, seconds, connections, &moved);
+        stop.store(true, Ordering::Relaxed);
+        measured
+    });
+    println!("{}", report?);
+    Ok(())
+}
+
+fn measure(
+    guarded: &Guarded,
+    name: &str,
+    seconds: Duration,
+    connections: usize,
+    moved: &AtomicU64,
+) -> Result<String> {
+    let (vip, client) = (vips()[0], guarded.lab.client());
+    let calm = || {
+        let from = moved.load(Ordering::Relaxed);
+        thread::sleep(CALM);
+        mebibytes(moved.load(Ordering::Relaxed) - from, CALM)
+    };
+    let before = calm();
+    let (from, begun) = (moved.load(Ordering::Relaxed), Instant::now());
+    let flood = SynFlood::start(guarded.lab.attacker(), vip, seconds);
+    let mut times = Vec::with_capacity(connections);
+    let (mut half_open, mut pages) = (0, 0);
+    let pause = seconds.mul_f64(0.9) / connections.max(1) as u32;
+    for number in 0..connections {
+        let due = begun + pause * number as u32;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let start = Instant::now();
+        // Where every connection fails, the flood is over before the last was tried.
+        if start > begun + seconds {
+            break;
+        }
+        if guarded.connect_within(client, vip, LIMIT).is_ok() {
+            times.push(start.elapsed());
+        } else {
+            times.push(Duration::MAX);
+        }
+        if number % 20 == 0 {
+            let (now_open, now_pages) = guarded.half_open();
+            half_open = half_open.max(now_open);
+            pages = pages.max(now_pages);
+        }
+    }
+    let (sent, took) = flood.finish()?;
+    let during = mebibytes(moved.load(Ordering::Relaxed) - from, begun.elapsed());
+    let after = calm();
+    let tried = times.len();
+    times.retain(|time| *time != Duration::MAX);
+    times.sort_unstable();
+    let at = |share: f64| {
+        let index = (times.len() as f64 * share) as usize;
+        let time = times.get(index.min(times.len().saturating_sub(1)));
+        time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+    };
+    Ok(format!(
+        "{name:<22} {:>9.0} {:>5}/{tried:<4} {:>8.1} {:>8.1} {half_open:>9} {pages:>10}   {before:.0} / {during:.0} / {after:.0}",
+        sent as f64 / took.as_secs_f64(),
+        times.len(),
+        at(0.5),
+        at(0.99),
+    ))
+}
+
+fn mebibytes(bytes: u64, time: Duration) -> f64 {
+    bytes as f64 / time.as_secs_f64() / f64::from(1 << 20)
+}
+
+/// Moves chunks there and back on each connection in turn, until it is stopped.
+fn exchange(streams: &[TcpStream], moved: &AtomicU64, stop: &AtomicBool) {
+    let mut buffer = vec![7; CHUNK];
+    while !stop.load(Ordering::Relaxed) {
+        for mut stream in streams {
+            if stream.write_all(&buffer).is_err() || stream.read_exact(&mut buffer).is_err() {
+                return;
+            }
+            moved.fetch_add(CHUNK as u64, Ordering::Relaxed);
+        }
+    }
+}
