@@ -43,6 +43,11 @@ impl Cell for MapCell {
         };
         swapped
     }
+
+    #[inline(always)]
+    fn hide(index: usize) -> usize {
+        opaque(index as u32) as usize
+    }
 }
 
 /// The maps of the running program.
