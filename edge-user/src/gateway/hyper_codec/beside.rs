@@ -145,7 +145,7 @@ pub(super) fn mirror(exchange: &Exchange, target: &Target, outgoing: &Outgoing<'
     let mut headers = headers(exchange, target.permit(), outgoing);
     headers.remove(header::TE);
     headers.remove(header::TRANSFER_ENCODING);
-    let side = Side {
+    let copy = Side {
         chooser,
         client: outgoing.provenance.client.ends(),
         method,
@@ -157,7 +157,7 @@ pub(super) fn mirror(exchange: &Exchange, target: &Target, outgoing: &Outgoing<'
     };
     let site = Rc::clone(site);
     spawn_local(async move {
-        let sent = side.ask().await;
+        let sent = copy.ask().await;
         // What it answers is nobody's business; that there was no room for it is the operator's.
         site.counters().mirrored(!matches!(sent, Err(Reason::Overloaded)));
     });

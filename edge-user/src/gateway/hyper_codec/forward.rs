@@ -63,7 +63,7 @@ pub(super) async fn forward(
         route.body_limit.or(limits.body),
         policy
             .buffer_bytes
-            .max(route.mirror.as_ref().map_or(0, |mirror| mirror.body_bytes.into())) as usize,
+            .max(route.mirror.as_ref().map_or(0, |mirror| mirror.body_bytes)) as usize,
         Rc::clone(outgoing.state),
     );
     let idempotent = outgoing.request.is_idempotent();

@@ -16,10 +16,13 @@ use super::{
     head::{self, HeaderMapSink},
     websocket::Handshake,
 };
+use crate::config::Coding;
 use crate::gateway::{
     answer::Reply,
+    authenticate::Permit,
     coding,
     exchange::Exchange,
+    fan_out::Part,
     gate::{
         Field, FieldKind, HeadLimits, Request, RequestBody, RequestShape, Version, request, response::Asked,
     },
@@ -27,6 +30,7 @@ use crate::gateway::{
     limits::Codec,
     provenance::Provenance,
     refusal::{Reason, Refusal},
+    route::RouteId,
     worker::{Decision, Worker},
 };
 
@@ -85,14 +89,7 @@ pub(super) async fn answer(
         // This codec declines nothing.
         Ok(Decision::Declined) => return Ok(refuse(exchange, &state, Reason::Overloaded.into())),
         Ok(Decision::FanOut(permit, parts)) => {
-            let merged = match exchange.route() {
-                Some(route) => beside::fan_out(&exchange, route, &permit, &outgoing, parts).await,
-                None => Err(Reason::NoRoute.into()),
-            };
-            return Ok(match merged {
-                Ok(reply) => self::reply(exchange, reply, request.method() == b"HEAD"),
-                Err(refusal) => refuse(exchange, &state, refusal),
-            });
+            return Ok(merged(exchange, &state, &permit, &outgoing, parts).await);
         }
         Ok(Decision::Reply(reply)) => return Ok(self::reply(exchange, reply, request.method() == b"HEAD")),
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
@@ -128,13 +125,7 @@ pub(super) async fn answer(
         head: request.method() == b"HEAD",
         websocket: false,
     };
-    let wanted = exchange
-        .site()
-        .plan()
-        .route(target.route())
-        .compress
-        .as_ref()
-        .and_then(|offered| coding::negotiate(offered, &request));
+    let wanted = wanted(&exchange, target.route(), &request);
     match forward::respond(exchange, &target, (asked, wanted), response, returning, in_flight) {
         Ok(mut response) => {
             if worker.is_stopping() && version != Version::Http2 {
@@ -175,6 +166,30 @@ fn too_large(shape: &RequestShape, limits: &HeadLimits) -> Result<(), Refusal> {
         Err(Reason::HeadTooLarge.into())
     } else {
         Ok(())
+    }
+}
+
+/// How the client wants the route's answers coded.
+fn wanted(exchange: &Exchange, route: RouteId, request: &Request<'_>) -> Option<Coding> {
+    let offered = exchange.site().plan().route(route).compress.as_ref()?;
+    coding::negotiate(offered, request)
+}
+
+/// Answers with what several services say.
+async fn merged(
+    exchange: Exchange,
+    state: &ConnectionState,
+    permit: &Permit,
+    outgoing: &Outgoing<'_>,
+    parts: Vec<Part>,
+) -> Response<ResponseBody> {
+    let merged = match exchange.route() {
+        Some(route) => beside::fan_out(&exchange, route, permit, outgoing, parts).await,
+        None => Err(Reason::NoRoute.into()),
+    };
+    match merged {
+        Ok(reply) => self::reply(exchange, reply, outgoing.request.method() == b"HEAD"),
+        Err(refusal) => refuse(exchange, state, refusal),
     }
 }
 
