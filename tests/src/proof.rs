@@ -128,7 +128,7 @@ fn echo(mut stream: TcpStream) {
 pub fn exchange(stream: &TcpStream, bytes: usize) {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-    let chunk: Vec<u8> = (0..1 << 16).map(|n: u32| (n * 31 >> 3) as u8).collect();
+    let chunk: Vec<u8> = (0..1 << 16).map(|n: u32| ((n * 31) >> 3) as u8).collect();
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut writer = stream;
@@ -218,11 +218,12 @@ fn config(lab: &Lab, mode: &str, guard: &str) -> String {
         "[shield]\ninterfaces = {:?}\nmode = {mode:?}\n",
         lab.wan_interfaces()
     );
-    for (name, vip) in ["v4", "v6"].into_iter().zip(vips()) {
-        text += &format!(
+    let services = ["v4", "v6"].into_iter().zip(vips()).map(|(name, vip)| {
+        format!(
             "[[service]]\nname = {name:?}\nprotocol = \"tcp\"\nport = {PORT}\naddress = \"{vip}\"\n{guard}\n"
-        );
-    }
+        )
+    });
+    text.extend(services);
     text
 }
 

@@ -1,6 +1,7 @@
 //! SYN cookies, end to end: connections begin without the stack having seen a SYN, and are what they would have been.
 #![expect(
     clippy::expect_used,
+    clippy::panic,
     reason = "a step of a test that fails has to stop that test"
 )]
 
