@@ -164,8 +164,8 @@ fn measure(
     let tried = times.len();
     times.retain(|time| *time != Duration::MAX);
     times.sort_unstable();
-    let at = |share: f64| {
-        let index = (times.len() as f64 * share) as usize;
+    let at = |percent: usize| {
+        let index = times.len() * percent / 100;
         let time = times.get(index.min(times.len().saturating_sub(1)));
         time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
     };
@@ -173,8 +173,8 @@ fn measure(
         "{name:<22} {:>9.0} {:>5}/{tried:<4} {:>8.1} {:>8.1} {half_open:>9} {pages:>10}   {before:.0} / {during:.0} / {after:.0}",
         sent as f64 / took.as_secs_f64(),
         times.len(),
-        at(0.5),
-        at(0.99),
+        at(50),
+        at(99),
     ))
 }
 
