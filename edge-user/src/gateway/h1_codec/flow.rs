@@ -180,6 +180,11 @@ impl Flow {
         matches!(self.framing, Framing::Done)
     }
 
+    /// How many bytes of the whole body still lie unread at the source; `None` if some of it was not taken in.
+    pub(super) fn left_at_source(&self) -> Option<u64> {
+        self.has_all().then_some(self.ready as u64)
+    }
+
     fn is_drained(&self) -> bool {
         self.at >= self.out.len() && self.ready == 0
     }

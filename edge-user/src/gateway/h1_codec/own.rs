@@ -71,7 +71,8 @@ impl<S: Transport> Connection<'_, S> {
             bodiless: forward.asked.head,
             http10: forward.http10,
             keep_alive: forward.keep_alive,
-            body: forward.up.has_all().then_some(0),
+            // What was judged and not written is still the body's: left unread it would be taken for a request.
+            body: forward.up.left_at_source(),
         };
         self.refuse(exchange, refused).await
     }

@@ -30,6 +30,34 @@ fn nobody_listens() {
 }
 
 #[test]
+fn a_body_that_no_upstream_took_is_not_taken_for_requests() {
+    // By bytes; and by hyper, which keeps bodies.
+    for kept in [0, 64 * 1024] {
+        let origin = Origin::ok();
+        let mut config = config(
+            &[&[nobody()], &[origin.address]],
+            &[("/gone", 0, false), ("/", 1, false)],
+        );
+        config.upstreams[0].retry.buffer_bytes = kept;
+        let edge = Edge::start(&config, Limits::default());
+        let body = "GET /within HTTP/1.1\r\nHost: a\r\n\r\n".repeat(200);
+        for len in [100, 5_000, body.len()] {
+            let (body, mut client) = (&body[..len], edge.connect());
+            let head = "POST /gone HTTP/1.1\r\nHost: a\r\n";
+            let request = format!("{head}Content-Length: {len}\r\n\r\n{body}");
+            let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n{len:x}\r\n{body}\r\n0\r\n\r\n");
+            for request in [request, chunked] {
+                client.send(format!("{request}GET /behind HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+                assert_eq!(client.response().status, 502, "{len} kept {kept}");
+                assert_eq!(client.response().status, 200, "{len} kept {kept}");
+                assert_eq!(origin.last().line(), "GET /behind HTTP/1.1", "{len} kept {kept}");
+            }
+        }
+        assert_eq!(origin.seen().len(), 6, "nothing else reaches it");
+    }
+}
+
+#[test]
 fn another_endpoint_is_tried_when_one_cannot_be_reached() {
     let origin = Origin::ok();
     let edge = Edge::start(
