@@ -18,6 +18,7 @@ use tokio::{io::AsyncReadExt, time::timeout};
 
 mod beside;
 pub(crate) mod body;
+mod body_error;
 pub(crate) mod client;
 mod compress;
 mod forward;

@@ -256,6 +256,11 @@ impl Plan {
         &self.limits
     }
 
+    /// Names of the fields that a permit may set, in lower case.
+    pub fn identity_fields(&self) -> &[String] {
+        &self.identity_fields
+    }
+
     /// Whether a field is an identity that only this proxy may assert, in any spelling.
     pub fn is_identity(&self, name: &[u8]) -> bool {
         self.identity_fields

@@ -56,6 +56,7 @@ pub(crate) struct Site {
     plan: Arc<Plan>,
     counters: Arc<WorkerCounters>,
     choosers: Choosers,
+    identity_fields: Rc<[String]>,
 }
 
 impl Site {
@@ -64,6 +65,7 @@ impl Site {
         Self {
             counters,
             choosers: Choosers::new(&plan, worker),
+            identity_fields: plan.identity_fields().into(),
             plan,
         }
     }
@@ -76,6 +78,11 @@ impl Site {
     /// This worker's views of the upstreams.
     pub(crate) fn choosers(&self) -> &Choosers {
         &self.choosers
+    }
+
+    /// Names of the fields that a permit may set, in lower case.
+    pub(crate) fn identity_fields(&self) -> &Rc<[String]> {
+        &self.identity_fields
     }
 
     /// This worker's counters.

@@ -2,9 +2,11 @@
 //!
 //! Bytes that are passed on are reported as runs of the input, so a body without extensions costs no copy. Chunk
 //! extensions are dropped; they are bounded, as are sizes (16 hex digits, 2^63 - 1) and trailers. Trailer fields that frame,
-//! address or authenticate a message are refused, whatever they say.
+//! address or authenticate a message are refused, whatever they say; so are those that this proxy alone may set.
 
-use super::field::{FieldKind, classify, is_token};
+use std::rc::Rc;
+
+use super::field::{FieldKind, alias_of, classify, is_token};
 
 /// Most bytes of extensions in one body.
 pub const MAX_EXTENSIONS: u32 = 16 * 1024;
@@ -74,6 +76,8 @@ pub struct Chunked {
     trailers: usize,
     line: Vec<u8>,
     data: u64,
+    /// Fields that no trailer may be, in lower case.
+    reserved: Option<Rc<[String]>>,
 }
 
 impl Default for Chunked {
@@ -85,11 +89,20 @@ impl Default for Chunked {
             trailers: 0,
             line: Vec::new(),
             data: 0,
+            reserved: None,
         }
     }
 }
 
 impl Chunked {
+    /// A body whose trailers are none of `reserved` (names in lower case), in no spelling.
+    pub fn without(reserved: Rc<[String]>) -> Self {
+        Self {
+            reserved: Some(reserved),
+            ..Self::default()
+        }
+    }
+
     /// Whether the body has ended.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
@@ -190,7 +203,7 @@ impl Chunked {
             (State::EndLf, b'\n') => State::Done,
             (State::Trailer, b'\r') => State::TrailerLf,
             (State::TrailerLf, b'\n') => {
-                check_trailer(&self.line)?;
+                check_trailer(&self.line, self.reserved.as_deref().unwrap_or_default())?;
                 self.line.clear();
                 State::TrailerStart
             }
@@ -212,14 +225,19 @@ impl Chunked {
     }
 }
 
-/// A trailer is a field that means nothing to a proxy (RFC 9110, 6.5.1).
-fn check_trailer(line: &[u8]) -> Result<(), ChunkFault> {
+/// Whether a field of this name may be a trailer: it means nothing to a proxy (RFC 9110, 6.5.1), and is none of
+/// `reserved`. An upstream may merge trailers into what it takes for the head.
+pub fn is_trailer(name: &[u8], reserved: &[String]) -> bool {
+    let is_reserved = || reserved.iter().any(|field| alias_of(name, field.as_bytes()));
+    is_token(name) && classify(name) == FieldKind::Other && !is_reserved()
+}
+
+fn check_trailer(line: &[u8], reserved: &[String]) -> Result<(), ChunkFault> {
     let colon = line
         .iter()
         .position(|byte| *byte == b':')
         .ok_or(ChunkFault::Trailer)?;
-    let name = &line[..colon];
-    if is_token(name) && classify(name) == FieldKind::Other {
+    if is_trailer(&line[..colon], reserved) {
         Ok(())
     } else {
         Err(ChunkFault::Trailer)
@@ -297,6 +315,21 @@ mod tests {
         ];
         for (input, want) in table {
             assert_eq!(pass(input, 7), Err(want), "{}", String::from_utf8_lossy(input));
+        }
+    }
+
+    #[test]
+    fn reserved_names_are_no_trailers() {
+        let reserved = ["x-user".to_owned()];
+        for (name, want) in [
+            ("x-sum", true),
+            ("X-User", false),
+            ("x_USER", false),
+            ("x-users", true),
+            ("host", false),
+            ("a b", false),
+        ] {
+            assert_eq!(is_trailer(name.as_bytes(), &reserved), want, "{name}");
         }
     }
 

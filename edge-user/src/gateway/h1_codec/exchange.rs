@@ -2,7 +2,10 @@
 //!
 //! Invariant: what is kept of a head is copied once, into the buffer that goes to the upstream.
 
-use std::time::{Duration, Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use super::{
     DIALECT,
@@ -14,7 +17,7 @@ use super::{
 use crate::gateway::{
     balance::Target,
     exchange::Exchange,
-    gate::{Request, RequestBody, RequestShape, Version, parse, request, response::Asked},
+    gate::{Request, RequestBody, RequestShape, Version, chunked::Chunked, parse, request, response::Asked},
     header_policy,
     limits::Codec,
     patience::Patience,
@@ -152,7 +155,9 @@ impl<S: Transport> Connection<'_, S> {
         let framing = match judged.body {
             RequestBody::None => Framing::Done,
             RequestBody::Length(length) => Framing::Length(length),
-            RequestBody::Chunked => Framing::Chunked(Box::default()),
+            RequestBody::Chunked => {
+                Framing::Chunked(Box::new(Chunked::without(Rc::clone(site.identity_fields()))))
+            }
         };
         let forward = Forward {
             asked: Asked {

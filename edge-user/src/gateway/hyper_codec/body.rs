@@ -15,40 +15,14 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
+pub(crate) use super::body_error::BodyError;
 use super::{client::Link, compress::Coded, gated_io::ConnectionState};
 use crate::{
-    gateway::{exchange::Exchange, limits::Limits, patience::Patience, refusal::Reason},
+    gateway::{
+        exchange::Exchange, gate::chunked::is_trailer, limits::Limits, patience::Patience, refusal::Reason,
+    },
     upstream::{attempt::Attempt, circuit::Permit},
 };
-
-/// An error of a body; the reason lies in the connection's state.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BodyError {
-    /// hyper's.
-    #[error(transparent)]
-    Hyper(#[from] hyper::Error),
-    /// Above its limit.
-    #[error("body too large")]
-    TooLarge,
-    /// It could not be coded.
-    #[error("cannot compress")]
-    Coding(#[from] std::io::Error),
-    /// Not over in time.
-    #[error("took too long")]
-    Late,
-    /// Nothing moved.
-    #[error("body stalled")]
-    Stalled,
-    /// An HTTP/2 stream was cancelled before its end.
-    #[error("stream cancelled")]
-    Cancelled(#[source] h2::Error),
-}
-
-impl BodyError {
-    fn cancelled() -> Self {
-        Self::Cancelled(h2::Reason::CANCEL.into())
-    }
-}
 
 /// Whether a body over HTTP/2 that gives no more has come to its end. hyper takes a stream that is reset with CANCEL or
 /// NO_ERROR for one that ended; half a body must not pass for a whole one.
@@ -68,6 +42,8 @@ pub(super) struct Source {
     state: Rc<ConnectionState>,
     kept: RefCell<Vec<Part>>,
     room: Cell<usize>,
+    /// Fields that no trailer may be.
+    reserved: Rc<[String]>,
     /// Something was passed on that was not kept.
     lost: Cell<bool>,
     bytes: Cell<u64>,
@@ -82,12 +58,14 @@ enum Part {
 }
 
 impl Source {
-    /// Passes `inner` on, up to `most` bytes and as fast as `limits` say, and keeps up to `room` bytes.
+    /// Passes `inner` on, up to `most` bytes, as fast as `limits` say and without `reserved` trailers, and keeps up to
+    /// `room` bytes.
     pub(super) fn new(
         inner: Option<Incoming>,
         limits: &Limits,
         most: Option<u64>,
         room: usize,
+        reserved: &Rc<[String]>,
         state: Rc<ConnectionState>,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -103,6 +81,7 @@ impl Source {
             state,
             kept: RefCell::default(),
             room: Cell::new(room),
+            reserved: Rc::clone(reserved),
             lost: Cell::new(false),
             bytes: Cell::new(0),
         })
@@ -146,6 +125,14 @@ impl Source {
     /// Whether there is a body at all.
     pub(super) fn is_empty(&self) -> bool {
         self.inner.borrow().is_none()
+    }
+
+    /// Whether a frame is no trailers, or such as may pass.
+    fn may_pass(&self, frame: &Frame<Bytes>) -> bool {
+        frame.trailers_ref().is_none_or(|trailers| {
+            let mut names = trailers.keys();
+            names.all(|name| is_trailer(name.as_str().as_bytes(), &self.reserved))
+        })
     }
 
     /// Keeps a frame, or gives up keeping.
@@ -228,6 +215,11 @@ impl Body for RequestBody {
                 return Poll::Ready(Some(Err(BodyError::cancelled())));
             }
             None => source.done.set(true),
+            Some(Ok(frame)) if !source.may_pass(frame) => {
+                source.lost.set(true);
+                source.state.body_fault.set(Some(Reason::BadChunk));
+                return Poll::Ready(Some(Err(BodyError::Trailer)));
+            }
             Some(Ok(frame)) => {
                 let len = frame.data_ref().map_or(0, |data| data.len() as u64);
                 if source.patience.borrow_mut().came(len, Instant::now()).is_err() {

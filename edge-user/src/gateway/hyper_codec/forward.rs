@@ -64,6 +64,7 @@ pub(super) async fn forward(
         policy
             .buffer_bytes
             .max(route.mirror.as_ref().map_or(0, |mirror| mirror.body_bytes)) as usize,
+        site.identity_fields(),
         Rc::clone(outgoing.state),
     );
     let idempotent = outgoing.request.is_idempotent();

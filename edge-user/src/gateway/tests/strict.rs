@@ -315,6 +315,8 @@ fn a_chunked_body_that_breaks_its_grammar_ends_the_connection() {
         "0\r\nTransfer-Encoding: chunked\r\n\r\n",
         "0\r\nContent-Length: 3\r\n\r\n",
         "0\r\nX\r\n\r\n",
+        "0\r\nX-Auth-Subject: root\r\n\r\n",
+        "0\r\nX: 1\r\nx_auth_Subject: root\r\n\r\n",
         "\r\n0\r\n\r\n",
     ] {
         let head = "POST /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";

@@ -261,6 +261,45 @@ fn grpc_streams_both_ways_with_trailers() {
 }
 
 #[test]
+fn trailers_that_only_this_proxy_may_say_reach_nobody() {
+    let origin = Http2Origin::start(
+        None,
+        Arc::new(|_, request, mut respond| {
+            Box::pin(async move {
+                let mut body = request.into_body();
+                while let Some(Ok(_)) = body.data().await {}
+                if body.trailers().await.is_ok() {
+                    let _ = respond.send_response(Response::new(()), true);
+                }
+            })
+        }),
+    );
+    let edge = Edge::start(&to_http2(&origin), Limits::default());
+    run(async {
+        for (name, passes) in [
+            ("x-checksum", true),
+            ("x-auth-subject", false),
+            ("x_auth_subject", false),
+            ("x-forwarded-for", false),
+            ("authorization", false),
+            ("content-length", false),
+        ] {
+            let mut client = connect(&edge).await;
+            let (response, mut send) = client.send_request(grpc(&edge), false).expect("open");
+            send.send_data(Bytes::from_static(b"one"), false).expect("open");
+            let mut trailers = HeaderMap::new();
+            trailers.insert(name, "1".parse().expect("a value"));
+            send.send_trailers(trailers).expect("open");
+            let passed = response.await.is_ok_and(|response| {
+                let status = response.headers().get("grpc-status");
+                response.status() == 200 && status.is_none()
+            });
+            assert_eq!(passed, passes, "{name}");
+        }
+    });
+}
+
+#[test]
 fn a_stream_that_was_refused_unprocessed_is_sent_again() {
     let origin = Http2Origin::start(
         None,
