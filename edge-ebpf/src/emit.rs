@@ -86,7 +86,7 @@ pub(crate) fn send(ctx: &XdpContext, what: u32) -> bool {
             packet,
             packet.len.get(),
             arrival.tick(),
-        )
+        );
     };
     entry.submit(0);
     true
