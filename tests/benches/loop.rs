@@ -102,7 +102,7 @@ fn each(count: u32, mut round: impl FnMut()) -> f64 {
         .map(|_| {
             let begun = cpu_time();
             round();
-            (cpu_time() - begun).as_nanos() as f64 / f64::from(count)
+            cpu_time().saturating_sub(begun).as_nanos() as f64 / f64::from(count)
         })
         .collect();
     times.sort_by(f64::total_cmp);
@@ -111,7 +111,10 @@ fn each(count: u32, mut round: impl FnMut()) -> f64 {
 
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
 }
 
 fn costs() {
