@@ -60,7 +60,7 @@ pub(crate) fn run(ebpf: &mut Ebpf, tables: &mut ShieldTables, lock: &Lock) -> Re
     let known = segment(near.local_addr()?, 0x10, &[]);
     let nobody = segment("10.1.0.9:40000".parse()?, 0x10, &[]);
     let reset = segment("10.1.0.9:40000".parse()?, 0x04, &[]);
-    let plain = segment("10.1.0.9:40000".parse()?, 0x02, &[]);
+    let bare = segment("10.1.0.9:40000".parse()?, 0x02, &[]);
     let linux = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 9, 9, 0, 0, 0, 0, 1, 3, 3, 7];
     let full = segment("10.1.0.9:40000".parse()?, 0x02, &linux);
 
@@ -74,7 +74,7 @@ pub(crate) fn run(ebpf: &mut Ebpf, tables: &mut ShieldTables, lock: &Lock) -> Re
         let single_floor = singles(ebpf, loader::FLOOR, &full, XDP_DROP)?;
         let row = [
             floor,
-            floor + singles(ebpf, loader::PROGRAM, &plain, XDP_TX)? - single_floor,
+            floor + singles(ebpf, loader::PROGRAM, &bare, XDP_TX)? - single_floor,
             floor + singles(ebpf, loader::PROGRAM, &full, XDP_TX)? - single_floor,
             repeated(ebpf, loader::PROGRAM, &nobody, XDP_DROP)?,
             repeated(ebpf, loader::PROGRAM, &reset, XDP_DROP)?,
