@@ -49,7 +49,7 @@ pub use jwk::{JwksError, SkipReason, Skipped};
 pub use jwks::{FetchError, KeyWait, UrlError};
 pub use jws::MAX_TOKEN_BYTES;
 pub use key::KeyError;
-pub use located::load;
+pub use located::{load, prepare};
 pub use login::{LoginError, location as login_location};
 pub use material::MaterialError;
 pub use outcome::{Outcome, Permit, VerifiedToken};

@@ -5,12 +5,15 @@
 
 mod authenticate;
 mod capture;
+mod changes;
+mod conductor;
 mod daemon;
 mod enforcer;
 mod error;
 mod lists;
 mod proof;
 mod quickstart;
+pub mod reload;
 mod report;
 mod shield;
 mod status;
@@ -19,6 +22,7 @@ mod verbs;
 
 pub use authenticate::TokenGate;
 pub use capture::capture;
+pub use changes::{Change, What};
 pub use daemon::run;
 pub use error::LifecycleError;
 pub use lists::list;

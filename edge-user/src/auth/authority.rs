@@ -6,7 +6,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
@@ -19,7 +19,7 @@ use super::{
     jwks::{self, KeyWait},
     provider::{ProviderError, ProviderState},
     refusal::Refusal,
-    revocation::{RevocationError, Revocations},
+    revocation::{FileRevocations, RevocationError, Revocations},
     rule::{self, RuleError},
     source::{Found, MAX_PROVIDERS},
     status::{AuthStatus, ProviderStatus},
@@ -34,6 +34,8 @@ pub struct Authority {
     reserved: ReservedHeaders,
     revocation_file: Option<PathBuf>,
     lasting: Arc<Lasting>,
+    /// What the revocation file held when it was read, until this authority is in force.
+    read: Mutex<Option<FileRevocations>>,
 }
 
 /// What outlives a configuration.
@@ -71,11 +73,27 @@ pub enum Warning {
 impl Authority {
     /// Checks every provider and loads keys and revocations that lie on this machine.
     ///
-    /// What `previous` holds is taken over where the configuration is the same.
+    /// What `previous` holds is taken over where the configuration is the same, and what the revocation file says is in
+    /// force at once.
     ///
     /// # Errors
     /// Every mistake there is; `previous` stays as it was.
     pub fn load(
+        providers: &[Provider],
+        revocation_file: Option<&Path>,
+        previous: Option<&Self>,
+        now: SystemTime,
+    ) -> Result<Self, Vec<LoadError>> {
+        let authority = Self::prepare(providers, revocation_file, previous, now)?;
+        authority.put_in_force();
+        Ok(authority)
+    }
+
+    /// As [`Self::load`], but revocations stay as they are until [`Self::put_in_force`].
+    ///
+    /// # Errors
+    /// Every mistake there is.
+    pub fn prepare(
         providers: &[Provider],
         revocation_file: Option<&Path>,
         previous: Option<&Self>,
@@ -120,7 +138,6 @@ impl Authority {
             return Err(errors);
         }
         let lasting = previous.map_or_else(Arc::default, |authority| Arc::clone(&authority.lasting));
-        lasting.revocations.replace_file(revocations);
         let headers = providers.iter().flat_map(|config| &config.forward.headers);
         let reserved = ReservedHeaders::new(headers.map(|header| header.header.as_str()));
         let revocation_file = revocation_file.map(Path::to_owned);
@@ -129,7 +146,25 @@ impl Authority {
             reserved,
             revocation_file,
             lasting,
+            read: Mutex::new(Some(revocations)),
         })
+    }
+
+    /// Puts what the revocation file says in force; once.
+    pub fn put_in_force(&self) {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(revocations) = read {
+            self.lasting.revocations.replace_file(revocations);
+        }
+    }
+
+    /// Whether `other` has the very same providers, so that nothing of a worker's would be different under it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let pairs = || self.providers.iter().zip(&other.providers);
+        self.providers.len() == other.providers.len()
+            && pairs().all(|(own, other)| Arc::ptr_eq(own, other))
+            && self.revocation_file == other.revocation_file
+            && self.reserved.names().eq(other.reserved.names())
     }
 
     /// The state of a provider of this very configuration.

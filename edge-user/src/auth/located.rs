@@ -59,13 +59,24 @@ impl RuleError {
 /// # Errors
 /// [`ConfigError::Invalid`] with every mistake.
 pub fn load(loaded: &Loaded) -> Result<Authority, ConfigError> {
+    let authority = prepare(loaded, None)?;
+    authority.put_in_force();
+    Ok(authority)
+}
+
+/// As [`load`], taking over what `previous` holds; revocations stay as they are until [`Authority::put_in_force`].
+///
+/// # Errors
+/// [`ConfigError::Invalid`] with every mistake.
+pub fn prepare(loaded: &Loaded, previous: Option<&Authority>) -> Result<Authority, ConfigError> {
     let Loaded { config, places, .. } = loaded;
     let revocations = config.revocation_file.as_deref();
-    let authority =
-        Authority::load(&config.providers, revocations, None, SystemTime::now()).map_err(|errors| {
+    let authority = Authority::prepare(&config.providers, revocations, previous, SystemTime::now()).map_err(
+        |errors| {
             let problems = errors.iter().map(|error| error.locate(places)).collect();
             invalid(loaded, problems)
-        })?;
+        },
+    )?;
     let problems: Vec<_> = config
         .routes
         .iter()

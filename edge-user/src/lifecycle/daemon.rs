@@ -14,8 +14,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     LifecycleError,
     authenticate::TokenGate,
+    conductor::{Conductor, Origin},
     enforcer::Enforcer,
     quickstart,
+    reload::{self, Cause, Order, OrderError, Phase},
     report::{Reporting, Told},
     shield::Shield,
     verbs,
@@ -24,7 +26,7 @@ use crate::{
     auth::Authority,
     cli::{ConfigSource, RunRequest},
     config::Config,
-    gateway::{Gateway, Handle, Limits, Parts, RunError, Summary},
+    gateway::{Gateway, Limits, Parts, RunError, Summary},
     kernel::{Pins, loader},
     offence::{detained::Detained, queue::Reporter},
 };
@@ -50,8 +52,13 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
     } else {
         None
     };
+    let mut origin = None;
     let config = match request.source {
-        ConfigSource::File { config, .. } => *config,
+        ConfigSource::File { path, config } => {
+            let overrides = request.overrides;
+            origin = Some(Origin { path, overrides });
+            *config
+        }
         ConfigSource::Quickstart => {
             let fresh = quickstart::prepare().inspect_err(|_| take_back(&pins, was_there))?;
             let mut config = fresh.config.clone();
@@ -64,7 +71,7 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         return Err(LifecycleError::Nothing);
     }
     let ran = runtime.block_on(async {
-        let stop = Stop::listen()?;
+        let stop = Asked::listen()?;
         let authority = load_keys(&config)?;
         let slow = config.offences.slow_per_second.get();
         let detained = Arc::new(Detained::new(Instant::now(), slow));
@@ -95,13 +102,20 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
             };
             Reporting::begin(bpffs, told)
         });
-        let served = serve(gateway, stop, || {
+        let (reloader, orders) = reload::channel(Arc::new(config), Arc::clone(&authority));
+        let conductor = Conductor {
+            origin,
+            orders,
+            gateway: gateway.as_ref().map(Gateway::handle),
+        };
+        let served = serve(gateway, conductor, stop, || {
             tracing::info!("ready");
             if let Some(prepared) = &prepared {
                 say(&prepared.banner(&shielded));
             }
         })
         .await;
+        drop(reloader);
         enforcer.abort();
         drop(reporting);
         served
@@ -176,31 +190,75 @@ fn tell(shield: Option<&Shield>, gateway: Option<&Gateway>) {
     }
 }
 
-/// Serves until a signal comes or the gateway dies.
-async fn serve(gateway: Option<Gateway>, mut stop: Stop, ready: impl FnOnce()) -> Result<(), LifecycleError> {
-    let Some(gateway) = gateway else {
-        ready();
-        stop.asked().await;
+/// Serves until somebody asks for the end or the gateway dies, and carries out what else is asked for.
+async fn serve(
+    gateway: Option<Gateway>,
+    mut conductor: Conductor,
+    mut asked: Asked,
+    ready: impl FnOnce(),
+) -> Result<(), LifecycleError> {
+    let handle = gateway.as_ref().map(Gateway::handle);
+    let mut running = gateway.map(|gateway| tokio::task::spawn_blocking(move || gateway.run()));
+    if let Some(handle) = &handle {
+        tokio::select! {
+            () = handle.ready() => {}
+            ended = ended(&mut running) => return finish(ended),
+        }
+    }
+    conductor.orders.phase.send_replace(Phase::Ready);
+    ready();
+    loop {
+        tokio::select! {
+            signal = asked.next() => match signal {
+                Ask::Stop => break,
+                Ask::Reload => {
+                    if let Some(handle) = &handle {
+                        handle.reopen_access_log();
+                        handle.reload_certificates();
+                    }
+                    // What came of it is told in the log.
+                    let _ = conductor.reload(Cause::Signal).await;
+                }
+            },
+            Some(order) = conductor.orders.orders.recv() => match order {
+                Order::Reload(cause, answer) => {
+                    // Whoever asked may be gone.
+                    let _ = answer.send(conductor.reload(cause).await);
+                }
+                Order::Drain(_, answer) => {
+                    let _ = answer.send(Ok(()));
+                    break;
+                }
+                Order::Upgrade(answer) => {
+                    let _ = answer.send(Err(OrderError::NoFile));
+                }
+            },
+            ended = ended(&mut running) => return finish(ended),
+        }
+    }
+    conductor.orders.phase.send_replace(Phase::Finishing);
+    let (Some(handle), Some(running)) = (handle, running) else {
         return Ok(());
     };
-    let handle: Handle = gateway.handle();
-    stop.gateway = Some(handle.clone());
-    let mut running = tokio::task::spawn_blocking(move || gateway.run());
-    tokio::select! {
-        () = handle.ready() => ready(),
-        ended = &mut running => return finish(ended),
-    }
-    tokio::select! {
-        () = stop.asked() => {
-            tracing::info!(connections = handle.connections(), "stopping: finishing what is in flight");
-            handle.stop();
-        }
-        ended = &mut running => return finish(ended),
-    }
+    tracing::info!(
+        connections = handle.connections(),
+        "stopping: finishing what is in flight"
+    );
+    handle.stop();
     tokio::select! {
         ended = running => finish(ended),
         // A second signal does not wait for connections.
-        () = stop.asked() => Ok(()),
+        () = asked.stop() => Ok(()),
+    }
+}
+
+type Running = tokio::task::JoinHandle<Result<Summary, RunError>>;
+
+/// Waits for the gateway to end, for ever if there is none.
+async fn ended(running: &mut Option<Running>) -> Result<Result<Summary, RunError>, tokio::task::JoinError> {
+    match running {
+        Some(running) => running.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -218,43 +276,42 @@ fn finish(ended: Result<Result<Summary, RunError>, tokio::task::JoinError>) -> R
     Ok(())
 }
 
-/// SIGINT and SIGTERM.
-struct Stop {
+/// What a signal asks for.
+enum Ask {
+    /// The end.
+    Stop,
+    /// Files are to be read again.
+    Reload,
+}
+
+/// The signals.
+struct Asked {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
-    /// What has files to open again.
-    gateway: Option<Handle>,
 }
 
-impl Stop {
+impl Asked {
     fn listen() -> Result<Self, LifecycleError> {
         let on = |kind| signal(kind).map_err(LifecycleError::io("listening for signals"));
         Ok(Self {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
             hangup: on(SignalKind::hangup())?,
-            gateway: None,
         })
     }
 
-    /// Waits until somebody asks for the end.
-    async fn asked(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return,
-                _ = self.terminate.recv() => return,
-                _ = self.hangup.recv() => {
-                    if let Some(gateway) = &self.gateway {
-                        gateway.reopen_access_log();
-                        gateway.reload_certificates();
-                    }
-                    tracing::info!(
-                        "SIGHUP: the access log was opened and certificates were read again; what else has changed \
-                         in the configuration takes a restart, and the shield stays while it does"
-                    );
-                }
-            }
+    /// Waits for the next. Cancel safe.
+    async fn next(&mut self) -> Ask {
+        tokio::select! {
+            _ = self.interrupt.recv() => Ask::Stop,
+            _ = self.terminate.recv() => Ask::Stop,
+            _ = self.hangup.recv() => Ask::Reload,
         }
+    }
+
+    /// Waits until somebody asks for the end.
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Ask::Stop) {}
     }
 }
