@@ -73,6 +73,7 @@ fn soak(codec: Codec, bytes: u64, requests: u64) -> Result<(), String> {
     let parts = Parts {
         authenticator: Arc::new(NoTokens),
         offences: Arc::new(Nobody),
+        arrivals: None,
         limits,
         pin: false,
     };

@@ -106,6 +106,7 @@ fn gateway(target: SocketAddr) -> (SocketAddr, Handle) {
     let parts = Parts {
         authenticator: Arc::new(NoTokens),
         offences: Arc::new(NoOffences),
+        arrivals: None,
         limits: Limits::default(),
         pin: false,
     };

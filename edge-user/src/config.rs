@@ -178,6 +178,8 @@ pub struct Shield {
     pub drop_martians: bool,
     /// Most bans kept at once; preallocated.
     pub max_bans: NonZeroU32,
+    /// A source that has been idle for so long has no exact state any more.
+    pub earned_idle: Duration,
     /// Whether settings of the kernel that SYN cookies need are set, and put back when the shield goes.
     pub set_sysctls: bool,
     /// Bans for sources that stay over their limits; none if absent.

@@ -31,6 +31,7 @@ use crate::{
 };
 
 pub mod answer;
+pub mod arrivals;
 pub mod authenticate;
 pub mod balance;
 pub mod changes;
@@ -94,6 +95,8 @@ pub struct Parts {
     pub authenticator: Arc<dyn Authenticate>,
     /// Where offences are reported.
     pub offences: Arc<dyn OffenceSink>,
+    /// Where it is told whose connections were accepted, if anybody wants to know.
+    pub arrivals: Option<arrivals::Teller>,
     /// Bounds.
     pub limits: Limits,
     /// Tie each worker to a CPU.
@@ -360,6 +363,12 @@ impl Handle {
         if let Some(access) = &self.shared.access {
             access.reopen();
         }
+    }
+
+    /// Accepted connections that could not be told of, so that their peers have not earned exact state by them.
+    pub fn lost_arrivals(&self) -> u64 {
+        let teller = self.shared.parts.arrivals.as_ref();
+        teller.map_or(0, arrivals::Teller::lost)
     }
 
     /// Lines of the access log that were lost.

@@ -8,6 +8,7 @@ mod capture;
 mod changes;
 mod conductor;
 mod daemon;
+mod earning;
 mod enforcer;
 mod error;
 mod lists;

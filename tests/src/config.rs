@@ -42,6 +42,8 @@ pub struct Settings {
     pub mode: &'static str,
     /// Drop nothing, count what would be dropped.
     pub observe: bool,
+    /// Keys of `[shield]` beside those.
+    pub shield_extra: String,
     /// `[shield.limits]`: key and rate.
     pub limits: Vec<(&'static str, Limit)>,
     /// What the shield judges.
@@ -82,6 +84,7 @@ impl Settings {
             interfaces: lab.wan_interfaces(),
             mode: "native",
             observe: false,
+            shield_extra: String::new(),
             limits: Vec::new(),
             services: ["http-v4", "http-v6"]
                 .into_iter()
@@ -120,7 +123,8 @@ impl Settings {
             "[shield]\ninterfaces = {:?}\nmode = {:?}",
             self.interfaces, self.mode
         )?;
-        writeln!(out, "observe = {}\n\n[shield.limits]", self.observe)?;
+        let extra = &self.shield_extra;
+        writeln!(out, "observe = {}\n{extra}\n\n[shield.limits]", self.observe)?;
         for (key, Limit { per_second, burst }) in &self.limits {
             writeln!(out, "{key} = {{ per_second = {per_second}, burst = {burst} }}")?;
         }

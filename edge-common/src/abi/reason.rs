@@ -207,6 +207,8 @@ pub enum Alert {
     BansRefused = 1,
     /// Bans held back by the ceiling on bans a minute.
     BansOverCeiling = 2,
+    /// Entries of exact state for sources that had earned it and found no room.
+    EarnedRefused = 3,
 }
 
 impl Alert {

@@ -52,6 +52,13 @@ pub const DEFAULT_MAX_BANS: u32 = 65_536;
 /// Largest `shield.max_bans`: the map is allocated at once.
 pub const MAX_BANS: u32 = 16_777_216;
 
+/// `shield.earned_idle`.
+pub const DEFAULT_EARNED_IDLE: Duration = Duration::from_mins(10);
+/// Shortest `shield.earned_idle`.
+pub const MIN_EARNED_IDLE: Duration = Duration::from_secs(1);
+/// Longest `shield.earned_idle`: well within half a turn of the cells' clock, which is 2.3 hours at 1,000 ticks a second.
+pub const MAX_EARNED_IDLE: Duration = Duration::from_hours(1);
+
 /// `service.syn.hold`.
 pub const DEFAULT_SYN_HOLD: Duration = Duration::from_secs(10);
 /// Shortest `service.syn.hold`.

@@ -56,6 +56,7 @@ section! {
         allow_file: String,
         deny_file: String,
         max_bans: u64,
+        earned_idle: Duration,
         set_sysctls: bool,
         limits: RawLimits,
         escalation: RawEscalation,

@@ -92,6 +92,7 @@ deny = ["198.51.100.0/24"]
 allow_file = "allow.list"
 deny_file = "empty.key"
 max_bans = 1000
+earned_idle = "5m"
 escalation = { after = "5s", ban = "30s", max_ban = "10m" }
 
 [shield.limits]
@@ -226,6 +227,7 @@ fn every_key_arrives() {
             allow_file: Some(dir.path().join("allow.list")),
             deny_file: Some(dir.path().join("empty.key")),
             max_bans: NonZeroU32::new(1000).unwrap(),
+            earned_idle: Duration::from_mins(5),
             set_sysctls: false,
             escalation: Some(Escalation {
                 after: Duration::from_secs(5),

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    hash::RandomState,
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -21,6 +22,7 @@ use tokio::{
 use super::{
     Shared,
     answer::Reply,
+    arrivals::Doorman,
     authenticate::{self, Permit},
     balance::{self, Choosers, Target},
     closing::{Closing, ClosingCounters},
@@ -98,6 +100,8 @@ pub(crate) struct Worker {
     site: RefCell<Rc<Site>>,
     ids: RequestIds,
     open: Cell<usize>,
+    /// Tells whose connections were accepted, if anybody wants to know.
+    doorman: Option<Doorman>,
     /// The access log's, if there is one.
     lines: Option<RefCell<access::Lines>>,
     /// Handshakes sign one at a time.
@@ -317,6 +321,11 @@ async fn serve(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Resu
         site: RefCell::new(Rc::new(Site::new(shared.plan.load_full(), index))),
         ids: RequestIds::new(index),
         open: Cell::new(0),
+        doorman: shared
+            .parts
+            .arrivals
+            .clone()
+            .map(|teller| Doorman::new(teller, RandomState::new(), Instant::now())),
         turns: Semaphore::new(1),
         lines: shared.access.as_ref().map(|access| RefCell::new(access.lines())),
         hyper: hyper_codec::client::Links::default(),
@@ -344,6 +353,7 @@ async fn serve(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Resu
 /// Accepts until a stop, then closes the listening socket.
 async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Arc<Door>) {
     let mut stop = worker.stop();
+    let port = listener.local_addr().map_or(0, |address| address.port());
     loop {
         let accepted = tokio::select! {
             biased;
@@ -351,7 +361,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Arc<Door>) {
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok((stream, peer)) => admit(&worker, &door, stream, peer),
+            Ok((stream, peer)) => admit(&worker, &door, port, stream, peer),
             Err(error) => {
                 tracing::debug!(%error, "accept failed");
                 if !matches!(
@@ -366,7 +376,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Arc<Door>) {
 }
 
 /// Counts a new connection and serves it, or turns it away.
-fn admit(worker: &Rc<Worker>, door: &Arc<Door>, stream: TcpStream, peer: SocketAddr) {
+fn admit(worker: &Rc<Worker>, door: &Arc<Door>, port: u16, stream: TcpStream, peer: SocketAddr) {
     if worker.is_kept_out(peer.ip()) {
         worker.closed(Offender::peer(peer.ip()), Closing::Banned);
         return;
@@ -391,6 +401,9 @@ fn admit(worker: &Rc<Worker>, door: &Arc<Door>, stream: TcpStream, peer: SocketA
             return;
         }
     };
+    if let Some(doorman) = &worker.doorman {
+        doorman.arrived(peer.ip(), port, Instant::now());
+    }
     spawn_local(attend(Rc::clone(worker), Arc::clone(door), stream, peer, slot));
 }
 

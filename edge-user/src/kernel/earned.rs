@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    iter,
     net::IpAddr,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -13,8 +14,9 @@ use std::{
 
 use edge_common::{
     abi::{
-        Addr, EarnedHost, Service, hint,
+        Addr, Control, EarnedHost, Service, hint,
         limit::{EARNED_ENTRY, EARNED_KINDS},
+        service::MAX_CHAIN,
     },
     algo::{
         earned::{self, Claim},
@@ -70,14 +72,25 @@ impl ShieldTables {
     /// Salts of the services in force that limit hosts, each once.
     pub fn host_limits(&self) -> Vec<u16> {
         let ids = self.service_names().into_iter().map(|(id, _)| id);
-        let mut salts: Vec<u16> = ids
-            .filter_map(|id| self.service(id))
-            .filter(limits_hosts)
-            .map(|service| service.limits[0].salt)
-            .collect();
-        salts.sort_unstable();
-        salts.dedup();
-        salts
+        salts(ids.filter_map(|id| self.service(id)))
+    }
+
+    /// The same of the TCP services on `port`. Where there is none the packets may come by another port that was
+    /// translated, so it is those of all services then.
+    pub fn host_limits_on(&self, port: u16) -> Vec<u16> {
+        let copy = self.control().copy(Control::SERVICES) as usize;
+        let heads = self.ports.get(u32::from(port)).unwrap_or_default();
+        let mut next = heads.tcp[copy];
+        let chain = iter::from_fn(|| {
+            let service = self.service(next).filter(|_| next != 0)?;
+            next = service.next;
+            Some(service)
+        });
+        let found: Vec<_> = chain.take(MAX_CHAIN as usize).collect();
+        if found.is_empty() {
+            return self.host_limits();
+        }
+        salts(found.into_iter())
     }
 
     /// Forgets sources that have been idle for `idle`, and those under limits that are not in force any more. Returns
@@ -135,7 +148,14 @@ impl ShieldTables {
         if count == 0 {
             return 0;
         }
-        // First cleared, then set again for whoever is left: the program may add entries, and their bits, meanwhile.
+        // Nobody who is left misses a bit, not for a moment: without it he would have another burst in the default tier.
+        for entry in self.entries_of_earned() {
+            let (element, bit) = self.hint_of_earned(entry);
+            if let Some(bits) = stale.get_mut(&element) {
+                *bits &= !bit;
+            }
+        }
+        // Set again after that for whoever the program has added meanwhile.
         for (element, bits) in &stale {
             self.hints.clear_word_bits(*element, EARNED_WORD, *bits);
         }
@@ -152,6 +172,17 @@ impl ShieldTables {
         let keys = EarnedHost(entry[0].load(Ordering::Relaxed)).keys(&self.params);
         (keys.element(&self.params), hint::bit(keys.host))
     }
+}
+
+/// Salts of the limits of hosts that these services have.
+fn salts(services: impl Iterator<Item = Service>) -> Vec<u16> {
+    let mut salts: Vec<u16> = services
+        .filter(limits_hosts)
+        .map(|service| service.limits[0].salt)
+        .collect();
+    salts.sort_unstable();
+    salts.dedup();
+    salts
 }
 
 /// Whether a service has a limit that exact state is kept for.

@@ -15,6 +15,7 @@ use super::{
     LifecycleError,
     authenticate::TokenGate,
     conductor::{Conductor, Origin},
+    earning::Earning,
     enforcer::Enforcer,
     quickstart,
     reload::{self, Cause, Order, OrderError, Phase},
@@ -26,7 +27,7 @@ use crate::{
     auth::Authority,
     cli::{ConfigSource, RunRequest},
     config::Config,
-    gateway::{Gateway, Limits, Parts, RunError, Summary},
+    gateway::{Gateway, Limits, Parts, RunError, Summary, arrivals},
     kernel::{Pins, loader},
     offence::{detained::Detained, queue::Reporter},
 };
@@ -76,7 +77,12 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         let slow = config.offences.slow_per_second.get();
         let detained = Arc::new(Detained::new(Instant::now(), slow));
         let (reporter, offences) = Reporter::new(&config.offences.weights, Arc::clone(&detained));
-        let gateway = bind(&config, &authority, reporter.clone())?;
+        let has_shield = !config.shield.interfaces.is_empty();
+        let (teller, arrivals) = has_shield
+            .then(|| arrivals::channel(config.shield.earned_idle))
+            .unzip();
+        let earning = Earning::new(arrivals, config.shield.earned_idle);
+        let gateway = bind(&config, &authority, reporter.clone(), teller)?;
         let shield = if config.shield.interfaces.is_empty() {
             None
         } else {
@@ -92,7 +98,14 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         });
         let never: Vec<_> = trusted.chain(config.shield.allow.iter().copied()).collect();
         let escalation = config.shield.escalation;
-        let enforcer = Enforcer::new(shield, config.offences.clone(), never, escalation, detained);
+        let enforcer = Enforcer::new(
+            shield,
+            config.offences.clone(),
+            never,
+            escalation,
+            detained,
+            earning,
+        );
         let enforcer = tokio::spawn(enforcer.run(offences));
         let reporting = gateway.as_ref().and_then(|gateway| {
             let told = Told {
@@ -149,6 +162,7 @@ fn bind(
     config: &Config,
     authority: &Arc<Authority>,
     reporter: Reporter,
+    arrivals: Option<arrivals::Teller>,
 ) -> Result<Option<Gateway>, LifecycleError> {
     if config.listeners.is_empty() {
         return Ok(None);
@@ -156,6 +170,7 @@ fn bind(
     let parts = Parts {
         authenticator: Arc::new(TokenGate::new(Arc::clone(authority))),
         offences: Arc::new(reporter),
+        arrivals,
         limits: Limits::of(&config.limits),
         pin: true,
     };

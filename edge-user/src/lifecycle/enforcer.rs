@@ -15,9 +15,10 @@ use edge_common::abi::{Alert, BanSource, Event, Reason};
 use ipnet::IpNet;
 use tokio::time::MissedTickBehavior;
 
-use super::shield::Shield;
+use super::{earning::Earning, shield::Shield};
 use crate::{
     config::{BanScope, Escalation, Offences},
+    gateway::arrivals,
     kernel::{
         KernelError,
         bans::{self, BanOrder, Banned},
@@ -56,6 +57,7 @@ pub(super) struct Enforcer {
     ceiling: Ceiling,
     /// Whom the gateway itself keeps out.
     detained: Arc<Detained>,
+    earning: Earning,
     /// Bans that this process has made and that have not been forgotten.
     made: HashMap<IpNet, Made>,
     begun: Instant,
@@ -82,6 +84,7 @@ impl Enforcer {
         never: impl IntoIterator<Item = IpNet>,
         escalation: Option<Escalation>,
         detained: Arc<Detained>,
+        earning: Earning,
     ) -> Self {
         Self {
             shield,
@@ -92,6 +95,7 @@ impl Enforcer {
             ceiling: Ceiling::new(settings.max_bans_per_minute.get()),
             settings,
             detained,
+            earning,
             made: HashMap::new(),
             begun: Instant::now(),
         }
@@ -111,6 +115,10 @@ impl Enforcer {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pardons = tokio::time::interval(PARDONS);
         pardons.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut earn = tokio::time::interval(arrivals::LOOK_EVERY);
+        earn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut forget = tokio::time::interval(self.earning.pace());
+        forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut taken = Vec::new();
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -135,6 +143,8 @@ impl Enforcer {
                 },
                 _ = sweep.tick() => self.sweep(),
                 _ = look.tick() => self.look(),
+                _ = earn.tick(), if self.shield.is_some() => self.earn(),
+                _ = forget.tick(), if self.shield.is_some() => self.forget_idle(),
             }
         }
     }
@@ -320,6 +330,18 @@ impl Enforcer {
     fn look(&mut self) {
         if let Some(shield) = &mut self.shield {
             shield.proof.look(&shield.tables, &shield.plan);
+        }
+    }
+
+    fn earn(&self) {
+        if let Some(shield) = &self.shield {
+            self.earning.take(&shield.tables);
+        }
+    }
+
+    fn forget_idle(&self) {
+        if let Some(shield) = &self.shield {
+            self.earning.sweep(&shield.tables);
         }
     }
 

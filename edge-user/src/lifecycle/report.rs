@@ -114,6 +114,7 @@ impl Told {
             "limits": self.gateway.limits(),
             "refusals": refusals,
             "offences_lost": self.reporter.lost(),
+            "arrivals_lost": self.gateway.lost_arrivals(),
         })
     }
 }
@@ -201,6 +202,13 @@ pub(super) fn table(report: &Value) -> String {
             number(&report["access_lines_lost"])
         );
     }
+    if number(&report["arrivals_lost"]) > 0 {
+        let _ = writeln!(
+            out,
+            "{} accepted connections found the queue full: their peers earn exact state with the next",
+            number(&report["arrivals_lost"])
+        );
+    }
     if number(&report["offences_lost"]) > 0 {
         let _ = writeln!(
             out,
@@ -247,6 +255,7 @@ mod tests {
             "closings": {"http2_flood": 1, "tls_malformed": 2},
             "access_lines_lost": 4,
             "offences_lost": 5,
+            "arrivals_lost": 6,
         });
         let text = table(&report);
         for line in [
@@ -258,6 +267,7 @@ mod tests {
             "connections closed: http2_flood 1, tls_malformed 2",
             "ALERT: 4 lines of the access log were lost",
             "ALERT: 5 offences found the queue full",
+            "6 accepted connections found the queue full: their peers earn exact state with the next",
         ] {
             assert!(text.lines().any(|own| own == line), "{line:?} in\n{text}");
         }

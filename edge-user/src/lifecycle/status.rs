@@ -36,6 +36,7 @@ pub(super) struct StatusReport {
     unjudged: Vec<ReasonCount>,
     bans: Fill,
     earned: usize,
+    earned_capacity: usize,
     allow: usize,
     deny: usize,
     list_capacity: usize,
@@ -93,11 +94,11 @@ struct Lost {
 }
 
 #[derive(Debug, Serialize)]
-#[expect(clippy::struct_field_names, reason = "the names are the keys of the answer")]
 struct Alerts {
     bans_aggregated: u64,
     bans_refused: u64,
     bans_over_ceiling: u64,
+    earned_refused: u64,
 }
 
 impl StatusReport {
@@ -140,6 +141,7 @@ impl StatusReport {
                 capacity: tables.ban_capacity,
             },
             earned: tables.count_earned(),
+            earned_capacity: tables.earned_capacity(),
             allow: tables.list(List::Allow).len(),
             deny: tables.list(List::Deny).len(),
             list_capacity: MAX_LIST,
@@ -151,6 +153,7 @@ impl StatusReport {
                 bans_aggregated: tables.alerts(Alert::BansAggregated),
                 bans_refused: tables.alerts(Alert::BansRefused),
                 bans_over_ceiling: tables.alerts(Alert::BansOverCeiling),
+                earned_refused: tables.alerts(Alert::EarnedRefused),
             },
             ticks_per_second: tables.params.hz,
             cookies_ready: tables.cookie_settings().has(CookieSettings::READY),
@@ -213,8 +216,14 @@ impl StatusReport {
         self.write_proof(out)?;
         writeln!(
             out,
-            "bans {} of {}; earned sources {}; allow list {}; deny list {}, of {}",
-            self.bans.held, self.bans.capacity, self.earned, self.allow, self.deny, self.list_capacity
+            "bans {} of {}; earned sources {} of {}; allow list {}; deny list {}, of {}",
+            self.bans.held,
+            self.bans.capacity,
+            self.earned,
+            self.earned_capacity,
+            self.allow,
+            self.deny,
+            self.list_capacity
         )?;
         let alerts = &self.alerts;
         if alerts.bans_aggregated + alerts.bans_refused + alerts.bans_over_ceiling > 0 {
@@ -222,6 +231,13 @@ impl StatusReport {
                 out,
                 "ALERT: {} bans merged for want of room, {} refused, {} held back by the ceiling",
                 alerts.bans_aggregated, alerts.bans_refused, alerts.bans_over_ceiling
+            )?;
+        }
+        if alerts.earned_refused > 0 {
+            writeln!(
+                out,
+                "earned sources refused for want of room: {}; they stay in the shared cells",
+                alerts.earned_refused
             )?;
         }
         writeln!(

@@ -105,6 +105,7 @@ impl Edge {
                 detail: Arc::clone(&detail),
             }),
             offences: Arc::new(NoOffences),
+            arrivals: None,
             limits: Limits::default(),
             pin: false,
         };

@@ -1,6 +1,6 @@
 //! `[shield]` and `[[service]]`: what the kernel is to judge and by which limits.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
 use ipnet::IpNet;
 
@@ -10,7 +10,7 @@ use crate::config::{
     problem::Place,
     raw::{ObserveSetting, RateSetting, RawLimits, RawRate, RawService, RawShield},
     section::{Field, Key, Section},
-    value::Item,
+    value::{Item, shown},
 };
 
 /// `shield.max_bans` as a checked constant.
@@ -36,6 +36,7 @@ impl Default for Shield {
             allow_file: None,
             deny_file: None,
             max_bans: DEFAULT_MAX_BANS,
+            earned_idle: bounds::DEFAULT_EARNED_IDLE,
             set_sysctls: false,
             escalation: None,
         }
@@ -75,9 +76,28 @@ pub(super) fn shield(raw: Option<&RawShield>, checks: &mut Checks<'_>) -> Shield
             .field()
             .and_then(|field| checks.count(field, bounds::MAX_BANS))
             .unwrap_or(default.max_bans),
+        earned_idle: earned_idle(&raw.earned_idle, checks),
         set_sysctls: raw.set_sysctls.clone().or(default.set_sysctls),
         escalation: bans::escalation(raw.escalation.value(), checks),
     }
+}
+
+fn earned_idle(key: &Key<Duration>, checks: &mut Checks<'_>) -> Duration {
+    let idle = checks.duration(key, bounds::DEFAULT_EARNED_IDLE, bounds::MAX_EARNED_IDLE);
+    if let Some(Field { value, at }) = key.field()
+        && !value.is_zero()
+        && *value < bounds::MIN_EARNED_IDLE
+    {
+        checks.error_help(
+            at,
+            format!(
+                "`earned_idle` must be at least {}",
+                shown(bounds::MIN_EARNED_IDLE)
+            ),
+            "the table is swept once a second at most",
+        );
+    }
+    idle
 }
 
 fn observe(key: &Key<ObserveSetting>, checks: &mut Checks<'_>) -> Observe {

@@ -95,6 +95,16 @@ fn its_defaults_and_bounds_are_those_in_force() {
         ),
         ("shield", "max_bans", format!("`{}`", bounds::DEFAULT_MAX_BANS)),
         ("shield", "max_bans", number(bounds::MAX_BANS.into())),
+        ("shield", "earned_idle", duration(bounds::DEFAULT_EARNED_IDLE)),
+        (
+            "shield",
+            "earned_idle",
+            format!(
+                "{} to {}",
+                humantime::format_duration(bounds::MIN_EARNED_IDLE),
+                humantime::format_duration(bounds::MAX_EARNED_IDLE)
+            ),
+        ),
         ("rate", "per_second", number(bounds::MAX_RATE)),
         (
             "rate",

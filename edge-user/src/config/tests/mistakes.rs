@@ -222,6 +222,14 @@ fn shield() {
             &["5 service[0].observe: expected true or false, found a list"],
         ),
         (
+            "[shield]\nearned_idle = '999ms'\n",
+            &["2 shield.earned_idle: `earned_idle` must be at least 1s"],
+        ),
+        (
+            "[shield]\nearned_idle = '61m'\n",
+            &["2 shield.earned_idle: must be at most 1h"],
+        ),
+        (
             "[shield]\nmax_bans = 0\n",
             &["2 shield.max_bans: must be between 1 and"],
         ),

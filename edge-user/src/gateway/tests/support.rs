@@ -188,6 +188,7 @@ impl Edge {
         let parts = Parts {
             authenticator: Arc::new(Tokens),
             offences: sink,
+            arrivals: None,
             limits,
             pin: false,
         };
