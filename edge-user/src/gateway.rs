@@ -43,6 +43,7 @@ pub mod cors;
 pub mod counters;
 pub mod demo;
 mod door;
+pub mod durations;
 mod exchange;
 pub mod fan_out;
 mod frame_guard;
@@ -330,7 +331,7 @@ impl Handle {
             .collect()
     }
 
-    /// What was counted under the plan in force, all workers together.
+    /// What was counted for the routes and upstreams of the plan in force, all workers together.
     pub fn counters(&self) -> CountersSnapshot {
         self.shared.plan.load().counters().snapshot()
     }

@@ -71,6 +71,11 @@ impl Permit {
         self.changes.as_deref()
     }
 
+    /// Whether a token was verified for it.
+    pub fn is_verified(&self) -> bool {
+        self.identity.is_some()
+    }
+
     /// Who, for the log.
     pub fn subject(&self) -> Option<&str> {
         self.identity.as_ref().and_then(|identity| identity.subject())

@@ -183,7 +183,7 @@ impl Choosers {
     }
 }
 
-/// Chooses an upstream. The endpoint is chosen when the request is about to be sent.
+/// Chooses an upstream, and says which to `chosen`. The endpoint is chosen when the request is about to be sent.
 ///
 /// # Errors
 /// [`Reason::NoEndpoint`], [`Reason::UpstreamDown`].
@@ -193,6 +193,7 @@ pub fn balance(
     request: &Request<'_>,
     peer: SocketAddr,
     admitted: Admitted,
+    chosen: impl FnOnce(usize),
 ) -> Result<Target, Refusal> {
     let route = admitted.route();
     let PlannedAction::Forward(destination) = &plan.route(route).action else {
@@ -200,6 +201,7 @@ pub fn balance(
         return Err(Refusal::new(Reason::NoEndpoint));
     };
     let upstream = destination.choose(choosers, request, peer.ip());
+    chosen(upstream);
     let chooser = choosers
         .views
         .get(upstream)

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    authenticate::Permit,
     client::Client,
     counters::Outcome,
     gate::{FieldKind, Request, Version},
@@ -39,6 +40,7 @@ pub(crate) struct Exchange {
     relayed: Duration,
     passed_on: bool,
     route: Option<RouteId>,
+    destination: Option<usize>,
     upstream: Option<SocketAddr>,
     status: u16,
     refusal: Option<Refusal>,
@@ -48,6 +50,7 @@ pub(crate) struct Exchange {
     form: Form,
     tally: Tally,
     is_probe: bool,
+    is_verified: bool,
 }
 
 /// What only the access log wants to know; absent when nobody listens.
@@ -79,6 +82,7 @@ impl Exchange {
             relayed: Duration::ZERO,
             passed_on: false,
             route: None,
+            destination: None,
             upstream: None,
             status: 0,
             refusal: None,
@@ -88,6 +92,7 @@ impl Exchange {
             tally: Tally::default(),
             form: Form::default(),
             is_probe: false,
+            is_verified: false,
         }
     }
 
@@ -180,8 +185,9 @@ impl Exchange {
     }
 
     /// Notes who asks.
-    pub(crate) fn permitted(&mut self, subject: Option<&str>) {
-        if let (Some(told), Some(subject)) = (&mut self.told, subject) {
+    pub(crate) fn permitted(&mut self, permit: &Permit) {
+        self.is_verified = permit.is_verified();
+        if let (Some(told), Some(subject)) = (&mut self.told, permit.subject()) {
             subject.clone_into(&mut told.subject);
         }
     }
@@ -189,6 +195,11 @@ impl Exchange {
     /// Notes that it is known where the request goes.
     pub(crate) fn decided(&mut self, now: Instant) {
         self.decided = Some(now);
+    }
+
+    /// Notes the upstream, by its index in the plan.
+    pub(crate) fn goes_to(&mut self, upstream: usize) {
+        self.destination = Some(upstream);
     }
 
     /// Notes the endpoint, and how long connecting to it took.
@@ -294,9 +305,13 @@ impl Drop for Exchange {
         self.site.counters().finish(&Outcome {
             route: self.route,
             status: self.status,
+            upstream: self.destination,
             reason,
             received: self.received,
             sent: self.returned,
+            verified: self.is_verified,
+            total: timings.total(),
+            upstream_time: timings.send + timings.wait,
             tax,
         });
         let kind = match &self.refusal {

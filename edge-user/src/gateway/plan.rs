@@ -109,8 +109,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Compiles the routes, upstreams and limits of `config` for `workers` workers. What `previous` knows about the keys
-    /// of limits goes on, and so do upstreams that are the same, with what is known of their endpoints.
+    /// Compiles the routes, upstreams and limits of `config` for `workers` workers. What `previous` has counted and knows
+    /// about the keys of limits goes on, and so do upstreams that are the same, with what is known of their endpoints.
     pub fn compile(
         config: &Config,
         authenticator: Arc<dyn Authenticate>,
@@ -142,6 +142,12 @@ impl Plan {
         let counters = Counters::new(
             workers,
             routes.iter().map(|route| Arc::clone(&route.name)).collect(),
+            config
+                .upstreams
+                .iter()
+                .map(|upstream| upstream.name.as_str().into())
+                .collect(),
+            previous.map(Self::counters),
         );
         let path_rules = path::Rules {
             resolve_dots: config.paths.resolve_dots,
@@ -241,7 +247,7 @@ impl Plan {
         self.routes.get(route.index()).is_none_or(|route| route.hyper)
     }
 
-    /// What was counted under this plan.
+    /// What was counted under this plan, and under those before for routes and upstreams of the same names.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }

@@ -143,6 +143,20 @@ impl Reason {
         )
     }
 
+    /// Whether it tells that forwarding came to nothing, whoever is to blame: what counts as an upstream's failure.
+    pub fn is_about_upstream(self) -> bool {
+        self.is_of_upstream()
+            || matches!(
+                self,
+                Self::UpstreamUnreachable
+                    | Self::UpstreamConnectTimeout
+                    | Self::UpstreamTls
+                    | Self::NoEndpoint
+                    | Self::UpstreamDown
+                    | Self::UpstreamBusy
+            )
+    }
+
     /// The index of this reason's counter.
     pub fn index(self) -> usize {
         self as usize

@@ -247,7 +247,7 @@ impl Worker {
             return Ok(Decision::Reply(cors.preflight(request)));
         }
         let permitted = authenticate::authenticate(plan, request, routed).await?;
-        exchange.permitted(permitted.permit().subject());
+        exchange.permitted(permitted.permit());
         let id = *exchange.id();
         let facts = Facts {
             request,
@@ -273,7 +273,9 @@ impl Worker {
         match &route.action {
             PlannedAction::Forward(_) => {
                 let client = exchange.client_address();
-                balance::balance(plan, &site.choosers, request, client, admitted).map(Decision::Forward)
+                let chosen = |upstream| exchange.goes_to(upstream);
+                balance::balance(plan, &site.choosers, request, client, admitted, chosen)
+                    .map(Decision::Forward)
             }
             PlannedAction::FanOut(fan_out) => {
                 let parts = fan_out.parts(&admitted, &facts, &site.choosers)?;
