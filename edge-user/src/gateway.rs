@@ -15,13 +15,13 @@
 use std::{
     net::SocketAddr,
     num::NonZeroUsize,
-    sync::{Arc, mpsc},
+    sync::{Arc, OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::{runtime::RuntimeMetrics, sync::watch};
 
 use crate::{
     config::{self, Config},
@@ -163,6 +163,7 @@ pub(crate) struct Shared {
     doors: Vec<Arc<Door>>,
     connections: Connections,
     closings: Vec<ClosingCounters>,
+    runtimes: Vec<OnceLock<RuntimeMetrics>>,
     stop: watch::Receiver<bool>,
     ready: watch::Sender<usize>,
     grace: Duration,
@@ -211,6 +212,7 @@ impl Gateway {
             doors,
             connections,
             closings: (0..workers).map(|_| ClosingCounters::default()).collect(),
+            runtimes: (0..workers).map(|_| OnceLock::new()).collect(),
             stop: stopped,
             ready: watch::channel(0).0,
             grace: config.shutdown_grace,
@@ -375,6 +377,21 @@ impl Handle {
     /// Lines of the access log that were lost.
     pub fn lost_access_lines(&self) -> u64 {
         self.shared.access.as_ref().map_or(0, AccessLog::lost)
+    }
+
+    /// How long each worker has been busy since it began: not waiting for anything to happen.
+    pub fn busy(&self) -> Vec<Duration> {
+        let busy = |runtime: &OnceLock<RuntimeMetrics>| {
+            runtime
+                .get()
+                .map_or(Duration::ZERO, |runtime| runtime.worker_total_busy_duration(0))
+        };
+        self.shared.runtimes.iter().map(busy).collect()
+    }
+
+    /// Client connections that may be open at once.
+    pub fn most_connections(&self) -> usize {
+        self.shared.parts.limits.connections
     }
 
     /// Client connections open now.

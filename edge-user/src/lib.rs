@@ -3,6 +3,7 @@
 //! Who may import whom: `cli -> lifecycle -> {gateway, kernel, admin} -> snapshot -> config`. `gateway` never
 //! names aya, `kernel` never names hyper, `config` performs no I/O beyond reading its files.
 
+pub mod admin;
 pub mod auth;
 pub mod carrier;
 pub mod cli;

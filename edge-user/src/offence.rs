@@ -11,6 +11,7 @@ pub mod networks;
 pub mod probe;
 pub mod queue;
 pub mod score;
+pub mod tally;
 
 use std::{net::IpAddr, time::Instant};
 

@@ -114,6 +114,8 @@ pub(super) struct Progress {
     pub(super) success: Option<SystemTime>,
     /// When obtaining them last failed since then, and why.
     pub(super) failure: Option<(SystemTime, String)>,
+    /// How often obtaining them has failed since the start.
+    pub(super) failures: u64,
     /// When they will be fetched next.
     pub(super) next: Option<SystemTime>,
 }
@@ -216,7 +218,10 @@ impl ProviderState {
 
     /// Keeps the present keys and says why there are no newer ones.
     pub(super) fn note_failure(&self, error: &dyn std::fmt::Display, now: SystemTime) {
-        self.note(|progress| progress.failure = Some((now, error.to_string())));
+        self.note(|progress| {
+            progress.failure = Some((now, error.to_string()));
+            progress.failures += 1;
+        });
     }
 
     /// When keys will be fetched next.

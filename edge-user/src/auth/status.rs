@@ -41,6 +41,8 @@ pub struct ProviderStatus {
     pub next_fetch: Option<u64>,
     /// Fetches begun since the start.
     pub fetches: u64,
+    /// How often obtaining keys has failed since the start.
+    pub failures: u64,
 }
 
 /// One key in use.
@@ -85,6 +87,7 @@ impl ProviderStatus {
             Some(_) => Freshness::Stale,
             None => Freshness::Fresh,
         };
+        let failures = progress.failures;
         let (failed_at, error) = progress.failure.unzip();
         Self {
             name: config.name.clone(),
@@ -105,6 +108,7 @@ impl ProviderStatus {
             error,
             next_fetch: progress.next.map(seconds),
             fetches: state.remote().map_or(0, |remote| remote.started()),
+            failures,
         }
     }
 }

@@ -326,7 +326,7 @@ impl Counters {
 }
 
 /// Counters at one moment, all workers together.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CountersSnapshot {
     /// By route, in the plan's order.
     pub routes: Vec<RouteSnapshot>,
@@ -454,7 +454,10 @@ mod tests {
             .finish(&outcome(0, 0, 0, Some(Reason::BodyCutShort)));
         let snapshot = after.snapshot();
         assert_eq!(snapshot.routes[0].statuses, [0, 1, 0, 1, 1]);
-        assert_eq!((snapshot.routes[0].unanswered, snapshot.routes[0].verified), (1, 4));
+        assert_eq!(
+            (snapshot.routes[0].unanswered, snapshot.routes[0].verified),
+            (1, 4)
+        );
         assert_eq!(snapshot.routes[1].durations.count(), 0);
         assert_eq!(snapshot.upstreams[0].statuses, [0, 1, 0, 1, 0]);
         assert_eq!(snapshot.upstreams[0].failures, [(Reason::UpstreamReset, 1)]);

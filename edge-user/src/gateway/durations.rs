@@ -78,7 +78,14 @@ mod tests {
     #[test]
     fn a_bound_is_the_last_of_its_bucket() {
         let durations = Durations::default();
-        for ns in [0, 250_000, 250_001, 300_000_000_000, 300_000_000_001, u64::MAX / 4] {
+        for ns in [
+            0,
+            250_000,
+            250_001,
+            300_000_000_000,
+            300_000_000_001,
+            u64::MAX / 4,
+        ] {
             durations.add(Duration::from_nanos(ns));
         }
         let mut sum = DurationsSnapshot::default();

@@ -22,7 +22,7 @@ use super::{
 
 /// Index of a route in its plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RouteId(pub(super) u32);
+pub struct RouteId(pub(crate) u32);
 
 impl RouteId {
     /// As an index.

@@ -310,6 +310,10 @@ pub(crate) fn run(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::R
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
+    if let Some(metrics) = shared.runtimes.get(index) {
+        // Nobody has set it before: a worker begins once.
+        let _ = metrics.set(runtime.metrics());
+    }
     let left = runtime.block_on(serve(index, sockets, shared))?;
     // Tasks that are left are cut here: the runtime drops them.
     runtime.shutdown_timeout(Duration::ZERO);

@@ -26,24 +26,32 @@ impl ShieldTables {
     /// # Errors
     /// The counters cannot be read.
     pub fn counts(&self, service: u16) -> Result<Vec<ReasonCount>, KernelError> {
-        let mut counts = Vec::new();
+        let mut counts = self.every_count(service)?;
+        counts.retain(|count| count.packets != 0 || count.observed != 0);
+        Ok(counts)
+    }
+
+    /// The counters of one service, each reason of the list.
+    ///
+    /// # Errors
+    /// The counters cannot be read.
+    pub fn every_count(&self, service: u16) -> Result<Vec<ReasonCount>, KernelError> {
+        let mut counts = Vec::with_capacity(Reason::ALL.len());
         for reason in Reason::ALL {
             let index = u32::from(service) * Reason::SLOTS + *reason as u32;
             let counted = self.sum(index)?;
             let observed = self.sum(MAX_SERVICES * Reason::SLOTS + index)?;
-            if counted.packets != 0 || observed.packets != 0 {
-                counts.push(ReasonCount {
-                    reason: reason.name(),
-                    outcome: match reason.outcome() {
-                        edge_common::abi::Outcome::Pass => "pass",
-                        edge_common::abi::Outcome::Drop => "drop",
-                        edge_common::abi::Outcome::Answer => "answer",
-                    },
-                    packets: counted.packets,
-                    bytes: counted.bytes,
-                    observed: observed.packets,
-                });
-            }
+            counts.push(ReasonCount {
+                reason: reason.name(),
+                outcome: match reason.outcome() {
+                    edge_common::abi::Outcome::Pass => "pass",
+                    edge_common::abi::Outcome::Drop => "drop",
+                    edge_common::abi::Outcome::Answer => "answer",
+                },
+                packets: counted.packets,
+                bytes: counted.bytes,
+                observed: observed.packets,
+            });
         }
         Ok(counts)
     }

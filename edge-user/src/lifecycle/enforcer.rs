@@ -34,6 +34,7 @@ use crate::{
         networks::Networks,
         queue::{Offence, Reports},
         score::{MAX_PEERS, Scores, Sentence, host},
+        tally::{BanTally, Carried},
     },
 };
 
@@ -58,6 +59,8 @@ pub(super) struct Enforcer {
     /// Whom the gateway itself keeps out.
     detained: Arc<Detained>,
     earning: Earning,
+    /// What became of sentences.
+    tally: Arc<BanTally>,
     /// Bans that this process has made and that have not been forgotten.
     made: HashMap<IpNet, Made>,
     begun: Instant,
@@ -96,6 +99,7 @@ impl Enforcer {
             settings,
             detained,
             earning,
+            tally: Arc::default(),
             made: HashMap::new(),
             begun: Instant::now(),
         }
@@ -235,10 +239,12 @@ impl Enforcer {
             self.settings.scope
         };
         if self.settings.observe {
+            self.tally.count(Carried::Observed);
             tracing::warn!(%net, seconds, repeats, ?scope, evidence, "would ban: offences are only observed");
             return;
         }
         if !self.ceiling.admits(self.begun.elapsed()) {
+            self.tally.count(Carried::OverCeiling);
             if let Some(shield) = &mut self.shield {
                 shield.tables.alert(Alert::BansOverCeiling, 1);
             }
@@ -254,6 +260,7 @@ impl Enforcer {
                 BanScope::Slow => Custody::Slowed,
             };
             let now = Instant::now();
+            self.tally.count(Carried::InGateway);
             self.detained
                 .put(offender.address, custody, now, sentence.duration);
             tracing::warn!(%net, seconds, repeats, ?scope, evidence, "kept out by the gateway");
@@ -296,14 +303,17 @@ impl Enforcer {
             .and_then(|lock| shield.tables.ban(&lock, &order))
         {
             Ok(Banned::Exactly) => {
+                self.tally.count(Carried::InKernel);
                 tracing::warn!(%net, seconds, repeats, ?scope, evidence, "banned in the kernel");
                 true
             }
             Ok(Banned::Within(wide)) => {
+                self.tally.count(Carried::InKernel);
                 tracing::error!(%net, %wide, seconds, "the ban table is full: a wider network is banned");
                 true
             }
             Err(error) => {
+                self.tally.count(Carried::Failed);
                 tracing::error!(%net, %error, "could not ban");
                 false
             }

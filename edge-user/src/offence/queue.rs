@@ -40,10 +40,17 @@ pub struct Offence {
 #[derive(Debug, Clone)]
 pub struct Reporter {
     queue: mpsc::Sender<Offence>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     /// One bit for each kind that weighs anything: the others need not go the way.
     scored: u32,
     detained: Arc<Detained>,
+}
+
+/// What all workers have reported. Only who offends pays for the shared cache lines.
+#[derive(Debug, Default)]
+struct Counts {
+    lost: AtomicU64,
+    kinds: [AtomicU64; OffenceKind::COUNT],
 }
 
 /// The enforcer's end.
@@ -63,7 +70,7 @@ impl Reporter {
             .fold(0, |bits, kind| bits | 1 << kind.index());
         let reporter = Self {
             queue,
-            lost: Arc::default(),
+            counts: Arc::default(),
             scored,
             detained,
         };
@@ -76,17 +83,24 @@ impl Reporter {
 
     /// Offences that found the queue full.
     pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.counts.lost.load(Ordering::Relaxed)
+    }
+
+    /// Offences reported, of each kind, whether they weigh anything or not.
+    pub fn reported(&self) -> impl Iterator<Item = (OffenceKind, u64)> {
+        let count = |kind: &OffenceKind| self.counts.kinds[kind.index()].load(Ordering::Relaxed);
+        OffenceKind::ALL.iter().map(move |kind| (*kind, count(kind)))
     }
 }
 
 impl OffenceSink for Reporter {
     fn offence(&self, offender: Offender, kind: OffenceKind) {
+        self.counts.kinds[kind.index()].fetch_add(1, Ordering::Relaxed);
         if self.scored >> kind.index() & 1 == 0 {
             return;
         }
         if self.queue.try_send(Offence { offender, kind }).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.counts.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
