@@ -25,6 +25,7 @@ pub mod members;
 pub mod mux;
 pub mod pool;
 pub mod proxy_header;
+pub mod quiet;
 mod resolve;
 mod schedule;
 pub mod stream;

@@ -134,11 +134,15 @@ async fn serve_http1(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, proven
         connection.poll_without_shutdown(context)
     })
     .await;
+    let io = connection.into_parts().io.into_inner();
     if let Err(error) = result {
         tracing::debug!(%error, peer = %provenance.client.peer, "connection failed");
+        if state.http10.get() {
+            // What ends with the connection must not look whole.
+            io.into_stream().abort();
+        }
         return;
     }
-    let io = connection.into_parts().io.into_inner();
     let unread = io.has_unread();
     h1_codec::close(io.into_stream(), unread || state.refused.get()).await;
 }

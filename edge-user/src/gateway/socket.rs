@@ -21,6 +21,19 @@ pub(crate) enum Socket {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl Socket {
+    /// Closes it by a reset, TLS without its closing message: the client sees that something is missing. What is on
+    /// its way to the client may be lost.
+    pub(crate) fn abort(self) {
+        let stream = match &self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        // A socket that takes no options is gone already.
+        let _ = stream.set_zero_linger();
+    }
+}
+
 impl AsyncRead for Socket {
     #[inline]
     fn poll_read(

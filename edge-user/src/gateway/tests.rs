@@ -27,6 +27,7 @@ mod bytes {
     mod strict;
     mod support;
     mod telling;
+    mod unasked;
     mod upstream_faults;
     mod upstream_http2;
     mod upstream_tls;
@@ -57,6 +58,7 @@ mod hyper {
     mod strict;
     mod support;
     mod telling;
+    mod unasked;
     mod upstream_faults;
     mod upstream_http2;
     mod upstream_tls;

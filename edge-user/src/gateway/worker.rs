@@ -45,6 +45,7 @@ use super::{
 use crate::{
     offence::{OffenceKind, Offender, detained::Custody},
     telemetry::access,
+    upstream::quiet,
 };
 
 /// How often idle upstream connections are looked through.
@@ -309,6 +310,7 @@ pub(crate) fn run(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::R
     }
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .on_thread_unpark(quiet::looked)
         .build_local(LocalOptions::default())?;
     if let Some(metrics) = shared.runtimes.get(index) {
         // Nobody has set it before: a worker begins once.

@@ -93,6 +93,8 @@ pub struct Held<C> {
     /// Present until it is put back or dropped.
     connection: Option<C>,
     born: Instant,
+    /// Since when nobody had used it, if it came from the shelf.
+    idle_since: Option<Instant>,
     permit: Permit,
     opening: Opening<C>,
 }
@@ -195,6 +197,7 @@ impl<C> Shelf<C> {
             let held = Held {
                 connection: Some(newest.connection),
                 born: newest.born,
+                idle_since: Some(newest.since),
                 permit: newest.permit,
                 opening: Opening {
                     shelf: Rc::clone(shelf),
@@ -264,6 +267,7 @@ impl<C> Opening<C> {
         Held {
             connection: Some(connection),
             born: now,
+            idle_since: None,
             permit,
             opening: self,
         }
@@ -291,8 +295,14 @@ impl<C> Drop for Opening<C> {
 }
 
 impl<C> Held<C> {
+    /// Since when nobody had used it; `None` if it is new, or came straight from another request.
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.idle_since
+    }
+
     /// Keeps the connection, which is ready for another request; if it is to be kept at all.
     pub fn put_back(mut self, now: Instant) {
+        self.idle_since = None;
         let home = Rc::clone(&self.opening.shelf);
         let too_old = home
             .limits

@@ -98,11 +98,10 @@ fn host(text: &str, at: &Place, checks: &mut Checks<'_>) -> Option<HostPattern> 
     let help = "as in \"example.org\", \"*.example.org\", \"192.0.2.1\" or \"[2001:db8::1]\"";
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_plain);
-    let is_v6 = || {
-        name.strip_prefix('[')
-            .and_then(|name| name.strip_suffix(']'))
-            .is_some_and(|name| name.parse::<std::net::Ipv6Addr>().is_ok())
-    };
+    let v6 = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .and_then(|name| name.parse::<std::net::Ipv6Addr>().ok());
     if name == "*" {
         checks.error_help(at, "`*` is every host", "leave the key out");
     } else if name.ends_with('.') {
@@ -111,15 +110,18 @@ fn host(text: &str, at: &Place, checks: &mut Checks<'_>) -> Option<HostPattern> 
             "a host ends without a dot",
             "requests for it match with the dot and without",
         );
-    } else if !is_v6() && name.contains(':') {
+    } else if v6.is_none() && name.contains(':') {
         checks.error_help(at, "a host has no port here", "routes match whatever the port is");
-    } else if name.len() > bounds::MAX_HOST_BYTES || !(is_v6() && !is_domain || name.split('.').all(is_label))
+    } else if name.len() > bounds::MAX_HOST_BYTES
+        || !(v6.is_some() && !is_domain || name.split('.').all(is_label))
     {
         checks.error_help(at, format!("`{text}` is not a host"), help);
     } else if is_domain {
         return Some(HostPattern::Below(name.to_owned()));
     } else {
-        return Some(HostPattern::Exact(name.to_owned()));
+        // The one spelling that requests are brought to as well (RFC 5952).
+        let name = v6.map_or_else(|| name.to_owned(), |address| format!("[{address}]"));
+        return Some(HostPattern::Exact(name));
     }
     None
 }

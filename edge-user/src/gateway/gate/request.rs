@@ -179,7 +179,7 @@ pub fn judge(bytes: &[u8], shape: &RequestShape) -> Result<JudgedRequest, Refusa
 /// As [`judge`].
 pub fn judge_by(bytes: &[u8], shape: &RequestShape, rules: path::Rules) -> Result<JudgedRequest, Refusal> {
     let method = shape.method.of(bytes);
-    if !is_token(method) || matches!(method, b"PRI") {
+    if !is_token(method) || matches!(method, b"PRI") || is_misspelt(method) {
         return Err(Refusal::because(Reason::BadSyntax, "method"));
     }
     if matches!(method, b"CONNECT" | b"TRACE") {
@@ -226,6 +226,20 @@ pub fn judge_by(bytes: &[u8], shape: &RequestShape, rules: path::Rules) -> Resul
         takes_trailers: found.trailers,
         nominates: found.nominates,
     })
+}
+
+/// Methods that everybody knows (RFC 9110, 9.3; RFC 5789; RFC 9113, 3.4).
+const KNOWN_METHODS: [&[u8]; 10] = [
+    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI",
+];
+
+/// Whether a method differs from a known one in nothing but case. Methods are case-sensitive (RFC 9110, 9.1), and not
+/// for every server: `trace` or `connect` passed on as something unknown could be served as what it looks like.
+fn is_misspelt(method: &[u8]) -> bool {
+    method.iter().any(u8::is_ascii_lowercase)
+        && KNOWN_METHODS
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(method))
 }
 
 /// Notes what one field says, and refuses what contradicts another.

@@ -156,8 +156,9 @@ impl<S: Transport> Connection<'_, S> {
             (ResponseBody::UntilClose, false) => (Framing::Chunk, true, true),
             (ResponseBody::UntilClose, true) => (Framing::Raw, false, false),
         };
-        // An upstream that answers early and hangs up will not take the rest of the body, so neither do we.
-        let cut = !forward.up.is_done() && (forward.up_broken || !judged.keep_alive);
+        // A client that is still sending is told that nothing after its body will be looked at (RFC 9112, 9.6): whether
+        // the upstream takes the rest is not known yet.
+        let cut = !forward.up.is_done();
         let keeps = Keeps {
             client: forward.keep_alive && delimited && !cut && !self.worker.is_stopping(),
             upstream: judged.keep_alive,
@@ -234,7 +235,12 @@ impl<S: Transport> Connection<'_, S> {
                     link.attempt.failed();
                 }
                 exchange.broke(reason);
-                return After::Close { linger: false };
+                // What ends with the connection must not look whole: nothing else tells an HTTP/1.0 client.
+                return if forward.http10 {
+                    After::Abort
+                } else {
+                    After::Close { linger: false }
+                };
             }
         }
         drop(exchange);

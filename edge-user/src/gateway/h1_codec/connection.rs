@@ -134,6 +134,10 @@ impl<S: Transport> Connection<'_, S> {
                     close(self.client.io, linger).await;
                     return Ended::Closed;
                 }
+                After::Abort => {
+                    self.client.io.abort();
+                    return Ended::Closed;
+                }
             }
         }
     }

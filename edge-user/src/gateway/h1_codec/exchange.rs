@@ -31,6 +31,8 @@ pub(super) enum After {
     Next,
     /// Not at all; `linger` if the client may be sending still.
     Close { linger: bool },
+    /// Not at all, and not as if all were well: by a reset.
+    Abort,
 }
 
 /// What became of a head.

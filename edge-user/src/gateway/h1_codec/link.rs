@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::side::{Side, Transport};
+use super::side::Side;
 use crate::{
     gateway::{
         balance::{Target, busy, refusal_of},
@@ -19,6 +19,7 @@ use crate::{
         connect,
         pool::{Held, Opening, Place, Pool, Taken},
         proxy_header::Client,
+        quiet,
         stream::Stream,
     },
 };
@@ -117,9 +118,10 @@ async fn find(
         };
         match place {
             Place::Idle(mut held) => {
+                let since = held.idle_since();
                 if let Some(io) = held.take() {
                     let mut side = Side::new(io, Vec::new());
-                    if is_quiet(worker, &mut side).await {
+                    if is_quiet(worker, &mut side, since, now).await {
                         exchange.site().counters().reused();
                         exchange.connected(endpoint.address(), Duration::ZERO);
                         return Ok((side, held, true));
@@ -153,8 +155,15 @@ async fn open(
     }
 }
 
-/// Whether an idle connection has neither ended nor said anything that nobody asked for. Asks the runtime, not the
-/// kernel, unless something did arrive.
-async fn is_quiet<U: Transport>(worker: &Worker, side: &mut Side<U>) -> bool {
-    poll_fn(|context| Poll::Ready(side.poll_fill(context, worker.h1().buffers(), false).is_pending())).await
+/// Whether a connection that is idle since then has neither ended nor said anything that nobody asked for. The kernel is
+/// asked only where the runtime may not know.
+async fn is_quiet(
+    worker: &Worker,
+    side: &mut Side<UpstreamIo>,
+    since: Option<Instant>,
+    now: Instant,
+) -> bool {
+    let buffers = worker.h1().buffers();
+    poll_fn(|context| Poll::Ready(side.poll_fill(context, buffers, false).is_pending())).await
+        && (quiet::is_known(since, now) || quiet::is_silent(side.io.socket()))
 }

@@ -18,11 +18,22 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {
     fn has_goodbye(&self) -> bool {
         true
     }
+
+    /// Closes it so that the other end sees an error rather than an end.
+    fn abort(self)
+    where
+        Self: Sized,
+    {
+    }
 }
 
 impl Transport for Socket {
     fn has_goodbye(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    fn abort(self) {
+        Self::abort(self);
     }
 }
 

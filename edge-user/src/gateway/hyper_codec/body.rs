@@ -24,8 +24,8 @@ use crate::{
     upstream::{attempt::Attempt, circuit::Permit},
 };
 
-/// Whether a body over HTTP/2 that gives no more has come to its end. hyper takes a stream that is reset with CANCEL or
-/// NO_ERROR for one that ended; half a body must not pass for a whole one.
+/// Whether a body over HTTP/2 that gives no more has come to its end. hyper takes a stream that is reset with NO_ERROR
+/// for one that ended; half a body must not pass for a whole one.
 fn is_whole(body: &Incoming) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
@@ -345,11 +345,8 @@ impl FromUpstream {
         };
         self.stall = None;
         match &frame {
-            // NO_ERROR may follow a whole answer to a request that is not wanted any further (RFC 9113, 8.1).
-            None if self.returning.is_http2()
-                && self.returning.request.is_done()
-                && !is_whole(&self.inner) =>
-            {
+            // NO_ERROR may follow an answer, once that is whole (RFC 9113, 8.1).
+            None if self.returning.is_http2() && !is_whole(&self.inner) => {
                 self.exchange.broke(Reason::UpstreamCutShort);
                 self.returning.broke();
                 return Poll::Ready(Some(Err(BodyError::cancelled())));

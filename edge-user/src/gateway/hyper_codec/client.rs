@@ -33,6 +33,7 @@ use crate::{
         mux::{Lease, Mux, Offer},
         pool::{Held, Opening, Place, Pool, Taken},
         proxy_header::Client,
+        quiet,
     },
 };
 
@@ -92,16 +93,24 @@ impl Link {
     pub(super) async fn send(
         &mut self,
         message: http::Request<RequestBody>,
+        reused: bool,
     ) -> Option<Result<http::Response<hyper::body::Incoming>, TrySendError<http::Request<RequestBody>>>> {
         match self {
-            Self::One(held) => match held.as_mut() {
-                Some(link) => {
-                    link.expects.head();
-                    Some(link.sender.try_send_request(message).await)
-                }
-                None => None,
-            },
+            Self::One(held) => {
+                let is_known = !reused || quiet::is_known(held.idle_since(), Instant::now());
+                let link = held.as_mut()?;
+                link.expects.head(is_known);
+                Some(link.sender.try_send_request(message).await)
+            }
             Self::Many(lease) => Some(lease.connection().clone().try_send_request(message).await),
+        }
+    }
+
+    /// Whether the request was not sent, as an answer that nobody had asked for lay there already.
+    pub(super) fn was_unasked(&self) -> bool {
+        match self {
+            Self::One(held) => held.as_ref().is_some_and(|link| link.expects.was_unasked()),
+            Self::Many(_) => false,
         }
     }
 

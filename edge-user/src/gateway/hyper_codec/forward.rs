@@ -82,7 +82,7 @@ pub(super) async fn forward(
         let message = build(exchange, target, outgoing, &source, link.is_http2())?;
         let sent = Instant::now();
         exchange.sent(sent);
-        let answer = within(target.try_timeout(limit), &source, link.send(message)).await;
+        let answer = within(target.try_timeout(limit), &source, link.send(message, reused)).await;
         let now = Instant::now();
         let failed = match answer {
             Ok(Some(Ok(answer))) => {
@@ -105,6 +105,7 @@ pub(super) async fn forward(
                     ..Failed::before_answer(Reason::UpstreamReset)
                 }
             }
+            Ok(Some(Err(_))) if link.was_unasked() => Failed::unsent(),
             Ok(Some(Err(error))) => Failed::judge(error),
             Ok(None) => Failed::unsent(),
             Err(Elapsed) => Failed::before_answer(Reason::UpstreamTimeout),

@@ -16,23 +16,46 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::gateway::gate::{ResponseShape, parse, scan::Scan};
+use crate::{
+    gateway::gate::{ResponseShape, parse, scan::Scan},
+    upstream::{quiet, stream::Stream},
+};
 
 /// Says that a request goes out. Sender and socket are on one thread; hyper wants them to be able to part.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Expects(Arc<AtomicBool>);
+pub(super) struct Expects(Arc<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    /// A head is to be read.
+    head: AtomicBool,
+    /// Nothing of the request was written yet.
+    begins: AtomicBool,
+    /// The kernel is to be asked before that.
+    asks: AtomicBool,
+    /// The request was not written, as something unasked lay there.
+    unasked: AtomicBool,
+}
 
 impl Expects {
-    /// The next bytes are a response's head.
-    pub(super) fn head(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// The next bytes are a response's head; what came before them is none, for which the kernel is asked if the runtime
+    /// may not know.
+    pub(super) fn head(&self, is_known: bool) {
+        self.0.head.store(true, Ordering::Relaxed);
+        self.0.begins.store(true, Ordering::Relaxed);
+        self.0.asks.store(!is_known, Ordering::Relaxed);
+    }
+
+    /// Whether the request was not sent since something nobody had asked for was there already.
+    pub(super) fn was_unasked(&self) -> bool {
+        self.0.unasked.load(Ordering::Relaxed)
     }
 }
 
 /// The socket.
 #[derive(Debug)]
-pub(super) struct ResponseGate<S> {
-    stream: S,
+pub(super) struct ResponseGate {
+    stream: Stream,
     expects: Expects,
     most: usize,
     raw: Vec<u8>,
@@ -43,9 +66,9 @@ pub(super) struct ResponseGate<S> {
     shape: ResponseShape,
 }
 
-impl<S> ResponseGate<S> {
+impl ResponseGate {
     /// The gate in front of `stream`, for heads of at most `most` bytes.
-    pub(super) fn new(stream: S, expects: Expects, most: usize) -> Self {
+    pub(super) fn new(stream: Stream, expects: Expects, most: usize) -> Self {
         Self {
             stream,
             expects,
@@ -56,6 +79,19 @@ impl<S> ResponseGate<S> {
             scan: Scan::default(),
             shape: ResponseShape::default(),
         }
+    }
+
+    /// Fails the write that begins a request on a connection on which an answer lies already.
+    fn ask(&self) -> io::Result<()> {
+        let said = &self.expects.0;
+        if !said.begins.swap(false, Ordering::Relaxed)
+            || self.raw.is_empty()
+                && (!said.asks.load(Ordering::Relaxed) || quiet::is_silent(self.stream.socket()))
+        {
+            return Ok(());
+        }
+        said.unasked.store(true, Ordering::Relaxed);
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "unasked bytes"))
     }
 
     /// Judges what was read, as far as it goes.
@@ -82,7 +118,7 @@ impl<S> ResponseGate<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for ResponseGate<S> {
+impl AsyncRead for ResponseGate {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -97,7 +133,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ResponseGate<S> {
                 this.passed -= take;
                 return Poll::Ready(Ok(()));
             }
-            if !this.in_head && this.expects.0.swap(false, Ordering::Relaxed) {
+            if !this.in_head && this.expects.0.head.swap(false, Ordering::Relaxed) {
                 this.in_head = true;
                 this.scan = Scan::default();
             }
@@ -119,12 +155,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for ResponseGate<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ResponseGate<S> {
+impl AsyncWrite for ResponseGate {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.ask()?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -133,6 +170,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ResponseGate<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.ask()?;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 

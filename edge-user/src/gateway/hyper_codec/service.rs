@@ -75,6 +75,7 @@ pub(super) async fn answer(
         // HTTP/2 frames its bodies; one of unknown length is chunked in HTTP/1.
         judged.body = RequestBody::Chunked;
     }
+    state.http10.set(laid.shape.version == Version::Http10);
     let request = Request::new(&laid.bytes, &laid.shape, &judged);
     let outgoing = Outgoing {
         request,
@@ -126,9 +127,11 @@ pub(super) async fn answer(
         websocket: false,
     };
     let wanted = wanted(&exchange, target.route(), &request);
+    // A client that is still sending is told that nothing after its body will be looked at (RFC 9112, 9.6).
+    let closes = version != Version::Http2 && (worker.is_stopping() || !returning.request.is_done());
     match forward::respond(exchange, &target, (asked, wanted), response, returning, in_flight) {
         Ok(mut response) => {
-            if worker.is_stopping() && version != Version::Http2 {
+            if closes {
                 response
                     .headers_mut()
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));

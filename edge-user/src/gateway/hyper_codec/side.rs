@@ -158,7 +158,7 @@ impl Side {
                 let _ = connection.await;
                 drop(permit);
             });
-            expects.head();
+            expects.head(true);
             sender.send_request(message).await
         }
     }

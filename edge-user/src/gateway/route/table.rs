@@ -18,6 +18,8 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
+    io::Write,
+    net::Ipv6Addr,
 };
 
 use regex::{Regex, RegexSet, RegexSetBuilder};
@@ -175,7 +177,8 @@ fn labels(host: &[u8]) -> usize {
     memchr::memchr_iter(b'.', host).count() + 1
 }
 
-/// The host of an authority in lower case, without port and final dot; `None` if it is longer than any host.
+/// The host of an authority in its one spelling: a name in lower case without a final dot, an address of IPv6 as RFC
+/// 5952 writes it, no port. `None` if it is longer than any host.
 fn host_of<'b>(authority: &[u8], buffer: &'b mut [u8; MAX_HOST]) -> Option<&'b [u8]> {
     // The gate has found the authority well-formed: a colon outside of brackets begins a port.
     let end = if authority.first() == Some(&b'[') {
@@ -184,11 +187,23 @@ fn host_of<'b>(authority: &[u8], buffer: &'b mut [u8; MAX_HOST]) -> Option<&'b [
         memchr::memchr(b':', authority).unwrap_or(authority.len())
     };
     let host = authority.get(..end)?;
+    if let Some(address) = v6(host) {
+        let mut rest = &mut buffer[..];
+        write!(rest, "[{address}]").ok()?;
+        let len = MAX_HOST - rest.len();
+        return buffer.get(..len);
+    }
     let host = host.strip_suffix(b".").unwrap_or(host);
     let lower = buffer.get_mut(..host.len())?;
     lower.copy_from_slice(host);
     lower.make_ascii_lowercase();
     Some(lower)
+}
+
+/// The address in brackets.
+fn v6(host: &[u8]) -> Option<Ipv6Addr> {
+    let inner = host.strip_prefix(b"[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(inner).ok()?.parse().ok()
 }
 
 impl Tree {

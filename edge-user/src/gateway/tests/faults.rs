@@ -1,6 +1,7 @@
 //! What upstreams and clients do wrong: the right status, and no connection used that should not be.
 
 use std::{
+    io::{ErrorKind, Read},
     thread,
     time::{Duration, Instant},
 };
@@ -131,6 +132,77 @@ fn a_body_that_breaks_off_breaks_off_for_the_client_too() {
             edge.counters().refused(Reason::UpstreamCutShort) == 1
         });
     }
+}
+
+#[test]
+fn a_body_that_breaks_off_is_a_reset_to_who_knows_its_end_by_the_connection_alone() {
+    for (cut, answer) in [
+        (
+            true,
+            &b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\npart"[..],
+        ),
+        (
+            true,
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\nzz",
+        ),
+        (true, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"),
+        (
+            false,
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n0\r\n\r\n",
+        ),
+        (false, b"HTTP/1.1 200 OK\r\n\r\npart"),
+    ] {
+        let origin = Origin::with(move |connection| {
+            connection.request();
+            // In two pieces, so that a part of the body is on its way before it breaks off.
+            connection.send(&answer[..answer.len() - 2]);
+            thread::sleep(Duration::from_millis(20));
+            connection.send(&answer[answer.len() - 2..]);
+        });
+        let edge = Edge::to(origin.address);
+        let mut client = edge.connect();
+        client.send(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+        let mut got = Vec::new();
+        let end = client.stream.read_to_end(&mut got);
+        let what = String::from_utf8_lossy(answer);
+        let is_reset = end.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+        assert_eq!(is_reset, cut, "{what:?}: {:?}", String::from_utf8_lossy(&got));
+    }
+}
+
+#[test]
+fn who_still_sends_when_the_answer_comes_is_told_that_the_connection_ends() {
+    let origin = Origin::with(|connection| {
+        // Answers upon the head, and reads the rest.
+        while let Some(head) = connection.head() {
+            connection.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig");
+            connection.body(head);
+        }
+    });
+    let edge = Edge::to(origin.address);
+    for head in [
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    ] {
+        let mut client = edge.connect();
+        client.send(head.as_bytes());
+        let response = client.response();
+        assert_eq!(
+            (response.status, response.body.as_str()),
+            (413, "big"),
+            "{response:?}"
+        );
+        assert_eq!(response.field("connection"), Some("close"), "{response:?}");
+        // What follows is not taken for a request, whatever it is.
+        client.send(b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.read_all_lossy(), "");
+        assert!(!origin.seen().iter().any(|seen| seen.head.contains("smuggled")));
+    }
+    // Who has sent everything keeps its connection.
+    let mut client = edge.connect();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
+    let response = client.response();
+    assert_eq!(response.field("connection"), None, "{response:?}");
 }
 
 #[test]

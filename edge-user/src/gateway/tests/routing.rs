@@ -141,7 +141,7 @@ headers = [{ name = 'x', present = true }]
             Some("PUT, GET, OPTIONS, HEAD"),
         ),
         ("POST /a/1 HTTP/1.1\r\nHost: a", 405, Some("GET, OPTIONS, HEAD")),
-        ("get /a HTTP/1.1\r\nHost: a", 405, Some("GET, OPTIONS, HEAD")),
+        ("GETS /a HTTP/1.1\r\nHost: a", 405, Some("GET, OPTIONS, HEAD")),
         ("POST /b HTTP/1.1\r\nHost: a", 404, None),
     ] {
         client.send(format!("{request}\r\n\r\n").as_bytes());

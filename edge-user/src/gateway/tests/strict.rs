@@ -39,6 +39,21 @@ fn refused() -> Vec<(String, Vec<u8>, u16)> {
     );
     row("CONNECT", b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", 501);
     row("TRACE", b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 501);
+    for method in [
+        "get", "Get", "gET", "head", "post", "put", "delete", "patch", "options",
+    ] {
+        let bytes = format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n");
+        row(&format!("method {method}"), bytes.as_bytes(), 400);
+    }
+    for method in ["trace", "Trace", "pri", "connect", "ConnecT"] {
+        let bytes = format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n");
+        row(&format!("method {method}"), bytes.as_bytes(), 400);
+    }
+    row(
+        "connect with its target",
+        b"connect a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n",
+        400,
+    );
 
     // Targets and paths.
     for target in [
@@ -129,14 +144,63 @@ fn refused() -> Vec<(String, Vec<u8>, u16)> {
         400,
     );
     for host in [
-        "", "a b", "a,b", "u@a", "a/b", "a#", "a?", "a:x", "a:99999", "[::1", "a\\b", "a\tb", "a%00",
+        "",
+        "a b",
+        "a,b",
+        "u@a",
+        "a/b",
+        "a#",
+        "a?",
+        "a:x",
+        "a:99999",
+        "[::1",
+        "a\\b",
+        "a\tb",
+        "a%00",
         "http://a",
+        ".",
+        "..",
+        ".a",
+        "a..",
+        "a..b",
+        "..:80",
+        "a:0",
+        "a:080",
+        "a:",
+        ":80",
+        "[::1%25lo]",
+        "[::1]x",
+        "::1",
+        "a%2eb",
+        "*",
+        "a;b",
+        "a'",
+        "{a}",
+        "\u{e9}",
+        "a\u{3002}b",
     ] {
         row(
             &format!("Host {host:?}"),
             format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(),
             400,
         );
+    }
+
+    let long = "a".repeat(64);
+    for (target, host) in [
+        ("http://a..b/", "a..b"),
+        ("http://.a/", ".a"),
+        ("http://a:0/", "a:0"),
+        ("http:///", "a"),
+        ("http://:80/", ":80"),
+        ("http://a@/", "a"),
+        ("http://[::1%25lo]/", "[::1%25lo]"),
+        ("http://a/", "a."),
+        ("http://a:80/", "a"),
+        ("/", long.as_str()),
+    ] {
+        let bytes = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        row(&format!("{target} at Host {host:?}"), bytes.as_bytes(), 400);
     }
 
     // Fields.

@@ -469,3 +469,46 @@ fn half_a_body_never_passes_for_a_whole_one() {
     let end = *seen.lock().expect("not poisoned");
     assert_eq!(end, Some(Some(Code::CANCEL)));
 }
+
+/// An answer to a request that is still being sent: whole, or reset with an error or as if all were well.
+#[test]
+fn an_early_answer_is_whole_or_an_error() {
+    for (code, whole) in [
+        (Some(Code::CANCEL), false),
+        (Some(Code::NO_ERROR), false),
+        (Some(Code::INTERNAL_ERROR), false),
+        (None, true),
+    ] {
+        let seen = Arc::new(Notify::new());
+        let go_on = Arc::clone(&seen);
+        let origin = Http2Origin::start(
+            None,
+            Arc::new(move |_, request, mut respond| {
+                let go_on = Arc::clone(&go_on);
+                Box::pin(async move {
+                    let mut send = respond.send_response(Response::new(()), false).expect("open");
+                    send.send_data(Bytes::from_static(b"half"), code.is_none())
+                        .expect("open");
+                    go_on.notified().await;
+                    if let Some(code) = code {
+                        send.send_reset(code);
+                    }
+                    // Without having read it: a stream that has answered is reset with NO_ERROR.
+                    drop(request);
+                })
+            }),
+        );
+        let edge = Edge::start(&to_http2(&origin), Limits::default());
+        let mut client = edge.connect();
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n");
+        let mut got = String::new();
+        while !got.contains("half") {
+            let more = client.read_some();
+            assert!(!more.is_empty(), "{code:?}: {got:?}");
+            got.push_str(&more);
+        }
+        seen.notify_one();
+        got.push_str(&client.read_all_lossy());
+        assert_eq!(got.ends_with("0\r\n\r\n"), whole, "{code:?}: {got:?}");
+    }
+}
