@@ -13,6 +13,7 @@ pub mod limit;
 pub mod list;
 pub mod reason;
 pub mod service;
+pub mod steer;
 pub mod syn;
 
 pub use addr::{Addr, Family};
@@ -24,10 +25,11 @@ pub use limit::{EarnedHost, Limit, LimitKind, SLOTS_PER_LINE};
 pub use list::LpmKey;
 pub use reason::{Alert, Code, Counter, Outcome, PerCpu, Reason, Sampling};
 pub use service::{AddressFlags, PortEntry, Service};
+pub use steer::{Backend, BackendCount, Forward, SteerRule};
 pub use syn::{CookieMode, CookieSettings, SEEN, SEEN_SECONDS, SynRule, SynState, TOLD, Told};
 
 /// Version of the map layout: part of the pin directory's name.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// `aya::Pod` says that any bytes the kernel hands out are a valid value.
 #[cfg(feature = "user")]
@@ -37,8 +39,8 @@ pub const VERSION: u32 = 2;
 )]
 mod pod {
     use super::{
-        Addr, BanKey, Control, CookieSettings, Counter, Event, Hints, LpmKey, Params, PerCpu, PortEntry,
-        Sampling, Service, SynRule, SynState, Told,
+        Addr, Backend, BackendCount, BanKey, Control, CookieSettings, Counter, Event, Hints, LpmKey, Params,
+        PerCpu, PortEntry, Sampling, Service, SteerRule, SynRule, SynState, Told,
     };
 
     macro_rules! pod {
@@ -50,6 +52,8 @@ mod pod {
     }
     pod!(
         Addr,
+        Backend,
+        BackendCount,
         BanKey,
         Control,
         CookieSettings,
@@ -62,6 +66,7 @@ mod pod {
         PortEntry,
         Sampling,
         Service,
+        SteerRule,
         SynRule,
         SynState,
         Told

@@ -1,8 +1,10 @@
 //! Pure leaves of the pipeline: hashing, the rate limiter's arithmetic and its lines of cells, the tables of
-//! bans and of earned sources.
+//! bans, of earned sources and of connections, the consistent hash that spreads flows over backends.
 
 pub mod bans;
 pub mod earned;
+pub mod flows;
 pub mod gcra;
 pub mod hash;
+pub mod maglev;
 pub mod slots;

@@ -17,6 +17,7 @@ mod parse;
 mod proof;
 mod sanity;
 mod service;
+pub mod steer;
 
 use core::ops::ControlFlow;
 
@@ -300,6 +301,33 @@ impl<T: Tables> Judge<'_, T> {
     /// Asks the allow list, but only about a packet that is about to be dropped.
     #[inline(always)]
     fn settle(&self, code: Code) -> Verdict {
+        let verdict = self.weighed(code);
+        if !self.is_steered() {
+            return verdict;
+        }
+        // Laundered, or a verifier would walk what follows once for each reason.
+        let code = Code(self.tables.launder(u32::from(verdict.code.0)) as u8);
+        if code.drops() || code.handed().is_some() {
+            return Verdict { code, ..verdict };
+        }
+        Verdict {
+            code: Code::STEER,
+            ..verdict
+        }
+    }
+
+    /// Whether what passes may have to go on to a backend: of a direct service everything, of what carries no port only
+    /// messages about connections.
+    #[inline(always)]
+    fn is_steered(&self) -> bool {
+        if self.scope.by_port {
+            return self.scope.service.flags & Service::DIRECT != 0;
+        }
+        self.control.has(Control::HAS_DIRECT) && matches!(self.packet.kind.get(), Kind::Icmp | Kind::Icmp6)
+    }
+
+    #[inline(always)]
+    fn weighed(&self, code: Code) -> Verdict {
         self.tables.forget();
         let observed = self.packet.observed.get();
         let service = self.scope.id();
@@ -310,6 +338,7 @@ impl<T: Tables> Judge<'_, T> {
                 .tables
                 .allowed(self.control.copy(Control::ALLOW), &self.packet.src.get())
         {
+            self.packet.observed.set(Observed::NONE);
             return Verdict {
                 code: Reason::AllowListed.into(),
                 observed: Observed::NONE,

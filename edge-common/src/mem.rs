@@ -3,6 +3,7 @@
 //! Written for clarity, not speed: a list is searched linearly. It must answer exactly as the kernel's maps do;
 //! the differential tests hold the two side by side.
 
+mod lanes;
 mod stack;
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,7 @@ use crate::{
     wire::{Frame, View},
 };
 
+pub use lanes::{MemEgress, MemLanes, packed};
 pub use stack::MemStack;
 
 /// A frame in memory.

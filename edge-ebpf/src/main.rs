@@ -10,8 +10,10 @@
 )]
 #![feature(asm_experimental_arch, core_intrinsics)]
 
+mod egress;
 mod emit;
 mod frame;
+mod lanes;
 mod maps;
 mod parts;
 mod stack;
@@ -30,7 +32,9 @@ use edge_common::{
 };
 
 use crate::{
+    egress::KernelEgress,
     frame::{XdpArrival, XdpFrame},
+    lanes::KernelLanes,
     stack::KernelStack,
     tables::KernelTables,
 };
@@ -138,6 +142,29 @@ pub(crate) extern "C" fn verify(ctx: *mut xdp_md) -> u32 {
     conclude(&ctx, &verdict, length(&tables))
 }
 
+/// Sends a packet to its backend. Called by the shield alone.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub(crate) extern "C" fn steer(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let Some(exchange) = exchange() else {
+        return xdp_action::XDP_DROP;
+    };
+    let tables = KernelTables { ctx: ctx.ctx };
+    let service = exchange.service.get() as u16;
+    let (frame, tick) = (XdpFrame::new(&ctx), XdpArrival(&ctx).tick());
+    let egress = KernelEgress { ctx: &ctx };
+    let steered = datapath::steer::steer(&frame, &tables, &KernelLanes, &egress, service, tick);
+    if steered.verdict.code.0 == Reason::Steered as u8 {
+        emit::count(&steered.verdict, length(&tables));
+        if steered.verdict.observed.is_some() {
+            emit::sample(&ctx, &steered.verdict);
+        }
+        return egress.leave(steered.interface);
+    }
+    conclude(&ctx, &steered.verdict, length(&tables))
+}
+
 /// Bytes of the frame as it arrived.
 #[inline(always)]
 fn length(tables: &KernelTables) -> u32 {
@@ -158,13 +185,14 @@ fn conclude(ctx: &XdpContext, verdict: &Verdict, bytes: u32) -> u32 {
     }
     if drops {
         xdp_action::XDP_DROP
-    } else if verdict.code.0 == Reason::CookieSent as u8 {
+    } else if verdict.code.0 == Reason::CookieSent as u8 || verdict.code.0 == Reason::TooBig as u8 {
         xdp_action::XDP_TX
     } else {
         xdp_action::XDP_PASS
     }
 }
 const _: () = assert!(matches!(Reason::CookieSent.outcome(), Outcome::Answer));
+const _: () = assert!(matches!(Reason::TooBig.outcome(), Outcome::Answer));
 
 /// Drops everything: the floor that benchmarks compare with.
 #[unsafe(no_mangle)]

@@ -9,11 +9,13 @@ use aya_ebpf::{
 };
 use edge_common::{
     abi::{
-        Addr, Alert, BanKey, Code, Control, ControlWord, CookieSettings, Counter, Hints, LimitKind, Params,
-        PerCpu, PortEntry, Reason, SEEN, SLOTS_PER_LINE, Service, SynRule, SynState, TOLD, Told,
+        Addr, Alert, Backend, BackendCount, BanKey, Code, Control, ControlWord, CookieSettings, Counter,
+        Hints, LimitKind, Params, PerCpu, PortEntry, Reason, SEEN, SLOTS_PER_LINE, Service, SteerRule,
+        SynRule, SynState, TOLD, Told,
         ban::{BUCKET_ENTRIES, BUCKET_WORDS, NOTE_BYTES},
         limit::EARNED_WORDS,
         service::{MAX_SERVICES, NAME_BYTES, PORTS},
+        steer::{CANDIDATES, FLOW_WORDS, MAX_BACKENDS, PLACES},
     },
     datapath::DENY_HINT_MASK,
 };
@@ -26,6 +28,7 @@ const DEFAULT_BUCKETS: u32 = 65_536 / BUCKET_ENTRIES as u32;
 const DEFAULT_HINTS: u32 = 1 << 15;
 const DEFAULT_LINES: u32 = 1 << 14;
 const DEFAULT_EARNED: u32 = 65_536 / 2;
+const DEFAULT_FLOWS: u32 = 1 << 16;
 const MAX_NOTES: u32 = 65_536;
 const MAX_LIST: u32 = 1_000_000;
 const EVENT_BYTES: u32 = 1 << 18;
@@ -36,6 +39,9 @@ pub(crate) type Line = [u64; SLOTS_PER_LINE];
 pub(crate) type Bucket = [u64; BUCKET_WORDS];
 /// A bucket of earned sources.
 pub(crate) type Earned = [u64; EARNED_WORDS];
+
+/// A bucket of connections.
+pub(crate) type Flows = [u64; FLOW_WORDS];
 
 /// The parameters, as the loader knows them: the verifier takes them for constants. (Zeros, until it writes them.)
 #[unsafe(no_mangle)]
@@ -48,7 +54,7 @@ static CONSTANTS: Params = Params {
     max_bans: 0,
     earned_buckets: 0,
     hz: 0,
-    reserved: 0,
+    flow_mask: 0,
     epoch_tick: 0,
     epoch_ns: 0,
 };
@@ -153,6 +159,28 @@ pub(crate) static LISTENERS: Array<Told> = Array::with_max_entries(TOLD, 0);
 
 #[map]
 pub(crate) static NEWCOMERS: Array<u64> = Array::with_max_entries(SEEN, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static STEER_RULES: Array<SteerRule> =
+    Array::with_max_entries(MAX_SERVICES * COPIES, BPF_F_MMAPABLE);
+
+/// The Maglev tables, four places a word.
+#[map]
+pub(crate) static STEER_PLACES: Array<u64> = Array::with_max_entries(PLACES, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static BACKENDS: Array<Backend> = Array::with_max_entries(MAX_BACKENDS, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static BACKEND_COUNTS: PerCpuArray<BackendCount> = PerCpuArray::with_max_entries(MAX_BACKENDS, 0);
+
+/// Connections of direct services.
+#[map]
+pub(crate) static FLOWS: Array<Flows> = Array::with_max_entries(DEFAULT_FLOWS, BPF_F_MMAPABLE);
+
+/// First packets of their flows.
+#[map]
+pub(crate) static CANDIDATE_FLOWS: Array<u64> = Array::with_max_entries(CANDIDATES, BPF_F_MMAPABLE);
 
 /// Settings of the kernel that the daemon changed, as they were before (`edge_user::kernel::sysctl`). The program never
 /// asks.

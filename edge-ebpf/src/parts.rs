@@ -6,12 +6,15 @@
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use edge_common::{
-    abi::{SLOTS_PER_LINE, limit::EARNED_WORDS},
+    abi::{Reason, SLOTS_PER_LINE, limit::EARNED_WORDS},
     algo::slots::{self, Charge},
-    datapath::{self, Tables as _},
+    datapath::{
+        self, Tables as _,
+        steer::{self, Asked, Lanes as _, Parcel},
+    },
 };
 
-use crate::{emit, frame::XdpFrame, tables::KernelTables};
+use crate::{egress::KernelEgress, emit, frame::XdpFrame, lanes::KernelLanes, tables::KernelTables};
 
 /// Answers of [`charge`].
 pub(crate) const ADMITTED: u32 = 0;
@@ -110,4 +113,40 @@ pub(crate) extern "C" fn read(ctx: *mut xdp_md) -> u32 {
 #[inline(never)]
 pub(crate) extern "C" fn send(ctx: *mut xdp_md, what: u32) -> u32 {
     u32::from(emit::send(&XdpContext::new(ctx), what))
+}
+
+/// Where [`choose`] is told the copy of the tables in force.
+pub(crate) const COPY_SHIFT: u32 = 24;
+/// Where [`dispatch`] is told how the packet is to be sent.
+pub(crate) const FORWARD_SHIFT: u32 = 16;
+
+/// Chooses the backend of a flow; `what` is an `Asked`, the answer a `Choice`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn choose(hash: u64, source: u64, what: u32, tick: u64) -> u64 {
+    let tables = KernelTables {
+        ctx: core::ptr::null_mut(),
+    };
+    let asked = Asked::from_bits(what, hash, source);
+    steer::choose(&tables, &KernelLanes, what >> COPY_SHIFT & 1, &asked, tick).to_bits()
+}
+
+/// Sends the packet to a backend; the answer is a `Sent`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn dispatch(ctx: *mut xdp_md, hash: u64, what: u32) -> u64 {
+    let tables = KernelTables { ctx };
+    let context = XdpContext::new(ctx);
+    let backend = what as u16;
+    let (Some(packet), Some(entry)) = (tables.packet(), KernelLanes.backend(backend)) else {
+        return u64::from(Reason::Internal as u8);
+    };
+    let parcel = Parcel {
+        hash,
+        forward: (what >> FORWARD_SHIFT) as u8,
+        backend,
+        to: entry.addr,
+    };
+    let egress = KernelEgress { ctx: &context };
+    steer::dispatch(&XdpFrame::new(&context), packet, &parcel, &egress).to_bits()
 }

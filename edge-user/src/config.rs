@@ -45,7 +45,7 @@ use std::{
     time::Duration,
 };
 
-use edge_common::abi::{Outcome, Reason};
+use edge_common::abi::Reason;
 use ipnet::IpNet;
 
 use self::quickstart::DEMO_PREFIX;
@@ -226,7 +226,7 @@ impl Observe {
     pub fn observes(&self, reason: Reason) -> bool {
         match self {
             Self::Nothing => false,
-            Self::Everything => reason.outcome() == Outcome::Drop,
+            Self::Everything => reason.is_observable(),
             Self::Rules(reasons) => reasons.contains(&reason),
         }
     }

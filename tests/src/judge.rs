@@ -39,6 +39,7 @@ const SIZES: Sizes = Sizes {
     bans: 1024,
     cells: 1 << 12,
     earned: 256,
+    flows: 1 << 12,
 };
 
 /// The kernel's side, with what it needs to be set up.
@@ -251,6 +252,7 @@ pub fn agree(kernel: &mut Kernel, memory: &MemTables, packet: &[u8], counts: &mu
         Outcome::Pass => 2,
         Outcome::Drop => 1,
         Outcome::Answer => 3,
+        Outcome::Forward => 4,
     };
     ensure!(
         action == expected,

@@ -48,6 +48,8 @@ impl Control {
     pub const DROP_MARTIANS: u64 = 1 << 19;
     /// Some service is on "every local address", so every local address is protected.
     pub const ANY_LOCAL: u64 = 1 << 20;
+    /// Some service is steered past user space.
+    pub const HAS_DIRECT: u64 = 1 << 21;
     /// First of the 32 bits, one a [`Reason`], that say what is only counted and not dropped.
     const OBSERVE_SHIFT: u32 = 32;
 
@@ -60,12 +62,15 @@ impl Control {
     /// Whether drops for a reason are only counted.
     #[inline(always)]
     pub const fn observes(self, code: Code) -> bool {
-        self.0 >> Self::OBSERVE_SHIFT >> (code.0 & 31) & 1 == 1
+        code.0 < 32 && self.0 >> Self::OBSERVE_SHIFT >> (code.0 & 31) & 1 == 1
     }
 
-    /// The same with drops for `reason` only counted.
+    /// The same with drops for `reason` only counted, one of the first 32.
     #[must_use]
     pub const fn observing(self, reason: Reason) -> Self {
+        if reason as u32 >= 32 {
+            return self;
+        }
         Self(self.0 | 1 << (Self::OBSERVE_SHIFT + reason as u32))
     }
 
@@ -97,8 +102,8 @@ pub struct Params {
     pub earned_buckets: u32,
     /// Timer ticks a second of the running kernel.
     pub hz: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Buckets of the connection table minus one (a power of two minus one).
+    pub flow_mask: u32,
     /// A moment of the kernel's jiffies …
     pub epoch_tick: u64,
     /// … and the same moment on `CLOCK_MONOTONIC`, in nanoseconds: the two advance in step, since jiffies are

@@ -11,6 +11,8 @@ pub enum Outcome {
     Drop,
     /// It goes back where it came from, as an answer.
     Answer,
+    /// It goes on to a backend.
+    Forward,
 }
 
 /// One list for the program, `status`, metrics and the documentation.
@@ -81,6 +83,13 @@ reasons! {
     NoConnection = 26, Drop, "no_connection", "ends a connection that there is not";
     SynBudget = 27, Drop, "syn_budget", "the service is over its budget of new connections";
     NewSources = 28, Drop, "new_sources", "the service is over its budget of new sources";
+    Steered = 29, Forward, "steered", "for a direct service: sent on to one of its backends";
+    NoBackend = 30, Drop, "no_backend", "none of the service's backends takes it";
+    NoRoute = 31, Drop, "no_route", "no way to the backend, or its neighbour is not known yet";
+    TooBig = 32, Answer, "too_big", "too big for the way to the backend; the sender was told what fits";
+    Oversized = 33, Drop, "oversized", "too big for the way to the backend, and of a kind that is not answered";
+    HopsExceeded = 34, Drop, "hops_exceeded", "its hops are used up, as if it went round in circles";
+    Unforwardable = 35, Drop, "unforwardable", "its headers cannot be rewritten, or there is no room for more";
 }
 
 /// A [`Reason`] as the pipeline carries it: a plain byte, since an enum would have a verifier walk the rest of the
@@ -96,8 +105,10 @@ impl Code {
     pub const VERIFY: Self = Self(Self::HANDED + 1);
     /// The same for [`crate::datapath::admit`].
     pub const ADMIT: Self = Self(Self::HANDED + 2);
+    /// The same for [`crate::datapath::steer`].
+    pub const STEER: Self = Self(Self::HANDED + 3);
     /// Programs that packets are handed on to.
-    pub const PROGRAMS: u32 = 3;
+    pub const PROGRAMS: u32 = 4;
     const HANDED: u8 = 0x80;
     /// No reason: the packet goes on through the pipeline.
     pub const GO_ON: Self = Self(0x7f);
@@ -112,7 +123,7 @@ impl Code {
     }
 
     /// One bit for each reason that drops.
-    const DROPS: u32 = {
+    const DROPS: u64 = {
         let (mut drops, mut index) = (0, 0);
         while index < Reason::ALL.len() {
             if matches!(Reason::ALL[index].outcome(), Outcome::Drop) {
@@ -126,7 +137,7 @@ impl Code {
     /// Whether a packet that leaves so is dropped.
     #[inline(always)]
     pub const fn drops(self) -> bool {
-        Self::DROPS >> (self.0 & 31) & 1 != 0
+        Self::DROPS >> (self.0 & 63) & 1 != 0
     }
 
     /// The reason; what is none counts as [`Reason::Internal`].
@@ -146,8 +157,13 @@ impl From<Reason> for Code {
 }
 
 impl Reason {
+    /// Whether drops for it can be only counted: what is to go on to a backend and cannot has nowhere else to go.
+    pub const fn is_observable(self) -> bool {
+        matches!(self.outcome(), Outcome::Drop) && (self as u8) < Self::Steered as u8
+    }
+
     /// Counters a service has: the reasons, rounded up so that the layout can grow.
-    pub const SLOTS: u32 = 32;
+    pub const SLOTS: u32 = 64;
 }
 const _: () = assert!(Reason::ALL.len() <= Reason::SLOTS as usize);
 

@@ -64,6 +64,8 @@ impl Service {
     pub const OBSERVE: u16 = 1 << 1;
     /// There is a [`super::SynRule`] for it.
     pub const GUARDED: u16 = 1 << 2;
+    /// What is admitted goes to a backend: there is a [`super::SteerRule`] for it.
+    pub const DIRECT: u16 = 1 << 3;
 
     /// The limits in force.
     pub fn active_limits(&self) -> &[Limit] {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use edge_common::abi::{Outcome, Reason};
+use edge_common::abi::Reason;
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use serde_spanned::Spanned;
@@ -343,9 +343,8 @@ impl FromToml for Weight {
 
 /// A reason for which packets are dropped.
 fn drop_reason(text: &str) -> Result<Reason, BadText> {
-    let (drops, passes): (Vec<Reason>, Vec<Reason>) = Reason::ALL
-        .iter()
-        .partition(|reason| reason.outcome() == Outcome::Drop);
+    let (drops, passes): (Vec<Reason>, Vec<Reason>) =
+        Reason::ALL.iter().partition(|reason| reason.is_observable());
     if passes.iter().any(|reason| reason.name() == text) {
         let message = format!("`{text}` drops nothing: there is nothing to observe");
         return Err(BadText::new(message, "a reason for which packets are dropped"));

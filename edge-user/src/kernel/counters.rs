@@ -47,6 +47,7 @@ impl ShieldTables {
                     edge_common::abi::Outcome::Pass => "pass",
                     edge_common::abi::Outcome::Drop => "drop",
                     edge_common::abi::Outcome::Answer => "answer",
+                    edge_common::abi::Outcome::Forward => "forward",
                 },
                 packets: counted.packets,
                 bytes: counted.bytes,

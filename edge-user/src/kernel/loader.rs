@@ -13,6 +13,7 @@ use edge_common::{
         Code, LimitKind, Params, SLOTS_PER_LINE,
         ban::BUCKET_ENTRIES,
         limit::{EARNED_ENTRY, EARNED_WORDS},
+        steer::FLOW_ENTRIES,
     },
     algo::gcra,
 };
@@ -30,11 +31,14 @@ pub const FLOOR: &str = "floor";
 /// Name of the program that judges a packet from another source each time it runs: for benchmarks.
 pub const FLOOD: &str = "flood";
 /// Programs that the shield hands packets on to.
-pub const HANDED: [(&str, Code); 3] = [
+pub const HANDED: [(&str, Code); 4] = [
+    ("steer", Code::STEER),
     ("admit", Code::ADMIT),
     ("challenge", Code::CHALLENGE),
     ("verify", Code::VERIFY),
 ];
+/// Those of them that SYN cookies take.
+const COOKIES: [&str; 2] = ["challenge", "verify"];
 /// Name of the program that tells the time.
 const CLOCK: &str = "clock";
 
@@ -62,6 +66,8 @@ pub struct Sizes {
     pub cells: u32,
     /// Entries of sources with exact state.
     pub earned: u32,
+    /// Connections of direct services that are kept at once; a power of two.
+    pub flows: u32,
 }
 
 impl Default for Sizes {
@@ -70,12 +76,13 @@ impl Default for Sizes {
             bans: 65_536,
             cells: 1 << 18,
             earned: 65_536,
+            flows: 1 << 18,
         }
     }
 }
 
 /// Every map of the object, in the order of their definition.
-pub const MAPS: [&str; 25] = [
+pub const MAPS: [&str; 31] = [
     "CONTROL",
     "PARAMS",
     "PORT_TABLE",
@@ -101,6 +108,12 @@ pub const MAPS: [&str; 25] = [
     "COOKIES",
     "LISTENERS",
     "NEWCOMERS",
+    "STEER_RULES",
+    "STEER_PLACES",
+    "BACKENDS",
+    "BACKEND_COUNTS",
+    "FLOWS",
+    "CANDIDATE_FLOWS",
 ];
 /// Maps that only user space uses.
 pub const USER_MAPS: [&str; 3] = ["ALERTS", "NOTES", "SYSCTLS"];
@@ -150,7 +163,7 @@ fn load_pinned(pins: &Pins, sizes: Sizes) -> Result<Ebpf, KernelError> {
 }
 
 /// Loads the programs that packets are handed on to, and puts them where the shield finds them. Those that the kernel
-/// refuses are left out, but for the first, which takes no more than the shield itself does.
+/// refuses are left out, but for the first two, which take no more than the shield itself does.
 fn hand_on(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     for (name, code) in HANDED {
         let program = program(ebpf, name)?;
@@ -159,7 +172,7 @@ fn hand_on(ebpf: &mut Ebpf) -> Result<(), KernelError> {
             .map_err(KernelError::program("loading the program"));
         match (loaded, code) {
             (Ok(()), _) => {}
-            (Err(error), Code::ADMIT) => return Err(error),
+            (Err(error), Code::ADMIT | Code::STEER) => return Err(error),
             (Err(error), _) => {
                 tracing::warn!(%error, "no SYN cookies on this kernel (they take Linux 6.0); budgets work without");
                 return Ok(());
@@ -184,9 +197,9 @@ fn hand_on(ebpf: &mut Ebpf) -> Result<(), KernelError> {
 
 /// Whether the programs that SYN cookies take were accepted by this kernel.
 pub fn has_cookies(ebpf: &Ebpf) -> bool {
-    HANDED
+    COOKIES
         .iter()
-        .all(|(name, _)| ebpf.program(name).is_some_and(|program| program.fd().is_ok()))
+        .all(|name| ebpf.program(name).is_some_and(|program| program.fd().is_ok()))
 }
 
 /// Loads the object beside whatever is pinned, with maps of its own: for tests and benchmarks.
@@ -212,6 +225,7 @@ fn sized<'a, 'b>(loader: &'b mut EbpfLoader<'a>, params: &Params) -> &'b mut Ebp
             (params.front_mask + params.line_mask + 2) * LimitKind::COUNT as u32,
         )
         .map_max_entries("EARNED", params.earned_buckets)
+        .map_max_entries("FLOWS", params.flow_mask + 1)
 }
 
 /// Parameters for tables of these sizes, with seeds of their own; the clock is read later.
@@ -229,6 +243,7 @@ fn draw(sizes: Sizes) -> Result<Params, KernelError> {
         ban_buckets: u32::try_from(buckets).unwrap_or(u32::MAX),
         max_bans: sizes.bans,
         // Half full at most, nearly nobody finds both buckets full.
+        flow_mask: (sizes.flows / FLOW_ENTRIES).next_power_of_two() - 1,
         earned_buckets: (sizes.earned.saturating_mul(2) / EARNED_ENTRIES).max(2),
         hz: clock::ticks_per_second(),
         ..Params::default()

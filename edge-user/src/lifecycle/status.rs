@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use edge_common::{
-    abi::{Alert, Control, CookieSettings, LimitKind, Outcome, Reason, service::ADDRESS_ENTRY},
+    abi::{Alert, Control, CookieSettings, LimitKind, Reason, service::ADDRESS_ENTRY},
     algo::gcra,
 };
 use serde::Serialize;
@@ -285,11 +285,7 @@ fn reasons(out: &mut String, service: &str, counts: &[ReasonCount]) -> std::fmt:
 }
 
 fn observe(control: Control) -> Observe {
-    let drops = || {
-        Reason::ALL
-            .iter()
-            .filter(|reason| matches!(reason.outcome(), Outcome::Drop))
-    };
+    let drops = || Reason::ALL.iter().filter(|reason| reason.is_observable());
     let reasons: Vec<_> = drops()
         .filter(|reason| control.observes((**reason).into()))
         .map(|reason| reason.name())

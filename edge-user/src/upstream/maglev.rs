@@ -1,12 +1,12 @@
-//! A consistent hash: Maglev's table (Eisenbud et al., NSDI 2016, section 3.4), with weights.
+//! A consistent hash over endpoints: the Maglev table that the kernel's steering has too.
 //!
-//! Every endpoint has its own order of the table's places and takes the next free one when it is its turn; turns are
-//! by weight. When an endpoint goes, its places are shared out and few others move; every worker, and every process
-//! with the same endpoints, has the same table.
+//! When an endpoint goes, its places are shared out and few others move; every worker, and every process with the same
+//! endpoints, has the same table.
 
 use std::{hash::Hasher, net::SocketAddr};
 
-use super::schedule;
+pub use edge_common::algo::maglev::mix;
+use edge_common::algo::maglev::{self, Member};
 
 /// Places of a table: primes well above a hundred times the number of endpoints.
 const SIZES: [(usize, u32); 2] = [(650, 65_537), (usize::MAX, 655_373)];
@@ -22,33 +22,13 @@ impl Maglev {
             .iter()
             .find(|(most, _)| endpoints.len() <= *most)
             .map_or(65_537, |(_, size)| *size);
-        let weights: Vec<u32> = endpoints.iter().map(|(_, weight)| *weight).collect();
-        let turns = schedule::round(&weights);
-        if turns.is_empty() {
-            return Self(Box::default());
-        }
-        let mut orders: Vec<(u64, u64)> = endpoints
+        let mut members: Vec<Member> = endpoints
             .iter()
-            .map(|(address, _)| {
-                let (offset, skip) = (hash(OFFSET, address), hash(SKIP, address));
-                (offset % u64::from(size), skip % u64::from(size - 1) + 1)
-            })
+            .map(|(address, weight)| Member::new(key_hash(0, address.to_string().as_bytes()), *weight, size))
             .collect();
-        let mut table = vec![FREE; size as usize].into_boxed_slice();
-        let mut left = table.len();
-        'full: loop {
-            for turn in &turns {
-                let (place, skip) = &mut orders[*turn as usize];
-                // Ends: the skip and the size have no common divisor, so every place comes up, and one is free.
-                while table[*place as usize] != FREE {
-                    *place = (*place + *skip) % u64::from(size);
-                }
-                table[*place as usize] = *turn;
-                left -= 1;
-                if left == 0 {
-                    break 'full;
-                }
-            }
+        let mut table = vec![maglev::FREE; size as usize].into_boxed_slice();
+        if !maglev::fill(&mut table, &mut members) {
+            return Self(Box::default());
         }
         Self(table)
     }
@@ -59,16 +39,6 @@ impl Maglev {
         let at = (hash % size.max(1) as u64) as usize;
         self.0.get((at + step) % size.max(1)).copied()
     }
-}
-
-const FREE: u32 = u32::MAX;
-
-/// Two unrelated seeds; changing them moves every key.
-const OFFSET: u64 = 0x6f66_6673_6574_0001;
-const SKIP: u64 = 0x736b_6970_0000_0002;
-
-fn hash(seed: u64, address: &SocketAddr) -> u64 {
-    key_hash(seed, address.to_string().as_bytes())
 }
 
 /// Hashes a key the same way in every process: FNV-1a, finished as in SplitMix64 so that all bits count.
@@ -90,13 +60,6 @@ impl Hasher for Fnv {
     fn finish(&self) -> u64 {
         mix(self.0)
     }
-}
-
-/// The finaliser of SplitMix64.
-pub fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]
