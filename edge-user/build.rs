@@ -48,6 +48,8 @@ fn build() -> Result<PathBuf, Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
 
+    println!("cargo::rerun-if-env-changed={}", ebpf_tools::CHOICE);
+
     let missing =
         |why: String| format!("cannot build the eBPF program: run `cargo xtask setup` first\n{why}");
     let compiler = ebpf_tools::find_compiler().map_err(missing)?;

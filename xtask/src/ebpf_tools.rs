@@ -59,15 +59,33 @@ impl Compiler {
     }
 }
 
-/// Finds a compiler: the pinned nightly of rustup first, then Debian's packages.
+/// Names the one of the two compilers that is to be taken: `nightly` or `debian`.
+pub(crate) const CHOICE: &str = "BREAKWATER_EBPF_COMPILER";
+
+/// Finds a compiler: the one that [`CHOICE`] names, else the pinned nightly of rustup, and then Debian's packages.
 ///
 /// # Errors
 /// One line for each place that was looked at, saying what was missing there.
 pub(crate) fn find_compiler() -> Result<Compiler, String> {
-    let nightly = rustup_home()
-        .ok_or_else(|| "no home directory".to_owned())
-        .and_then(|home| nightly_in(&home));
-    match nightly {
+    let nightly = || {
+        rustup_home()
+            .ok_or_else(|| "no home directory".to_owned())
+            .and_then(|home| nightly_in(&home))
+    };
+    match env::var_os(CHOICE)
+        .as_deref()
+        .map(|choice| choice.to_string_lossy())
+    {
+        Some(choice) if choice == "nightly" => return nightly(),
+        Some(choice) if choice == "debian" => return debian(),
+        Some(choice) if !choice.is_empty() => {
+            return Err(format!(
+                "{CHOICE} is {choice:?}, and not \"nightly\" or \"debian\""
+            ));
+        }
+        _ => {}
+    }
+    match nightly() {
         Ok(compiler) => Ok(compiler),
         Err(no_nightly) => debian().map_err(|no_debian| format!("{no_nightly}\n{no_debian}")),
     }
