@@ -23,11 +23,11 @@ use core::ops::ControlFlow;
 
 pub use ban::banned;
 pub use cookie::{Known, Stack, challenge, verify};
-pub use lists::{DENY_HINT_MASK, V4_GRAIN, V6_GRAIN, deny_hint};
+pub use lists::{ALLOW_LIST, DENY_HINT_MASK, DENY_LIST, V4_GRAIN, V6_GRAIN, deny_hint, listed};
 pub use packet::{Kind, Observed, Packet};
 pub use parse::read;
 pub use proof::{admit, prove};
-pub use service::Scope;
+pub use service::{Scope, follow};
 
 use crate::{
     abi::{
@@ -131,6 +131,15 @@ pub trait Tables: Sized {
     /// [`read`]. Apart for the same reason, and not in the way of the packets that need none of it.
     fn read<F: Frame>(&self, frame: &F, packet: &Packet) {
         read(frame, packet);
+    }
+    /// [`follow`]. Apart for the same reason: most ports have one service.
+    fn follow(&self, copy: u32, index: u16) -> u16 {
+        follow(self, copy, index)
+    }
+    /// [`Self::denied`] or [`Self::allowed`] (`list` is [`DENY_LIST`] or [`ALLOW_LIST`]) for the source of the packet in
+    /// [`Self::packet`]. Apart for the same reason.
+    fn listed(&self, list: u32, copy: u32) -> bool {
+        listed(self, list, copy)
     }
     /// [`prove`]. Apart for the same reason.
     fn prove(&self, what: u32, tick: u64) -> Code {
@@ -285,11 +294,16 @@ impl<T: Tables> Judge<'_, T> {
     #[inline(always)]
     fn weigh(&self, step: Step<()>) -> Step<()> {
         match step {
-            Step::Break(code) if self.observes(code) => {
+            Step::Break(code) => {
+                // What follows is verified once, not once for each reason.
+                let code = Code(self.tables.launder(u32::from(code.0)) as u8);
+                if !self.observes(code) {
+                    return Step::Break(code);
+                }
                 self.packet.observe(code);
                 Step::Continue(())
             }
-            other => other,
+            Step::Continue(()) => Step::Continue(()),
         }
     }
 
@@ -334,9 +348,7 @@ impl<T: Tables> Judge<'_, T> {
         let drops = code.drops() || observed.is_some();
         if drops
             && self.control.has(Control::HAS_ALLOW)
-            && self
-                .tables
-                .allowed(self.control.copy(Control::ALLOW), &self.packet.src.get())
+            && self.tables.listed(ALLOW_LIST, self.control.copy(Control::ALLOW))
         {
             self.packet.observed.set(Observed::NONE);
             return Verdict {

@@ -7,6 +7,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use edge_common::{
+    abi::Addr,
     datapath::Arrival,
     wire::{Frame, View},
 };
@@ -121,6 +122,11 @@ impl<const N: usize> View for XdpView<N> {
     #[inline(always)]
     fn word(&self, at: usize) -> u32 {
         self.read(at)
+    }
+
+    #[inline(always)]
+    fn addr(&self, at: usize) -> Addr {
+        Addr::from_words([self.read(at), self.read(at + 8)])
     }
 }
 

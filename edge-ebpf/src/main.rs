@@ -180,8 +180,7 @@ fn conclude(ctx: &XdpContext, verdict: &Verdict, bytes: u32) -> u32 {
         emit::sample(ctx, verdict);
     }
     if verdict.code.0 == Reason::Internal as u8 {
-        // Costs ~100 ns, but cannot happen while the maps are those that the loader made.
-        aya_log_ebpf::error!(ctx, "a table that the shield needs is missing");
+        parts::complain();
     }
     if drops {
         xdp_action::XDP_DROP

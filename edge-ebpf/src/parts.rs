@@ -87,6 +87,26 @@ pub(crate) extern "C" fn banned(hash: u64, bits: u32, tick: u64) -> u64 {
     }
 }
 
+/// Looks for the service that the packet in this CPU's scratch is for, behind the first of its port.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn follow(copy: u32, index: u32) -> u32 {
+    let tables = KernelTables {
+        ctx: core::ptr::null_mut(),
+    };
+    datapath::follow(&tables, copy & 1, index as u16).into()
+}
+
+/// Looks the source in this CPU's scratch up in a list.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn listed(list: u32, copy: u32) -> u32 {
+    let tables = KernelTables {
+        ctx: core::ptr::null_mut(),
+    };
+    datapath::listed(&tables, list, copy).into()
+}
+
 /// Judges a packet for a guarded service; the answer is a `Code`.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -105,6 +125,16 @@ pub(crate) extern "C" fn read(ctx: *mut xdp_md) -> u32 {
     if let Some(packet) = tables.packet() {
         datapath::read(&XdpFrame::new(&XdpContext::new(ctx)), packet);
     }
+    0
+}
+
+/// Tells the daemon's log of a missing table. Costs ~100 ns, but cannot happen while the maps are those that the loader
+/// made.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn complain() -> u32 {
+    // The log asks nothing of its context.
+    aya_log_ebpf::error!(&(), "a table that the shield needs is missing");
     0
 }
 

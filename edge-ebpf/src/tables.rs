@@ -181,6 +181,16 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn follow(&self, copy: u32, index: u16) -> u16 {
+        parts::follow(copy, u32::from(index)) as u16
+    }
+
+    #[inline(always)]
+    fn listed(&self, list: u32, copy: u32) -> bool {
+        parts::listed(list, copy) != 0
+    }
+
+    #[inline(always)]
     fn prove(&self, what: u32, tick: u64) -> Code {
         Code(parts::prove(what, tick) as u8)
     }

@@ -80,10 +80,11 @@ impl Kernel {
     /// # Errors
     /// A program cannot be described.
     pub fn verified_instructions(&mut self) -> Result<Vec<(&'static str, u32)>> {
+        loader::program(&mut self.ebpf, loader::FLOOD)?.load()?;
         let mut walked = Vec::new();
         let handed = loader::HANDED.iter().map(|(name, _)| *name);
-        for name in std::iter::once(loader::PROGRAM).chain(handed) {
-            if name != loader::PROGRAM && !self.has_cookies() {
+        for name in [loader::PROGRAM, loader::FLOOD].into_iter().chain(handed) {
+            if loader::HANDED.iter().any(|(handed, _)| *handed == name) && !self.has_cookies() {
                 continue;
             }
             let info = loader::program(&mut self.ebpf, name)?.info()?;

@@ -37,7 +37,7 @@ const PACKETS_A_WORLD: u32 = 2_000;
 const WORLD_TIME: Duration = Duration::from_millis(500);
 
 /// What the verifier may walk.
-const MOST_INSTRUCTIONS: u32 = 120_000;
+const MOST_INSTRUCTIONS: u32 = 50_000;
 
 fn kernel(test: &str) -> Option<Kernel> {
     if let Some(reason) = skip::missing() {

@@ -93,12 +93,12 @@ fn open<'t, F: Frame, T: Tables, S: Stack>(
     frame: &F,
     tables: &'t T,
     stack: &S,
-    service: u16,
+    index: u16,
 ) -> Option<Case<'t, T>> {
     let packet = tables.packet()?;
     let control = Control(tables.word(ControlWord::Control));
     let copy = control.copy(Control::SERVICES);
-    let service = tables.service(copy, service)?;
+    let service = tables.service(copy, index)?;
     let guard = Guard {
         rule: tables.syn_rule(copy, service.id)?,
         state: tables.syn_state(service.id)?,
@@ -113,6 +113,7 @@ fn open<'t, F: Frame, T: Tables, S: Stack>(
             control,
             scope: Scope {
                 service,
+                index,
                 by_port: true,
             },
         },

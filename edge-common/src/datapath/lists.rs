@@ -13,6 +13,11 @@ pub const V6_GRAIN: u32 = 32;
 /// Number of hint bits of one copy, minus one.
 pub const DENY_HINT_MASK: u32 = (1 << 24) - 1;
 
+/// The list of sources that are dropped.
+pub const DENY_LIST: u32 = 0;
+/// The list of sources that are never dropped.
+pub const ALLOW_LIST: u32 = 1;
+
 /// Leaves with [`Reason::Denied`] if the source is on the deny list.
 #[inline(always)]
 pub(super) fn stage<T: Tables>(packet: &Packet, params: &Params, tables: &T, control: Control) -> Step<()> {
@@ -20,10 +25,24 @@ pub(super) fn stage<T: Tables>(packet: &Packet, params: &Params, tables: &T, con
         return Step::Continue(());
     }
     let (copy, src) = (control.copy(Control::DENY), packet.src.get());
-    if hinted(&src, params, tables, control, copy) && tables.denied(copy, &src) {
+    if hinted(&src, params, tables, control, copy) && tables.listed(DENY_LIST, copy) {
         return Step::Break(Code(Reason::Denied as u8));
     }
     Step::Continue(())
+}
+
+/// Whether the source of the packet in [`Tables::packet`] is on a list.
+#[inline(always)]
+pub fn listed<T: Tables>(tables: &T, list: u32, copy: u32) -> bool {
+    let Some(packet) = tables.packet() else {
+        return false;
+    };
+    let src = packet.src.get();
+    if list == DENY_LIST {
+        tables.denied(copy, &src)
+    } else {
+        tables.allowed(copy, &src)
+    }
 }
 
 #[inline(always)]

@@ -40,9 +40,9 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Packet {
     /// Source.
-    pub src: Cell<Addr>,
+    pub src: AddrCell,
     /// Destination.
-    pub dst: Cell<Addr>,
+    pub dst: AddrCell,
     /// Bytes of the frame.
     pub len: Cell<u32>,
     /// Source port, host order; 0 where there is none.
@@ -73,8 +73,8 @@ impl Packet {
     /// An unread packet.
     pub const fn new() -> Self {
         Self {
-            src: Cell::new(Addr::UNSPECIFIED),
-            dst: Cell::new(Addr::UNSPECIFIED),
+            src: AddrCell::new(Addr::UNSPECIFIED),
+            dst: AddrCell::new(Addr::UNSPECIFIED),
             len: Cell::new(0),
             sport: Cell::new(0),
             dport: Cell::new(0),
@@ -119,6 +119,34 @@ impl Packet {
 impl Default for Packet {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// An address that is written and read in words of 64 bits. What is read soon after it was written has to be read in the
+/// same pieces: a processor waits for its store to reach the cache otherwise.
+#[repr(C, align(8))]
+#[derive(Debug)]
+pub struct AddrCell([Cell<u64>; 2]);
+
+impl AddrCell {
+    /// Holds `addr`.
+    pub const fn new(addr: Addr) -> Self {
+        let [first, second] = addr.to_words();
+        Self([Cell::new(first), Cell::new(second)])
+    }
+
+    /// The address.
+    #[inline(always)]
+    pub fn get(&self) -> Addr {
+        Addr::from_words([self.0[0].get(), self.0[1].get()])
+    }
+
+    /// Replaces it.
+    #[inline(always)]
+    pub fn set(&self, addr: Addr) {
+        let [first, second] = addr.to_words();
+        self.0[0].set(first);
+        self.0[1].set(second);
     }
 }
 

@@ -60,6 +60,7 @@ pub fn admit<T: Tables>(tables: &T, service: u16, tick: u64) -> Verdict {
         control,
         scope: Scope {
             service: judging,
+            index: service,
             by_port: true,
         },
     };

@@ -18,7 +18,7 @@ pub(super) fn stage<A: Arrival>(packet: &Packet, arrival: &A, control: Control) 
         Kind::Malformed if !control.has(Control::PASS_MALFORMED) => Some(Reason::Malformed),
         _ => {
             let src = packet.src.get();
-            if src == packet.dst.get() && arrival.external() {
+            if src.is(&packet.dst.get()) && arrival.external() {
                 Some(Reason::SameAddress)
             } else if control.has(Control::DROP_MARTIANS) && is_martian(&src) && arrival.external() {
                 Some(Reason::Martian)

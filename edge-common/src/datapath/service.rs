@@ -15,6 +15,8 @@ pub struct Scope<'t> {
     /// The service. For packets to a protected *address* that carry no port it is the entry for addresses, index 1,
     /// whose identifier is 0.
     pub service: &'t Service,
+    /// Where it lies in the table.
+    pub index: u16,
     /// It was found by port.
     pub by_port: bool,
 }
@@ -80,28 +82,59 @@ fn by_port<'t, T: Tables>(
     } else {
         entry.udp
     };
-    let mut index = if copy == 0 { heads[0] } else { heads[1] };
-    let mut links = 0;
+    let head = if copy == 0 { heads[0] } else { heads[1] };
+    // Index 0 is nobody's, and no chain has it.
+    let Some(first) = tables.service(copy, head) else {
+        return leave(Reason::NotProtected);
+    };
+    if head != 0 && is_for(first, &packet.dst.get(), tables) {
+        return found(first, head);
+    }
+    if head == 0 || first.next == 0 {
+        return leave(Reason::NotProtected);
+    }
+    let index = tables.follow(copy, first.next);
+    match tables.service(copy, index) {
+        Some(service) if index != 0 => found(service, index),
+        _ => leave(Reason::NotProtected),
+    }
+}
+
+#[inline(always)]
+fn found(service: &Service, index: u16) -> Step<Scope<'_>> {
+    Step::Continue(Scope {
+        service,
+        index,
+        by_port: true,
+    })
+}
+
+/// Index of the first service that the packet in [`Tables::packet`] is for, in the chain from `index` on; 0 if there is
+/// none.
+#[inline(always)]
+pub fn follow<T: Tables>(tables: &T, copy: u32, index: u16) -> u16 {
+    let Some(packet) = tables.packet() else {
+        return 0;
+    };
+    let mut index = index;
+    let mut links = 1;
     while index != 0 && links < MAX_CHAIN {
         let Some(service) = tables.service(copy, index) else {
-            break;
+            return 0;
         };
         if is_for(service, &packet.dst.get(), tables) {
-            return Step::Continue(Scope {
-                service,
-                by_port: true,
-            });
+            return index;
         }
         index = service.next;
         links += 1;
     }
-    leave(Reason::NotProtected)
+    0
 }
 
 #[inline(always)]
 fn is_for<T: Tables>(service: &Service, dst: &Addr, tables: &T) -> bool {
     if service.flags & Service::ANY_LOCAL == 0 {
-        return service.addr == *dst;
+        return service.addr.is(dst);
     }
     // The whole of 127.0.0.0/8 is local, and no interface lists it.
     dst.is_loopback() || tables.address(dst).has(AddressFlags::LOCAL)
@@ -119,6 +152,7 @@ fn by_address<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Control) -
     match tables.service(control.copy(Control::SERVICES), ADDRESS_ENTRY) {
         Some(service) => Step::Continue(Scope {
             service,
+            index: ADDRESS_ENTRY,
             by_port: false,
         }),
         None => leave(Reason::Internal),
