@@ -14,6 +14,7 @@ mod error;
 mod guard;
 mod identity;
 pub mod keyfile;
+mod lifecycle;
 mod limiting;
 mod listener;
 pub mod listfile;
@@ -61,6 +62,7 @@ pub use self::{
         AuthPolicy, AuthRule, ClaimEncoding, ClaimHeader, ClaimRule, ClaimTest, ClaimValue, KeySource, Login,
         Provider, RemoteKeys, TokenChecks, TokenForwarding, TokenSource,
     },
+    lifecycle::Lifecycle,
     limiting::{LimitKey, RequestLimit, RequestRate},
     listener::{
         AccessFormat, AccessLog, CertificateFiles, ClientCertificates, GatewayLimits, Listener, ListenerTls,
@@ -107,6 +109,8 @@ pub struct Config {
     pub workers: Option<NonZeroU32>,
     /// How long connections may go on after a stop was asked for.
     pub shutdown_grace: Duration,
+    /// How it follows its files, and how it goes.
+    pub lifecycle: Lifecycle,
     /// What clients may make grow.
     pub limits: GatewayLimits,
     /// What is told about each request, and where.

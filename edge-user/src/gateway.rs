@@ -15,7 +15,11 @@
 use std::{
     net::SocketAddr,
     num::NonZeroUsize,
-    sync::{Arc, OnceLock, mpsc},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -44,6 +48,7 @@ pub mod counters;
 pub mod demo;
 mod door;
 pub mod durations;
+mod entrance;
 mod exchange;
 pub mod fan_out;
 mod frame_guard;
@@ -60,6 +65,7 @@ pub mod plan;
 pub mod provenance;
 pub mod proxy_protocol;
 pub mod refusal;
+pub mod renewal;
 mod request_id;
 pub mod route;
 mod socket;
@@ -81,11 +87,13 @@ pub use limits::Limits;
 pub use listen::BindError;
 pub use plan::{Plan, PlanError};
 pub use refusal::Reason;
+pub use renewal::Renewal;
 pub use tls::TlsFault;
 
 use closing::ClosingCounters;
 use connections::Connections;
 use door::Door;
+use entrance::Entrance;
 use listen::Sockets;
 use tls::Terminator;
 
@@ -160,13 +168,18 @@ pub(crate) struct Shared {
     plan: ArcSwap<Plan>,
     supervisor: Supervisor,
     parts: Parts,
-    doors: Vec<Arc<Door>>,
+    /// Bounds in force; those of `parts` are what they were at the start.
+    limits: ArcSwap<Limits>,
+    entrances: ArcSwap<Vec<Arc<Entrance>>>,
+    /// By worker.
+    orders: Vec<tokio::sync::mpsc::Sender<worker::Order>>,
     connections: Connections,
     closings: Vec<ClosingCounters>,
     runtimes: Vec<OnceLock<RuntimeMetrics>>,
+    leave: watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
     ready: watch::Sender<usize>,
-    grace: Duration,
+    grace_ms: AtomicU64,
     /// Where the limits' clock begins.
     begun: Instant,
     access: Option<AccessLog>,
@@ -175,18 +188,27 @@ pub(crate) struct Shared {
 /// A gateway whose listeners are bound.
 pub struct Gateway {
     shared: Arc<Shared>,
-    stop: Arc<watch::Sender<bool>>,
+    signals: Arc<Signals>,
     sockets: Vec<Sockets>,
+    orders: Vec<tokio::sync::mpsc::Receiver<worker::Order>>,
     addresses: Vec<(String, SocketAddr)>,
     workers: usize,
     writer: Option<thread::JoinHandle<()>>,
+}
+
+/// What workers are told.
+struct Signals {
+    /// Connections are to end after the answer that is due.
+    leave: watch::Sender<bool>,
+    /// Connections are to end.
+    stop: watch::Sender<bool>,
 }
 
 /// A hold on a gateway, for whoever stops it, reloads it or asks how it does. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
-    stop: Arc<watch::Sender<bool>>,
+    signals: Arc<Signals>,
     workers: usize,
 }
 
@@ -199,30 +221,44 @@ impl Gateway {
         let workers = worker_count(config);
         let plan = Plan::compile(config, Arc::clone(&parts.authenticator), workers, None)?;
         let doors = doors(config)?;
+        let (orders, taken) = (0..workers)
+            .map(|_| tokio::sync::mpsc::channel(worker::MAX_ORDERS))
+            .unzip();
         let supervisor = Supervisor::start().map_err(SetupError::Supervisor)?;
         supervisor.keep(plan.upstreams());
         let (sockets, addresses) = listen::bind(&config.listeners, workers)?;
+        let mut entrances = Vec::with_capacity(doors.len());
+        let bound = config.listeners.iter().zip(&addresses).zip(doors).enumerate();
+        for (index, ((listener, (_, address)), door)) in bound {
+            let own = sockets.iter().filter_map(|worker| worker.get(index));
+            entrances.push(Arc::new(listen::entrance(listener, *address, door, own)?));
+        }
         let (access, writer) = access_log(&config.access_log)?.unzip();
+        let (leave, leaving) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let connections = Connections::new(parts.limits.connections, parts.limits.connections_per_peer);
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(plan),
             supervisor,
+            limits: ArcSwap::from_pointee(parts.limits.clone()),
             parts,
-            doors,
+            entrances: ArcSwap::from_pointee(entrances),
+            orders,
             connections,
             closings: (0..workers).map(|_| ClosingCounters::default()).collect(),
             runtimes: (0..workers).map(|_| OnceLock::new()).collect(),
+            leave: leaving,
             stop: stopped,
             ready: watch::channel(0).0,
-            grace: config.shutdown_grace,
+            grace_ms: AtomicU64::new(u64::try_from(config.shutdown_grace.as_millis()).unwrap_or(u64::MAX)),
             begun: Instant::now(),
             access,
         });
         Ok(Self {
             shared,
-            stop: Arc::new(stop),
+            signals: Arc::new(Signals { leave, stop }),
             sockets,
+            orders: taken,
             addresses,
             workers,
             writer,
@@ -238,7 +274,7 @@ impl Gateway {
     pub fn handle(&self) -> Handle {
         Handle {
             shared: Arc::clone(&self.shared),
-            stop: Arc::clone(&self.stop),
+            signals: Arc::clone(&self.signals),
             workers: self.workers,
         }
     }
@@ -248,15 +284,15 @@ impl Gateway {
     /// # Errors
     /// A worker that could not start or died; the others are stopped then.
     pub fn run(self) -> Result<Summary, RunError> {
-        let watching = watch_certificates(&self.shared.doors);
+        let watching = watch_certificates(&self.shared);
         let (ended, ends) = mpsc::channel();
         let mut threads = Vec::with_capacity(self.workers);
-        for (index, sockets) in self.sockets.into_iter().enumerate() {
+        for (index, (sockets, orders)) in self.sockets.into_iter().zip(self.orders).enumerate() {
             let (shared, ended) = (Arc::clone(&self.shared), ended.clone());
             let spawned = thread::Builder::new()
                 .name(format!("gateway-{index}"))
                 .spawn(move || {
-                    let result = worker::run(index, sockets, &shared);
+                    let result = worker::run(index, sockets, orders, &shared);
                     // The receiver outlives every worker; if it is gone there is nobody to tell.
                     let _ = ended.send(index);
                     result
@@ -264,7 +300,7 @@ impl Gateway {
             match spawned {
                 Ok(thread) => threads.push(thread),
                 Err(source) => {
-                    self.stop.send_replace(true);
+                    self.signals.stop.send_replace(true);
                     return Err(RunError::Worker {
                         worker: index,
                         source,
@@ -276,7 +312,7 @@ impl Gateway {
         let (mut cut, mut failure) = (0, None);
         // Whichever worker ends first takes the others with it: a gateway with half its workers is no gateway.
         if ends.recv().is_ok() {
-            self.stop.send_replace(true);
+            self.signals.stop.send_replace(true);
         }
         for (worker, thread) in threads.into_iter().enumerate() {
             match thread.join() {
@@ -298,7 +334,27 @@ impl Gateway {
 impl Handle {
     /// Stops accepting, lets requests in flight finish, then ends [`Gateway::run`]. May be called more than once.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.signals.leave.send_replace(true);
+        self.signals.stop.send_replace(true);
+    }
+
+    /// Has clients go elsewhere with their next request, without closing anything on them: answers over HTTP/1 end
+    /// their connections, HTTP/2 is told to go away (GOAWAY). New connections are accepted still.
+    pub fn leave(&self) {
+        self.signals.leave.send_replace(true);
+    }
+
+    /// Closes every listener, after accepting what has come; connections stay.
+    pub fn close_listeners(&self) {
+        for entrance in self.shared.entrances.swap(Arc::default()).iter() {
+            entrance.close();
+        }
+    }
+
+    /// How long connections may go on after a stop, from now on.
+    pub fn set_grace(&self, grace: Duration) {
+        let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.shared.grace_ms.store(ms, Ordering::Relaxed);
     }
 
     /// Waits until every worker accepts connections.
@@ -313,14 +369,12 @@ impl Handle {
         *self.shared.ready.borrow() >= self.workers
     }
 
-    /// Replaces routes and upstreams: requests that begin later see the new ones. Listeners stay as they are. Upstreams
-    /// that did not change keep what is known of their endpoints; blocks, at most some seconds, while new names are
-    /// resolved.
-    pub fn replace(&self, config: &Config, authenticator: Arc<dyn Authenticate>) -> Result<(), PlanError> {
-        let previous = self.shared.plan.load_full();
-        let plan = Plan::compile(config, authenticator, self.workers, Some(&previous))?;
-        self.shared.supervisor.keep(plan.upstreams());
-        self.shared.plan.store(Arc::new(plan));
+    /// Puts another configuration in force: what begins later meets it. See [`renewal`].
+    ///
+    /// # Errors
+    /// What cannot be served or bound; nothing is changed then.
+    pub fn replace(&self, config: &Config, authenticator: Arc<dyn Authenticate>) -> Result<(), SetupError> {
+        self.prepare(config, authenticator)?.commit();
         Ok(())
     }
 
@@ -351,7 +405,7 @@ impl Handle {
     /// Reads every listener's certificates again at once; what is not good changes nothing and is told in the log.
     /// They are looked after anyway; this is for whoever does not want to wait.
     pub fn reload_certificates(&self) {
-        for terminator in terminators(&self.shared.doors) {
+        for terminator in terminators(&self.shared) {
             tls::watch::reload(&terminator, false);
         }
     }
@@ -426,32 +480,29 @@ fn access_log(
     AccessLog::open(target, format).map(Some)
 }
 
-fn doors(config: &Config) -> Result<Vec<Arc<Door>>, SetupError> {
+fn doors(config: &Config) -> Result<Vec<Door>, SetupError> {
     let door = |listener: &config::Listener| {
-        Door::new(listener)
-            .map(Arc::new)
-            .map_err(|source| SetupError::Tls {
-                listener: listener.name.clone(),
-                source,
-            })
+        Door::new(listener, None).map_err(|source| SetupError::Tls {
+            listener: listener.name.clone(),
+            source,
+        })
     };
     config.listeners.iter().map(door).collect()
 }
 
-fn terminators(doors: &[Arc<Door>]) -> Vec<Arc<Terminator>> {
-    doors.iter().filter_map(|door| door.tls().cloned()).collect()
+fn terminators(shared: &Shared) -> Vec<Arc<Terminator>> {
+    let entrances = shared.entrances.load();
+    let doors = entrances.iter().map(|entrance| entrance.door());
+    doors.filter_map(|door| door.tls().cloned()).collect()
 }
 
-/// Starts the thread that follows certificate files, if there are any; it ends once the sender is dropped.
-fn watch_certificates(doors: &[Arc<Door>]) -> Option<mpsc::Sender<()>> {
-    let terminators = terminators(doors);
-    if terminators.is_empty() {
-        return None;
-    }
+/// Starts the thread that follows certificate files; it ends once the sender is dropped.
+fn watch_certificates(shared: &Arc<Shared>) -> Option<mpsc::Sender<()>> {
     let (watching, stop) = mpsc::channel();
+    let shared = Arc::clone(shared);
     let spawned = thread::Builder::new()
         .name("certificates".to_owned())
-        .spawn(move || tls::watch::run(&terminators, &stop));
+        .spawn(move || tls::watch::run(|| terminators(&shared), &stop));
     match spawned {
         Ok(_) => Some(watching),
         Err(error) => {

@@ -5,6 +5,7 @@
 
 pub mod attach;
 pub mod bans;
+pub mod change;
 pub mod clock;
 pub mod counters;
 pub mod earned;

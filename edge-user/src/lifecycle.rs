@@ -11,6 +11,7 @@ mod daemon;
 mod earning;
 mod enforcer;
 mod error;
+mod files;
 mod lists;
 mod proof;
 mod quickstart;

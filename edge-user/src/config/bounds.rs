@@ -86,6 +86,13 @@ pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// Longest `gateway.shutdown_grace`.
 pub const MAX_SHUTDOWN_GRACE: Duration = Duration::from_hours(24);
 
+/// Longest `gateway.drain_delay`.
+pub const MAX_DRAIN_DELAY: Duration = Duration::from_hours(1);
+/// `gateway.upgrade_timeout`.
+pub const DEFAULT_UPGRADE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest `gateway.upgrade_timeout`.
+pub const MAX_UPGRADE_TIMEOUT: Duration = Duration::from_hours(1);
+
 /// Most certificates of one listener.
 pub const MAX_CERTIFICATES: usize = 1000;
 /// Most names of one certificate.

@@ -221,6 +221,9 @@ section! {
     RawGateway as "gateway" {
         workers: u64,
         shutdown_grace: Duration,
+        drain_delay: Duration,
+        upgrade_timeout: Duration,
+        watch: bool,
         revocation_file: String,
         limits: RawGatewayLimits,
         access_log: RawAccessLog,

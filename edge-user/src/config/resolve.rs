@@ -232,6 +232,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
     gateway::unused(raw, &upstream_names, &provider_names, checks);
 
     let (workers, shutdown_grace) = gateway::process(raw.gateway.value(), checks);
+    let lifecycle = gateway::lifecycle(raw.gateway.value(), checks);
     let limits = limits::limits(
         raw.gateway.value().and_then(|gateway| gateway.limits.value()),
         checks,
@@ -255,6 +256,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         offences,
         workers,
         shutdown_grace,
+        lifecycle,
         limits,
         access_log,
     }

@@ -104,11 +104,15 @@ pub struct Choosers {
 }
 
 impl Choosers {
-    /// The views of `worker`.
-    pub fn new(plan: &Plan, worker: usize) -> Self {
+    /// The views of `worker`. Those of upstreams that are the same as before stay, with their budgets and rounds.
+    pub fn new(plan: &Plan, worker: usize, previous: Option<&Self>) -> Self {
         // Workers that begin their rounds at different places do not all meet at one endpoint.
         let seed = |index: usize| (worker as u64) << 32 | index as u64;
         let view = |(index, cluster): (usize, &Arc<Cluster>)| {
+            let mut before = previous.into_iter().flat_map(|previous| &previous.views);
+            if let Some(same) = before.find(|view| Arc::ptr_eq(view.cluster(), cluster)) {
+                return Rc::clone(same);
+            }
             Rc::new(Chooser::new(Arc::clone(cluster), worker, seed(index)))
         };
         Self {

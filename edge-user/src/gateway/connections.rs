@@ -30,8 +30,8 @@ pub struct Connections(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     open: AtomicUsize,
-    limit: usize,
-    per_peer: usize,
+    limit: AtomicUsize,
+    per_peer: AtomicUsize,
     peers: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
     hasher: RandomState,
 }
@@ -48,16 +48,22 @@ impl Connections {
     pub fn new(limit: usize, per_peer: usize) -> Self {
         Self(Arc::new(Inner {
             open: AtomicUsize::new(0),
-            limit,
-            per_peer,
+            limit: AtomicUsize::new(limit),
+            per_peer: AtomicUsize::new(per_peer),
             peers: std::array::from_fn(|_| Mutex::new(HashMap::new())),
             hasher: RandomState::new(),
         }))
     }
 
+    /// Room for so many from now on; nobody who is in is turned out.
+    pub fn resize(&self, limit: usize, per_peer: usize) {
+        self.0.limit.store(limit, Ordering::Relaxed);
+        self.0.per_peer.store(per_peer, Ordering::Relaxed);
+    }
+
     /// Counts a connection of a client that is not known yet, if there is room.
     pub fn open_one(&self) -> Result<Slot, TurnedAway> {
-        if self.0.open.fetch_add(1, Ordering::Relaxed) >= self.0.limit {
+        if self.0.open.fetch_add(1, Ordering::Relaxed) >= self.0.limit.load(Ordering::Relaxed) {
             self.0.open.fetch_sub(1, Ordering::Relaxed);
             return Err(TurnedAway::Full);
         }
@@ -92,7 +98,7 @@ impl Slot {
         let client = client.to_canonical();
         let mut peers = self.connections.shard(client);
         let count = peers.entry(client).or_insert(0);
-        if *count >= self.connections.0.per_peer {
+        if *count >= self.connections.0.per_peer.load(Ordering::Relaxed) {
             return Err(TurnedAway::Peer);
         }
         *count += 1;

@@ -26,10 +26,11 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// Reads what the listener needs.
-    pub(crate) fn new(listener: &Listener) -> Result<Self, TlsFault> {
+    /// Reads what the listener needs; sessions of `previous` can be resumed if that is the same to clients.
+    pub(crate) fn new(listener: &Listener, previous: Option<&Self>) -> Result<Self, TlsFault> {
+        let before = previous.and_then(Self::tls).map(|tls| &**tls);
         let tls = match &listener.tls {
-            Some(tls) => Some(Arc::new(Terminator::new(&listener.name, tls.clone())?)),
+            Some(tls) => Some(Arc::new(Terminator::new(&listener.name, tls.clone(), before)?)),
             None => None,
         };
         Ok(Self {

@@ -37,7 +37,7 @@ use super::{
     gate::{HeadLimits, Version},
     h1_codec::{self, Ended},
     header_policy::Dialect,
-    limits::Codec,
+    limits::{Codec, Limits},
     provenance::Provenance,
     socket::Socket,
     worker::Worker,
@@ -103,7 +103,7 @@ async fn first_bytes(worker: &Worker, stream: &mut Socket, mut first: Vec<u8>) -
 
 async fn serve_http1(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, provenance: Rc<Provenance>) {
     let state = Rc::new(ConnectionState::default());
-    let io = GatedIo::new(stream, first, worker.limits().clone(), Rc::clone(&state));
+    let io = GatedIo::new(stream, first, Limits::clone(&worker.limits()), Rc::clone(&state));
     let service = service_fn(|request: Request<Incoming>| {
         let (worker, state, provenance) = (Rc::clone(worker), Rc::clone(&state), Rc::clone(&provenance));
         // Boxed, as hyper gives a connection back only if its service can be moved.

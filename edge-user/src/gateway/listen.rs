@@ -10,7 +10,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::limits::BACKLOG;
+use super::{door::Door, entrance::Entrance, limits::BACKLOG};
 use crate::config::Listener;
 
 /// A listener that could not be bound.
@@ -58,24 +58,54 @@ pub fn bind(listeners: &[Listener], workers: usize) -> Result<(Vec<Sockets>, Add
         .collect();
     let mut addresses = Vec::with_capacity(listeners.len());
     for listener in listeners {
-        let fault = |source| BindError {
-            listener: listener.name.clone(),
-            address: listener.address,
-            source,
-        };
-        let mut address = listener.address;
-        if address.port() != 0 {
-            probe(address, listener.dual_stack).map_err(fault)?;
-        }
-        for sockets in &mut by_worker {
-            let socket = bind_one(address, listener.dual_stack).map_err(fault)?;
-            // A port of 0 is chosen by the kernel for the first worker; the others share it.
-            address = socket.local_addr().map_err(fault)?;
+        let (own, address) = bind_listener(listener, workers, true)?;
+        for (sockets, socket) in by_worker.iter_mut().zip(own) {
             sockets.push(socket);
         }
         addresses.push((listener.name.clone(), address));
     }
     Ok((by_worker, addresses))
+}
+
+/// Binds one listener once per worker. `alone` refuses an address that somebody else has too.
+pub fn bind_listener(
+    listener: &Listener,
+    workers: usize,
+    alone: bool,
+) -> Result<(Vec<TcpListener>, SocketAddr), BindError> {
+    let fault = |source| BindError {
+        listener: listener.name.clone(),
+        address: listener.address,
+        source,
+    };
+    let mut address = listener.address;
+    if alone && address.port() != 0 {
+        probe(address, listener.dual_stack).map_err(fault)?;
+    }
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let socket = bind_one(address, listener.dual_stack).map_err(fault)?;
+        // A port of 0 is chosen by the kernel for the first worker; the others share it.
+        address = socket.local_addr().map_err(fault)?;
+        sockets.push(socket);
+    }
+    Ok((sockets, address))
+}
+
+/// The entrance that these sockets are.
+pub(crate) fn entrance<'s>(
+    listener: &Listener,
+    address: SocketAddr,
+    door: Door,
+    sockets: impl IntoIterator<Item = &'s TcpListener>,
+) -> Result<Entrance, BindError> {
+    let doubles: Result<Vec<_>, _> = sockets.into_iter().map(TcpListener::try_clone).collect();
+    let doubles = doubles.map_err(|source| BindError {
+        listener: listener.name.clone(),
+        address,
+        source,
+    })?;
+    Ok(Entrance::new(listener, address, door, doubles))
 }
 
 /// Fails if another process has the address, be it with `SO_REUSEPORT` itself.

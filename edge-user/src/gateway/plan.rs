@@ -296,10 +296,14 @@ fn clusters(
     before: &[Arc<Cluster>],
 ) -> Result<Vec<Arc<Cluster>>, PlanError> {
     let cluster = |upstream: &Upstream| {
-        // Files may have changed behind the same paths: what has TLS is read again.
+        // Files may have changed behind the same paths.
+        let is_current = |cluster: &Cluster| match (cluster.tls(), &upstream.tls) {
+            (Some(tls), Some(config)) => tls.is_current(config),
+            (tls, config) => tls.is_none() && config.is_none(),
+        };
         let same = before
             .iter()
-            .find(|cluster| cluster.config() == upstream && upstream.tls.is_none());
+            .find(|cluster| cluster.config() == upstream && is_current(cluster));
         match same {
             Some(cluster) => Ok(Arc::clone(cluster)),
             None => Cluster::new(upstream.clone(), workers)

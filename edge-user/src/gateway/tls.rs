@@ -61,12 +61,26 @@ pub(crate) struct Terminator {
 type Tickets = (Arc<dyn ProducesTickets>, Vec<u8>);
 
 impl Terminator {
-    /// Reads the files of a listener.
+    /// Reads the files of a listener. Tickets of `previous` stay good if the same is asked of clients.
     ///
     /// # Errors
     /// Files that do not hold what they must.
-    pub(crate) fn new(listener: &str, settings: ListenerTls) -> Result<Self, TlsFault> {
-        let tickets = (aws_lc_rs::Ticketer::new()?, authority_bytes(&settings));
+    pub(crate) fn new(
+        listener: &str,
+        settings: ListenerTls,
+        previous: Option<&Self>,
+    ) -> Result<Self, TlsFault> {
+        let authorities = authority_bytes(&settings);
+        let before = previous
+            .filter(|previous| previous.settings.client_certificates == settings.client_certificates)
+            .map(|previous| previous.tickets.lock().unwrap_or_else(PoisonError::into_inner))
+            .filter(|tickets| tickets.1 == authorities)
+            .map(|tickets| Arc::clone(&tickets.0));
+        let ticketer = match before {
+            Some(same) => same,
+            None => aws_lc_rs::Ticketer::new()?,
+        };
+        let tickets: Tickets = (ticketer, authorities);
         let config = build(&settings, Arc::clone(&tickets.0), SystemTime::now())?;
         Ok(Self {
             listener: listener.to_owned(),

@@ -6,15 +6,16 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::FutureExt as _;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
     task::spawn_local,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
@@ -29,11 +30,12 @@ use super::{
     connections::{Slot, TurnedAway},
     counters::WorkerCounters,
     door::Door,
+    entrance::Entrance,
     exchange::Exchange,
     fan_out::Part,
     gate::Request,
     h1_codec, hyper_codec, limit,
-    limits::{Codec, Limits},
+    limits::{BACKLOG, Codec, Limits},
     listen::Sockets,
     plan::{Plan, PlannedAction},
     provenance::Provenance,
@@ -63,11 +65,12 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    fn new(plan: Arc<Plan>, worker: usize) -> Self {
+    /// What `previous` knows of upstreams that are the same goes on.
+    fn new(plan: Arc<Plan>, worker: usize, previous: Option<&Choosers>) -> Self {
         let counters = plan.counters().worker(worker).unwrap_or_default();
         Self {
             counters,
-            choosers: Choosers::new(&plan, worker),
+            choosers: Choosers::new(&plan, worker, previous),
             identity_fields: plan.identity_fields().into(),
             plan,
         }
@@ -99,6 +102,7 @@ pub(crate) struct Worker {
     index: usize,
     shared: Arc<Shared>,
     site: RefCell<Rc<Site>>,
+    limits: RefCell<Rc<Limits>>,
     ids: RequestIds,
     open: Cell<usize>,
     /// Tells whose connections were accepted, if anybody wants to know.
@@ -117,14 +121,16 @@ impl Worker {
         let current = self.shared.plan.load();
         let mut site = self.site.borrow_mut();
         if !Arc::ptr_eq(&site.plan, &current) {
-            *site = Rc::new(Site::new(Arc::clone(&current), self.index));
+            *site = Rc::new(Site::new(Arc::clone(&current), self.index, Some(&site.choosers)));
+            self.limits
+                .replace(Rc::new(Limits::clone(&self.shared.limits.load())));
         }
         Rc::clone(&site)
     }
 
     /// Bounds.
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.shared.parts.limits
+    pub(crate) fn limits(&self) -> Rc<Limits> {
+        Rc::clone(&self.limits.borrow())
     }
 
     /// A new request's id.
@@ -157,6 +163,16 @@ impl Worker {
         if let Some(kind) = closing.offence() {
             self.offence(offender, kind);
         }
+    }
+
+    /// Whether connections are to end with the answer that is due.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.h1.timers().is_stopping() || *self.shared.leave.borrow()
+    }
+
+    /// Tells when connections are to end with the answers that are due.
+    pub(crate) fn leave(&self) -> watch::Receiver<bool> {
+        self.shared.leave.clone()
     }
 
     /// Whether a stop was asked for.
@@ -263,9 +279,9 @@ impl Worker {
             .as_ref()
             .map(|changes| changes.of(&facts))
             .transpose()?;
-        let bounds = (self.limits(), plan);
+        let limits = self.limits();
         let admitted = limit::limit(
-            bounds,
+            (&limits, plan),
             request,
             permitted.changing(changes),
             asker,
@@ -304,7 +320,12 @@ pub(crate) enum Decision {
 }
 
 /// Serves on `sockets` until a stop; answers with the number of connections that had to be cut.
-pub(crate) fn run(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Result<usize> {
+pub(crate) fn run(
+    index: usize,
+    sockets: Sockets,
+    orders: mpsc::Receiver<Order>,
+    shared: &Arc<Shared>,
+) -> io::Result<usize> {
     if shared.parts.pin {
         pin(index);
     }
@@ -316,17 +337,23 @@ pub(crate) fn run(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::R
         // Nobody has set it before: a worker begins once.
         let _ = metrics.set(runtime.metrics());
     }
-    let left = runtime.block_on(serve(index, sockets, shared))?;
+    let left = runtime.block_on(serve(index, sockets, orders, shared))?;
     // Tasks that are left are cut here: the runtime drops them.
     runtime.shutdown_timeout(Duration::ZERO);
     Ok(left)
 }
 
-async fn serve(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Result<usize> {
+async fn serve(
+    index: usize,
+    sockets: Sockets,
+    mut orders: mpsc::Receiver<Order>,
+    shared: &Arc<Shared>,
+) -> io::Result<usize> {
     let worker = Rc::new(Worker {
         index,
         shared: Arc::clone(shared),
-        site: RefCell::new(Rc::new(Site::new(shared.plan.load_full(), index))),
+        site: RefCell::new(Rc::new(Site::new(shared.plan.load_full(), index, None))),
+        limits: RefCell::new(Rc::new(Limits::clone(&shared.limits.load()))),
         ids: RequestIds::new(index),
         open: Cell::new(0),
         doorman: shared
@@ -339,16 +366,23 @@ async fn serve(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Resu
         hyper: hyper_codec::client::Links::default(),
         h1: h1_codec::Local::new(Instant::now(), SystemTime::now()),
     });
-    for (socket, door) in sockets.into_iter().zip(&shared.doors) {
+    for (socket, entrance) in sockets.into_iter().zip(shared.entrances.load().iter()) {
         let listener = TcpListener::from_std(socket)?;
-        spawn_local(accept(Rc::clone(&worker), listener, Arc::clone(door)));
+        spawn_local(accept(Rc::clone(&worker), listener, Arc::clone(entrance)));
     }
     let sweeper = spawn_local(sweep(Rc::clone(&worker)));
     shared.ready.send_modify(|count| *count += 1);
     // The sender lives as long as the gateway; if it is gone, that is a stop too.
-    let _ = worker.stop().wait_for(|stop| *stop).await;
+    let mut stop = worker.stop();
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(order) = orders.recv() => order.carry_out(&worker),
+        }
+    }
     worker.h1.timers().stop();
-    let drained = timeout(shared.grace, async {
+    let grace = Duration::from_millis(shared.grace_ms.load(Ordering::Relaxed));
+    let drained = timeout(grace, async {
         while worker.open.get() > 0 {
             sleep(Duration::from_millis(5)).await;
         }
@@ -358,18 +392,41 @@ async fn serve(index: usize, sockets: Sockets, shared: &Arc<Shared>) -> io::Resu
     Ok(left)
 }
 
-/// Accepts until a stop, then closes the listening socket.
-async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Arc<Door>) {
-    let mut stop = worker.stop();
+/// Orders that may wait for a worker.
+pub(crate) const MAX_ORDERS: usize = 64;
+
+/// What a worker is told to do while it runs.
+pub(crate) enum Order {
+    /// Accept here, too.
+    Open(Arc<Entrance>, std::net::TcpListener),
+}
+
+impl Order {
+    fn carry_out(self, worker: &Rc<Worker>) {
+        let Self::Open(entrance, socket) = self;
+        match TcpListener::from_std(socket) {
+            Ok(listener) => {
+                spawn_local(accept(Rc::clone(worker), listener, entrance));
+            }
+            // The other workers have theirs.
+            Err(error) => tracing::error!(%error, listener = entrance.door().name(), "not accepting"),
+        }
+    }
+}
+
+/// Accepts until a stop or until the entrance is closed, then takes what has come, and closes the listening socket.
+async fn accept(worker: Rc<Worker>, listener: TcpListener, entrance: Arc<Entrance>) {
+    let (mut stop, mut closed) = (worker.stop(), entrance.closed());
     let port = listener.local_addr().map_or(0, |address| address.port());
     loop {
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => break,
+            _ = closed.wait_for(|closed| *closed) => break,
         };
         match accepted {
-            Ok((stream, peer)) => admit(&worker, &door, port, stream, peer),
+            Ok((stream, peer)) => admit(&worker, &entrance.door(), port, stream, peer),
             Err(error) => {
                 tracing::debug!(%error, "accept failed");
                 if !matches!(
@@ -380,6 +437,13 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Arc<Door>) {
                 }
             }
         }
+    }
+    // Whoever is in the kernel's queue was accepted as far as it knows.
+    for _ in 0..BACKLOG {
+        let Some(Ok((stream, peer))) = listener.accept().now_or_never() else {
+            return;
+        };
+        admit(&worker, &entrance.door(), port, stream, peer);
     }
 }
 
@@ -418,10 +482,11 @@ fn admit(worker: &Rc<Worker>, door: &Arc<Door>, port: u16, stream: TcpStream, pe
 /// Takes a connection through its door, and serves it to its end.
 async fn attend(worker: Rc<Worker>, door: Arc<Door>, stream: TcpStream, peer: SocketAddr, mut slot: Slot) {
     let open = Open::new(&worker);
+    let limits = worker.limits();
     let mut stop = worker.stop();
     let entered = tokio::select! {
         biased;
-        entered = Box::pin(door.enter(stream, peer, &mut slot, worker.limits(), &worker.turns)) => entered,
+        entered = Box::pin(door.enter(stream, peer, &mut slot, &limits, &worker.turns)) => entered,
         _ = stop.wait_for(|stop| *stop) => return,
     };
     match entered {

@@ -18,7 +18,7 @@ use edge_common::{
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{KernelError, ShieldTables, pins::Lock};
+use super::{KernelError, ShieldTables, change::wait_for_packets, pins::Lock};
 use crate::config::bounds::MAX_LIST;
 
 /// Words of one copy of the deny hints.
@@ -91,7 +91,7 @@ pub struct Changed {
     pub absent: Vec<IpNet>,
 }
 
-type Entries = HashMap<LpmKey, u8>;
+pub(super) type Entries = HashMap<LpmKey, u8>;
 type Trie = LpmTrie<MapData, Addr, u8>;
 
 /// The trie's key of a prefix.
@@ -130,15 +130,7 @@ impl ShieldTables {
         part: Part,
         nets: &[IpNet],
     ) -> Result<Changed, KernelError> {
-        let old = self.list_entries(list)?;
-        let mut wanted: Entries = old
-            .iter()
-            .map(|(key, parts)| (*key, parts & !(part as u8)))
-            .filter(|(_, parts)| *parts != 0)
-            .collect();
-        for net in nets {
-            *wanted.entry(lpm_key(net)).or_default() |= part as u8;
-        }
+        let (old, wanted) = self.with_part(list, part, nets)?;
         let has = |entries: &Entries, key: &LpmKey| entries.get(key).is_some_and(|p| p & part as u8 != 0);
         let changed = Changed {
             added: wanted
@@ -363,10 +355,46 @@ impl ShieldTables {
         Ok(Some(true))
     }
 
+    /// The entries in force, and those that would be with `nets` as this part.
+    pub(super) fn with_part(
+        &self,
+        list: List,
+        part: Part,
+        nets: &[IpNet],
+    ) -> Result<(Entries, Entries), KernelError> {
+        let old = self.list_entries(list)?;
+        let mut wanted: Entries = old
+            .iter()
+            .map(|(key, parts)| (*key, parts & !(part as u8)))
+            .filter(|(_, parts)| *parts != 0)
+            .collect();
+        for net in nets {
+            *wanted.entry(lpm_key(net)).or_default() |= part as u8;
+        }
+        Ok((old, wanted))
+    }
+
     /// Makes `wanted` the list in force, unless it is.
     fn put_in_force(&mut self, list: List, old: &Entries, wanted: &Entries) -> Result<(), KernelError> {
-        if old == wanted {
+        let Some(filled) = self.fill_list(list, old, wanted)? else {
             return Ok(());
+        };
+        let word = filled.word(self.control().0);
+        self.control.store(ControlWord::Control as u32, word);
+        wait_for_packets();
+        // The copy that was in force is emptied, so that a large list is not kept twice.
+        self.empty_list(list, filled.before)
+    }
+
+    /// Writes `wanted` into the copy that is not in force; `None` if it is what is in force.
+    pub(super) fn fill_list(
+        &mut self,
+        list: List,
+        old: &Entries,
+        wanted: &Entries,
+    ) -> Result<Option<FilledList>, KernelError> {
+        if old == wanted {
+            return Ok(None);
         }
         if wanted.len() > MAX_LIST {
             let by_operator = wanted
@@ -375,10 +403,9 @@ impl ShieldTables {
                 .count();
             return Err(full(list, wanted.len(), by_operator));
         }
-        let control = self.control();
         let (selector, filled) = list.bits();
-        let now = control.copy(selector);
-        let next = 1 - now;
+        let before = self.control().copy(selector);
+        let next = 1 - before;
         let spare = self.trie_mut(list, next);
         empty(spare)?;
         for (key, parts) in wanted {
@@ -386,24 +413,24 @@ impl ShieldTables {
                 .insert(&Key::new(key.prefix, key.addr), parts, 0)
                 .map_err(KernelError::map("filling a list"))?;
         }
-        let mut word = control.0 ^ selector;
-        word = if wanted.is_empty() {
-            word & !filled
-        } else {
-            word | filled
-        };
+        let mut set = if next == 1 { selector } else { 0 };
+        let mut owned = selector | filled;
+        if !wanted.is_empty() {
+            set |= filled;
+        }
         if list == List::Deny {
-            let short = wanted.keys().any(|key| key.prefix < V6_GRAIN);
-            word = if short {
-                word | Control::DENY_SHORT_V6
-            } else {
-                word & !Control::DENY_SHORT_V6
-            };
+            owned |= Control::DENY_SHORT_V6;
+            if wanted.keys().any(|key| key.prefix < V6_GRAIN) {
+                set |= Control::DENY_SHORT_V6;
+            }
             self.write_deny_hints(next, wanted.keys());
         }
-        self.control.store(ControlWord::Control as u32, word);
-        // The copy that was in force is emptied, so that a large list is not kept twice.
-        empty(self.trie_mut(list, now))
+        Ok(Some(FilledList { before, owned, set }))
+    }
+
+    /// Empties a copy that is not in force.
+    pub(super) fn empty_list(&mut self, list: List, copy: u32) -> Result<(), KernelError> {
+        empty(self.trie_mut(list, copy))
     }
 
     fn write_deny_hints<'k>(&self, copy: u32, keys: impl Iterator<Item = &'k LpmKey>) {
@@ -418,6 +445,21 @@ impl ShieldTables {
                 self.deny_hints.store(copy * HINT_WORDS + word, bits);
             }
         }
+    }
+}
+
+/// A list that is written and not in force.
+pub(super) struct FilledList {
+    /// The copy that is in force until it is.
+    pub(super) before: u32,
+    owned: u64,
+    set: u64,
+}
+
+impl FilledList {
+    /// The control word that puts it in force.
+    pub(super) const fn word(&self, control: u64) -> u64 {
+        control & !self.owned | self.set
     }
 }
 

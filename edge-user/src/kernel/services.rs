@@ -211,8 +211,24 @@ impl ShieldTables {
         mask: u64,
         bits: u64,
     ) -> Result<(), KernelError> {
-        let control = self.control();
-        let next = 1 - control.copy(Control::SERVICES);
+        let filled = self.fill_services(plan, local)?;
+        let word = filled.word(self.control().0 & !mask | bits & mask);
+        self.control.store(ControlWord::Control as u32, word);
+        self.settle_addresses(&filled);
+        Ok(())
+    }
+
+    /// Writes the plan into the copy that is not in force. Addresses have no copies: until it is, they have the flags of
+    /// both.
+    ///
+    /// # Errors
+    /// The table of addresses cannot be written; it is as it was then.
+    pub(super) fn fill_services(
+        &mut self,
+        plan: &ServicePlan,
+        local: &[IpAddr],
+    ) -> Result<FilledServices, KernelError> {
+        let next = 1 - self.control().copy(Control::SERVICES);
         let ready = self.cookie_settings().has(CookieSettings::READY);
         let ids = self.assign_ids(plan);
         self.clear_copy(next);
@@ -241,19 +257,49 @@ impl ShieldTables {
         for (port, entry) in heads {
             self.set_heads(u32::from(port), next, entry);
         }
-        let stale = self.write_addresses(plan, local)?;
-        let any_local = plan
-            .services
-            .iter()
-            .any(|(_, service, ..)| service.flags & Service::ANY_LOCAL != 0);
-        let mut word = control.0 & !(OWNED | mask) | bits & mask;
-        word |= if next == 1 { Control::SERVICES } else { 0 };
-        word |= if any_local { Control::ANY_LOCAL } else { 0 };
-        self.control.store(ControlWord::Control as u32, word);
-        for addr in stale {
-            _ = self.addresses.remove(&addr);
+        let filled = FilledServices {
+            next,
+            any_local: plan
+                .services
+                .iter()
+                .any(|(_, service, ..)| service.flags & Service::ANY_LOCAL != 0),
+            wanted: wanted_addresses(plan, local),
+            before: self.addresses.iter().flatten().collect(),
+        };
+        for (addr, flags) in &filled.wanted {
+            let had = filled.before.get(addr).copied().unwrap_or_default();
+            if had & flags == *flags && filled.before.contains_key(addr) {
+                continue;
+            }
+            if let Err(error) = self.addresses.insert(addr, flags | had, 0) {
+                self.take_back_addresses(&filled);
+                return Err(KernelError::map("writing ADDRESSES")(error));
+            }
         }
-        Ok(())
+        Ok(filled)
+    }
+
+    /// Leaves the addresses that the plan in force wants, with their own flags.
+    pub(super) fn settle_addresses(&mut self, filled: &FilledServices) {
+        self.make_addresses(&filled.wanted);
+    }
+
+    /// Leaves the addresses that were there before.
+    pub(super) fn take_back_addresses(&mut self, filled: &FilledServices) {
+        self.make_addresses(&filled.before);
+    }
+
+    /// Each entry was there, or there was room for it, a moment ago.
+    fn make_addresses(&mut self, wanted: &HashMap<Addr, u32>) {
+        let now: HashMap<Addr, u32> = self.addresses.iter().flatten().collect();
+        for (addr, flags) in wanted.iter().filter(|(addr, flags)| now.get(addr) != Some(flags)) {
+            if let Err(error) = self.addresses.insert(addr, flags, 0) {
+                tracing::warn!(%error, "the table of addresses");
+            }
+        }
+        for addr in now.keys().filter(|addr| !wanted.contains_key(addr)) {
+            _ = self.addresses.remove(addr);
+        }
     }
 
     /// Brings the table of addresses up to date after an address came or went.
@@ -295,15 +341,7 @@ impl ShieldTables {
 
     /// Writes the addresses wanted, and returns those that are there but no longer wanted.
     fn write_addresses(&mut self, plan: &ServicePlan, local: &[IpAddr]) -> Result<Vec<Addr>, KernelError> {
-        let mut wanted: HashMap<Addr, u32> = HashMap::new();
-        for address in local {
-            *wanted.entry(Addr::from(*address)).or_default() |= AddressFlags::LOCAL;
-        }
-        for (_, service, ..) in &plan.services {
-            if service.flags & Service::ANY_LOCAL == 0 {
-                *wanted.entry(service.addr).or_default() |= AddressFlags::PROTECTED;
-            }
-        }
+        let wanted = wanted_addresses(plan, local);
         for (addr, flags) in &wanted {
             self.addresses
                 .insert(addr, flags, 0)
@@ -368,6 +406,39 @@ impl ShieldTables {
             self.ports.store_word(port, 0, new.to_word());
         }
     }
+}
+
+/// A plan that is written and not in force.
+pub(super) struct FilledServices {
+    next: u32,
+    any_local: bool,
+    /// The addresses with the flags that the plan gives them.
+    wanted: HashMap<Addr, u32>,
+    /// The addresses as they were.
+    before: HashMap<Addr, u32>,
+}
+
+impl FilledServices {
+    /// The control word that puts it in force.
+    pub(super) fn word(&self, control: u64) -> u64 {
+        let mut word = control & !OWNED;
+        word |= if self.next == 1 { Control::SERVICES } else { 0 };
+        word |= if self.any_local { Control::ANY_LOCAL } else { 0 };
+        word
+    }
+}
+
+fn wanted_addresses(plan: &ServicePlan, local: &[IpAddr]) -> HashMap<Addr, u32> {
+    let mut wanted: HashMap<Addr, u32> = HashMap::new();
+    for address in local {
+        *wanted.entry(Addr::from(*address)).or_default() |= AddressFlags::LOCAL;
+    }
+    for (_, service, ..) in &plan.services {
+        if service.flags & Service::ANY_LOCAL == 0 {
+            *wanted.entry(service.addr).or_default() |= AddressFlags::PROTECTED;
+        }
+    }
+    wanted
 }
 
 fn padded(name: &str) -> [u8; NAME_BYTES] {

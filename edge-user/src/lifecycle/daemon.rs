@@ -9,14 +9,17 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
 
 use super::{
     LifecycleError,
     authenticate::TokenGate,
     conductor::{Conductor, Origin},
     earning::Earning,
-    enforcer::Enforcer,
+    enforcer::{Enforcer, Renewal},
     quickstart,
     reload::{self, Cause, Order, OrderError, Phase},
     report::{Reporting, Told},
@@ -91,36 +94,34 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         authority.spawn_tasks();
         let shielded = shield.as_ref().map_or_else(|| "none".to_owned(), summary);
         tell(shield.as_ref(), gateway.as_ref());
-        // Whom a listener trusts speaks for others, and whom the shield lets through is meant to get through.
-        let trusted = config.listeners.iter().flat_map(|listener| {
-            let spoken_for = listener.proxy_protocol.iter();
-            spoken_for.chain(&listener.trusted_proxies).copied()
-        });
-        let never: Vec<_> = trusted.chain(config.shield.allow.iter().copied()).collect();
-        let escalation = config.shield.escalation;
-        let enforcer = Enforcer::new(
-            shield,
-            config.offences.clone(),
-            never,
-            escalation,
-            detained,
-            earning,
-        );
-        let enforcer = tokio::spawn(enforcer.run(offences));
+        let pinned = shield
+            .as_ref()
+            .map(|shield| (shield.pins.clone(), shield.has_cookies));
+        let enforcer = Enforcer::new(shield, Renewal::of(&config, None), Arc::clone(&detained), earning);
+        let (renew, renewals) = mpsc::channel(1);
+        let enforcer = tokio::spawn(enforcer.run(offences, renewals));
         let reporting = gateway.as_ref().and_then(|gateway| {
             let told = Told {
                 authority: Arc::clone(&authority),
                 gateway: gateway.handle(),
-                reporter,
+                reporter: reporter.clone(),
             };
             Reporting::begin(bpffs, told)
         });
-        let (reloader, orders) = reload::channel(Arc::new(config), Arc::clone(&authority));
-        let conductor = Conductor {
+        let config = Arc::new(config);
+        let (reloader, orders) = reload::channel(Arc::clone(&config), Arc::clone(&authority));
+        let mut conductor = Conductor {
             origin,
             orders,
             gateway: gateway.as_ref().map(Gateway::handle),
+            shield: pinned,
+            reporter,
+            detained,
+            enforcer: renew,
+            files: None,
+            started: config,
         };
+        conductor.follow_files();
         let served = serve(gateway, conductor, stop, || {
             tracing::info!("ready");
             if let Some(prepared) = &prepared {
@@ -217,6 +218,9 @@ async fn serve(
     if let Some(handle) = &handle {
         tokio::select! {
             () = handle.ready() => {}
+            () = Conductor::files_changed(&mut conductor.files) => {
+                let _ = conductor.reload(Cause::Files).await;
+            }
             ended = ended(&mut running) => return finish(ended),
         }
     }

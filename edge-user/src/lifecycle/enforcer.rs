@@ -13,17 +13,18 @@ use std::{
 
 use edge_common::abi::{Alert, BanSource, Event, Reason};
 use ipnet::IpNet;
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use super::{earning::Earning, shield::Shield};
 use crate::{
-    config::{BanScope, Escalation, Offences},
+    config::{BanScope, Config, Escalation, Offences},
     gateway::arrivals,
     kernel::{
         KernelError,
         bans::{self, BanOrder, Banned},
         events::EventReader,
         interfaces::AddressWatch,
+        services::ServicePlan,
         syn::LOOK_EVERY,
     },
     offence::{
@@ -66,6 +67,34 @@ pub(super) struct Enforcer {
     begun: Instant,
 }
 
+/// Other settings.
+#[derive(Debug)]
+pub(super) struct Renewal {
+    pub(super) settings: Offences,
+    /// Clients that are never banned, beside those of the settings.
+    pub(super) never: Vec<IpNet>,
+    pub(super) escalation: Option<Escalation>,
+    /// The services that are in force now, if there is a shield.
+    pub(super) shield: Option<ServicePlan>,
+}
+
+impl Renewal {
+    /// What `config` says.
+    pub(super) fn of(config: &Config, shield: Option<ServicePlan>) -> Self {
+        // Whom a listener trusts speaks for others, and whom the shield lets through is meant to get through.
+        let trusted = config.listeners.iter().flat_map(|listener| {
+            let spoken_for = listener.proxy_protocol.iter();
+            spoken_for.chain(&listener.trusted_proxies).copied()
+        });
+        Self {
+            settings: config.offences.clone(),
+            never: trusted.chain(config.shield.allow.iter().copied()).collect(),
+            escalation: config.shield.escalation,
+            shield,
+        }
+    }
+}
+
 /// So long after a ban its client's offences do not count: they were on their way when it was made.
 const ON_THE_WAY: Duration = Duration::from_secs(1);
 
@@ -80,15 +109,19 @@ struct Made {
 }
 
 impl Enforcer {
-    /// Takes over a shield that is up; `never` are clients that are not banned beside those of the settings.
+    /// Takes over a shield that is up.
     pub(super) fn new(
         shield: Option<Shield>,
-        settings: Offences,
-        never: impl IntoIterator<Item = IpNet>,
-        escalation: Option<Escalation>,
+        begin: Renewal,
         detained: Arc<Detained>,
         earning: Earning,
     ) -> Self {
+        let Renewal {
+            settings,
+            never,
+            escalation,
+            ..
+        } = begin;
         Self {
             shield,
             scores: Scores::new(settings.clone()),
@@ -105,8 +138,43 @@ impl Enforcer {
         }
     }
 
-    /// Runs until `offences` is closed, which is when every worker has ended.
-    pub(super) async fn run(mut self, mut offences: Reports) -> Option<Shield> {
+    /// Takes other settings; scores, bans and streaks stay.
+    fn renew(&mut self, renewal: Renewal) {
+        let Renewal {
+            settings,
+            never,
+            escalation,
+            shield,
+        } = renewal;
+        self.scores.configure(settings.clone());
+        self.exempt = settings.exempt.iter().copied().chain(never).collect();
+        self.shared = settings.shared.iter().copied().collect();
+        self.ceiling.configure(settings.max_bans_per_minute.get());
+        self.escalator = match (self.escalator.take(), escalation) {
+            (Some(mut escalator), Some(escalation)) => {
+                escalator.configure(escalation);
+                Some(escalator)
+            }
+            (None, Some(escalation)) => Some(Escalator::new(escalation)),
+            (_, None) => None,
+        };
+        self.settings = settings;
+        if let (Some(own), Some(plan)) = (&mut self.shield, shield) {
+            own.plan = plan;
+            // Addresses may have come and gone under the plan before, while this one was put in force.
+            let local = own.local.clone();
+            if let Err(error) = own.tables.refresh_addresses(&own.plan, &local) {
+                told(&error);
+            }
+        }
+    }
+
+    /// Runs until `offences` is closed, which is when every worker has ended; `renewals` come with reloads.
+    pub(super) async fn run(
+        mut self,
+        mut offences: Reports,
+        mut renewals: mpsc::Receiver<Renewal>,
+    ) -> Option<Shield> {
         let mut watch = self
             .shield
             .as_ref()
@@ -136,6 +204,7 @@ impl Enforcer {
                         self.note(offence);
                     }
                 }
+                Some(renewal) = renewals.recv() => self.renew(renewal),
                 _ = pardons.tick() => self.follow_pardons(),
                 () = changed(&mut watch) => self.follow_addresses().await,
                 result = samples(&mut events) => match result {

@@ -1,6 +1,6 @@
 //! Brings the shield up: load, fill the tables, attach; and takes back what was done if a step fails.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use edge_common::abi::{Control, Reason};
 
@@ -10,6 +10,7 @@ use crate::{
     kernel::{
         KernelError, Pins, ShieldTables,
         attach::{self, Attached, How},
+        change::{Staged, TableChange},
         clock,
         interfaces::Netlink,
         lists::{List, Part},
@@ -33,6 +34,8 @@ pub(super) struct Shield {
     pub(super) attached: Vec<Attached>,
     pub(super) log: Option<ProgramLog>,
     pub(super) proof: ProofWatch,
+    /// Whether SYN cookies are to be had.
+    pub(super) has_cookies: bool,
 }
 
 impl Shield {
@@ -118,6 +121,7 @@ impl Shield {
             attached,
             log: ProgramLog::of(&mut ebpf),
             proof: ProofWatch::new(has_cookies),
+            has_cookies,
         })
     }
 
@@ -130,6 +134,129 @@ impl Shield {
             self.local = local;
         }
         Ok(())
+    }
+}
+
+/// Another configuration for a shield that is up: written, and not in force.
+pub(super) struct StagedShield {
+    pins: Pins,
+    tables: ShieldTables,
+    staged: Option<Staged>,
+    plan: ServicePlan,
+    new: Vec<String>,
+    gone: Vec<String>,
+}
+
+impl StagedShield {
+    /// Writes what `new` says beside what is in force, and attaches to interfaces that are new in it.
+    ///
+    /// # Errors
+    /// Whatever fails; nothing is different then.
+    pub(super) async fn stage(
+        pins: &Pins,
+        old: &Config,
+        new: &Arc<Config>,
+        has_cookies: bool,
+    ) -> Result<Self, KernelError> {
+        let plan = services::plan(&new.shield, &new.services, clock::ticks_per_second())?;
+        let netlink = Netlink::connect()?;
+        for name in &new.shield.interfaces {
+            netlink.interface(name).await?;
+        }
+        let local = netlink.addresses().await?;
+        let linked = pins.linked_interfaces()?;
+        let is_new = |name: &&String| !linked.contains(*name);
+        let attach: Vec<String> = new.shield.interfaces.iter().filter(is_new).cloned().collect();
+        let is_gone = |name: &&String| !new.shield.interfaces.contains(*name);
+        let gone = old.shield.interfaces.iter().filter(is_gone).cloned().collect();
+        let (allow, deny) = (
+            old.shield.allow != new.shield.allow,
+            old.shield.deny != new.shield.deny,
+        );
+        let write = {
+            let (pins, plan, new) = (pins.clone(), plan.clone(), Arc::clone(new));
+            move || -> Result<(ShieldTables, Staged), KernelError> {
+                let mut tables = ShieldTables::open(&pins)?;
+                let lock = pins.lock()?;
+                proof::prepare(&new.shield, &new.services, &tables, has_cookies)?;
+                let change = TableChange {
+                    plan: &plan,
+                    local: &local,
+                    mask: SETTINGS,
+                    bits: settings(&new.shield),
+                    allow: allow.then_some(&new.shield.allow),
+                    deny: deny.then_some(&new.shield.deny),
+                };
+                let staged = tables.stage(lock, &change)?;
+                Ok((tables, staged))
+            }
+        };
+        let written = tokio::task::spawn_blocking(write).await;
+        let (tables, staged) = written
+            .map_err(|error| KernelError::io("writing the tables")(std::io::Error::other(error)))??;
+        let mut own = Self {
+            pins: pins.clone(),
+            tables,
+            staged: Some(staged),
+            plan,
+            new: Vec::new(),
+            gone,
+        };
+        own.attach(new, &netlink, attach).await?;
+        Ok(own)
+    }
+
+    /// The last thing that can fail. New interfaces are judged by what is in force until the change is.
+    async fn attach(
+        &mut self,
+        new: &Config,
+        netlink: &Netlink,
+        names: Vec<String>,
+    ) -> Result<(), KernelError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let sizes = Sizes {
+            bans: new.shield.max_bans.get(),
+            ..Sizes::default()
+        };
+        let mut ebpf = loader::load(&self.pins, sizes)?;
+        let how = How {
+            mode: new.shield.mode,
+            allow_generic: new.shield.allow_generic,
+            replace: false,
+        };
+        for name in names {
+            attach::attach(&mut ebpf, &self.pins, netlink, &name, how).await?;
+            self.new.push(name);
+        }
+        Ok(())
+    }
+
+    /// Puts it in force; answers with the services that are. Blocks for a moment.
+    pub(super) fn commit(mut self) -> ServicePlan {
+        if let Some(staged) = self.staged.take() {
+            self.tables.commit(staged);
+        }
+        for name in &self.gone {
+            match attach::detach(&self.pins, name) {
+                Ok(_) => tracing::info!(interface = name, "shield taken off: it is no longer configured"),
+                Err(error) => tracing::error!(interface = name, %error, "the shield is still on"),
+            }
+        }
+        self.plan.clone()
+    }
+}
+
+impl Drop for StagedShield {
+    fn drop(&mut self) {
+        let Some(staged) = self.staged.take() else { return };
+        self.tables.abandon(staged);
+        for name in &self.new {
+            if let Err(error) = attach::detach(&self.pins, name) {
+                tracing::warn!(interface = name, %error, "could not take back a failed reload");
+            }
+        }
     }
 }
 

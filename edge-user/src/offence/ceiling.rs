@@ -21,6 +21,11 @@ impl Ceiling {
         }
     }
 
+    /// Another ceiling; the bans of the last minute stay counted.
+    pub fn configure(&mut self, most: u32) {
+        self.most = most;
+    }
+
     /// Whether one more ban may be made at `now`; counts it if so.
     pub fn admits(&mut self, now: Duration) -> bool {
         while self

@@ -51,7 +51,7 @@ pub struct Detained {
     /// Nobody is kept out beyond it: most gateways never look further.
     latest: AtomicU64,
     /// Nanoseconds that one request of a slowed client pays for.
-    interval: u64,
+    interval: AtomicU64,
 }
 
 impl Detained {
@@ -62,8 +62,13 @@ impl Detained {
             hasher: RandomState::new(),
             sets: std::iter::repeat_with(Set::default).take(SETS).collect(),
             latest: AtomicU64::new(0),
-            interval: 1_000_000_000 / u64::from(per_second.max(1)),
+            interval: AtomicU64::new(interval(per_second)),
         }
+    }
+
+    /// Slowed clients get `per_second` from now on.
+    pub fn configure(&self, per_second: u32) {
+        self.interval.store(interval(per_second), Ordering::Relaxed);
     }
 
     fn at(&self, now: Instant) -> u64 {
@@ -131,13 +136,18 @@ impl Detained {
         };
         let now = self.at(now);
         let paid = set.paid[way].load(Ordering::Relaxed);
-        let next = paid.max(now).saturating_add(self.interval);
+        let interval = self.interval.load(Ordering::Relaxed);
+        let next = paid.max(now).saturating_add(interval);
         // Another request of the same client at the same moment got it.
-        next - now <= self.interval
+        next - now <= interval
             && set.paid[way]
                 .compare_exchange(paid, next, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
     }
+}
+
+fn interval(per_second: u32) -> u64 {
+    1_000_000_000 / u64::from(per_second.max(1))
 }
 
 #[cfg(test)]

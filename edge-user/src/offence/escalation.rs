@@ -39,6 +39,11 @@ impl Escalator {
         }
     }
 
+    /// Takes other settings; who is over a limit stays known.
+    pub fn configure(&mut self, settings: Escalation) {
+        self.settings = settings;
+    }
+
     /// Takes note of a sampled drop. `before` is how often the source was banned already.
     ///
     /// Returns the ban that it calls for, if it does.

@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -42,7 +42,7 @@ pub struct Reporter {
     queue: mpsc::Sender<Offence>,
     counts: Arc<Counts>,
     /// One bit for each kind that weighs anything: the others need not go the way.
-    scored: u32,
+    scored: Arc<AtomicU32>,
     detained: Arc<Detained>,
 }
 
@@ -64,14 +64,10 @@ impl Reporter {
     /// Both ends.
     pub fn new(weights: &Weights, detained: Arc<Detained>) -> (Self, Reports) {
         let (queue, offences) = mpsc::channel(QUEUE);
-        let scored = OffenceKind::ALL
-            .iter()
-            .filter(|kind| kind.weight(weights) > 0)
-            .fold(0, |bits, kind| bits | 1 << kind.index());
         let reporter = Self {
             queue,
             counts: Arc::default(),
-            scored,
+            scored: Arc::new(AtomicU32::new(scored(weights))),
             detained,
         };
         let reports = Reports {
@@ -79,6 +75,11 @@ impl Reporter {
             last: None,
         };
         (reporter, reports)
+    }
+
+    /// Takes other weights from now on.
+    pub fn configure(&self, weights: &Weights) {
+        self.scored.store(scored(weights), Ordering::Relaxed);
     }
 
     /// Offences that found the queue full.
@@ -93,10 +94,17 @@ impl Reporter {
     }
 }
 
+fn scored(weights: &Weights) -> u32 {
+    OffenceKind::ALL
+        .iter()
+        .filter(|kind| kind.weight(weights) > 0)
+        .fold(0, |bits, kind| bits | 1 << kind.index())
+}
+
 impl OffenceSink for Reporter {
     fn offence(&self, offender: Offender, kind: OffenceKind) {
         self.counts.kinds[kind.index()].fetch_add(1, Ordering::Relaxed);
-        if self.scored >> kind.index() & 1 == 0 {
+        if self.scored.load(Ordering::Relaxed) >> kind.index() & 1 == 0 {
             return;
         }
         if self.queue.try_send(Offence { offender, kind }).is_err() {

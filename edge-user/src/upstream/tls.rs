@@ -2,7 +2,12 @@
 //!
 //! One configuration an upstream for all workers, so that sessions are resumed whichever worker connects.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::Path,
+    sync::Arc,
+};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -57,6 +62,19 @@ pub struct Tls {
     connector: TlsConnector,
     server_name: Option<ServerName<'static>>,
     requires_http2: bool,
+    /// Of what was in its files.
+    digest: u64,
+}
+
+/// Tells contents of files apart; what cannot be read is told where it is loaded.
+fn digest(config: &UpstreamTls) -> u64 {
+    let identity = config.identity.iter();
+    let files = identity.flat_map(|identity| [&identity.certificate_file, &identity.key_file]);
+    let mut hasher = DefaultHasher::new();
+    for file in files.chain(&config.ca_file) {
+        std::fs::read(file).ok().hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 impl fmt::Debug for Tls {
@@ -73,6 +91,7 @@ impl Tls {
     /// # Errors
     /// What cannot be read or used.
     pub fn load(config: &UpstreamTls, protocol: UpstreamProtocol) -> Result<Self, TlsError> {
+        let digest = digest(config);
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -110,7 +129,13 @@ impl Tls {
             connector: TlsConnector::from(Arc::new(client)),
             server_name,
             requires_http2: protocol == UpstreamProtocol::Http2,
+            digest,
         })
+    }
+
+    /// Whether the files have in them what they had when they were read.
+    pub fn is_current(&self, config: &UpstreamTls) -> bool {
+        self.digest == digest(config)
     }
 
     /// Makes handshakes.

@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use super::{Checks, Names, items};
 use crate::config::{
-    bounds,
+    Lifecycle, bounds,
     raw::{RawConfig, RawGateway},
     section::{Field, Section},
     trusted::{self, Exposure, Fault, Terms},
@@ -24,6 +24,28 @@ pub(super) fn process(raw: Option<&RawGateway>, checks: &mut Checks<'_>) -> (Opt
         bounds::MAX_SHUTDOWN_GRACE,
     );
     (workers, grace)
+}
+
+/// How the daemon follows its files, and how it goes.
+pub(super) fn lifecycle(raw: Option<&RawGateway>, checks: &mut Checks<'_>) -> Lifecycle {
+    let defaults = Lifecycle::default();
+    let Some(raw) = raw else {
+        return defaults;
+    };
+    let drain_delay = match raw.drain_delay.value() {
+        // None at all is a delay, too.
+        Some(delay) if delay.is_zero() => Duration::ZERO,
+        _ => checks.duration(&raw.drain_delay, defaults.drain_delay, bounds::MAX_DRAIN_DELAY),
+    };
+    Lifecycle {
+        watch: raw.watch.value().copied().unwrap_or(defaults.watch),
+        drain_delay,
+        upgrade_timeout: checks.duration(
+            &raw.upgrade_timeout,
+            defaults.upgrade_timeout,
+            bounds::MAX_UPGRADE_TIMEOUT,
+        ),
+    }
 }
 
 /// `gateway.revocation_file`; what is in it is read by authentication.

@@ -488,6 +488,13 @@ fn its_defaults_and_bounds_are_those_in_force() {
             duration(bounds::DEFAULT_SHUTDOWN_GRACE),
         ),
         ("gateway", "shutdown_grace", hours(bounds::MAX_SHUTDOWN_GRACE)),
+        ("gateway", "drain_delay", hours(bounds::MAX_DRAIN_DELAY)),
+        (
+            "gateway",
+            "upgrade_timeout",
+            duration(bounds::DEFAULT_UPGRADE_TIMEOUT),
+        ),
+        ("gateway", "upgrade_timeout", hours(bounds::MAX_UPGRADE_TIMEOUT)),
     ];
     for (section, key, expected) in rows_of {
         let row = rows(part(&reference, section))

@@ -160,7 +160,7 @@ impl<S: Transport> Connection<'_, S> {
         // the upstream takes the rest is not known yet.
         let cut = !forward.up.is_done();
         let keeps = Keeps {
-            client: forward.keep_alive && delimited && !cut && !self.worker.is_stopping(),
+            client: forward.keep_alive && delimited && !cut && !self.worker.is_leaving(),
             upstream: judged.keep_alive,
         };
         let mut out = local.buffers().take();

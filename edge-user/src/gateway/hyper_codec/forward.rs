@@ -59,7 +59,7 @@ pub(super) async fn forward(
     let limits = exchange.worker().limits();
     let source = Source::new(
         body,
-        limits,
+        &limits,
         route.body_limit.or(limits.body),
         policy
             .buffer_bytes

@@ -44,7 +44,7 @@ const RESET_BY_MISTAKE: usize = 128;
 pub(super) async fn serve(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, provenance: Rc<Provenance>) {
     let limits = worker.limits();
     let state = Rc::new(Http2State::default());
-    let io = GuardedIo::new(stream, first, limits, Rc::clone(&state));
+    let io = GuardedIo::new(stream, first, &limits, Rc::clone(&state));
     let service = service_fn(|request: Request<Incoming>| {
         // Faults of one stream are not those of its neighbours.
         let stream = Rc::new(ConnectionState::of_stream(&state));
@@ -66,9 +66,9 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, p
             .keep_alive_timeout(PING_EVERY)
             .serve_connection(TokioIo::new(io), service)
     );
-    let mut stop = worker.stop();
+    let mut stop = worker.leave();
     let mut stopping = false;
-    let mut watch = Watch::new(limits);
+    let mut watch = Watch::new(&limits);
     let mut ticks = interval(watch.every());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let result = loop {

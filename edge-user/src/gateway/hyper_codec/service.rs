@@ -128,7 +128,7 @@ pub(super) async fn answer(
     };
     let wanted = wanted(&exchange, target.route(), &request);
     // A client that is still sending is told that nothing after its body will be looked at (RFC 9112, 9.6).
-    let closes = version != Version::Http2 && (worker.is_stopping() || !returning.request.is_done());
+    let closes = version != Version::Http2 && (worker.is_leaving() || !returning.request.is_done());
     match forward::respond(exchange, &target, (asked, wanted), response, returning, in_flight) {
         Ok(mut response) => {
             if closes {

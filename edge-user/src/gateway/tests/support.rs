@@ -167,6 +167,7 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
         workers: NonZeroU32::new(1),
         paths: PathRules::default(),
         shutdown_grace: Duration::from_secs(5),
+        lifecycle: crate::config::Lifecycle::default(),
         limits: GatewayLimits::default(),
         access_log: AccessLog {
             enabled: false,

@@ -5,6 +5,7 @@
 //! each change.
 
 use std::{
+    collections::HashMap,
     fs,
     os::unix::fs::MetadataExt,
     path::Path,
@@ -24,16 +25,17 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 /// Looks until the other end of `stop` is gone.
-pub(crate) fn run(terminators: &[Arc<Terminator>], stop: &Receiver<()>) {
+pub(crate) fn run(terminators: impl Fn() -> Vec<Arc<Terminator>>, stop: &Receiver<()>) {
     // The first look reads every file again, so that no change falls between loading and watching.
-    let mut seen: Vec<Vec<Stamp>> = vec![Vec::new(); terminators.len()];
+    let mut seen: HashMap<String, Vec<Stamp>> = HashMap::new();
     while stop.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-        for (terminator, seen) in terminators.iter().zip(&mut seen) {
+        let terminators = terminators();
+        seen.retain(|listener, _| terminators.iter().any(|one| one.listener() == listener));
+        for terminator in terminators {
             let now: Vec<Stamp> = terminator.files().map(|path| stamp(path)).collect();
-            if now != *seen {
-                let first = seen.is_empty();
-                *seen = now;
-                reload(terminator, first);
+            let before = seen.insert(terminator.listener().to_owned(), now.clone());
+            if before.as_ref() != Some(&now) {
+                reload(&terminator, before.is_none());
             }
         }
     }
