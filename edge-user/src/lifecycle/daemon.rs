@@ -6,12 +6,13 @@
 use std::{
     path::Path,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -30,7 +31,7 @@ use crate::{
     auth::Authority,
     cli::{ConfigSource, RunRequest},
     config::Config,
-    gateway::{Gateway, Limits, Parts, RunError, Summary, arrivals},
+    gateway::{Gateway, Handle, Limits, Parts, RunError, Summary, arrivals},
     kernel::{Pins, loader},
     offence::{detained::Detained, queue::Reporter},
 };
@@ -218,22 +219,20 @@ async fn serve(
     if let Some(handle) = &handle {
         tokio::select! {
             () = handle.ready() => {}
-            () = Conductor::files_changed(&mut conductor.files) => {
-                let _ = conductor.reload(Cause::Files).await;
-            }
             ended = ended(&mut running) => return finish(ended),
         }
     }
     conductor.orders.phase.send_replace(Phase::Ready);
     ready();
-    loop {
+    let delay = loop {
         tokio::select! {
             signal = asked.next() => match signal {
-                Ask::Stop => break,
+                // Who sits at a terminal does not wait for a load balancer.
+                Ask::Interrupt => break Duration::ZERO,
+                Ask::Stop => break conductor.orders.in_force.load().config.lifecycle.drain_delay,
                 Ask::Reload => {
                     if let Some(handle) = &handle {
                         handle.reopen_access_log();
-                        handle.reload_certificates();
                     }
                     // What came of it is told in the log.
                     let _ = conductor.reload(Cause::Signal).await;
@@ -244,32 +243,82 @@ async fn serve(
                     // Whoever asked may be gone.
                     let _ = answer.send(conductor.reload(cause).await);
                 }
-                Order::Drain(_, answer) => {
+                Order::Drain(deadline, answer) => {
+                    if let (Some(handle), Some(deadline)) = (&handle, deadline) {
+                        handle.set_grace(deadline);
+                    }
                     let _ = answer.send(Ok(()));
-                    break;
+                    break conductor.orders.in_force.load().config.lifecycle.drain_delay;
                 }
                 Order::Upgrade(answer) => {
                     let _ = answer.send(Err(OrderError::NoFile));
                 }
             },
+            () = Conductor::files_changed(&mut conductor.files) => {
+                let _ = conductor.reload(Cause::Files).await;
+            }
+            ended = ended(&mut running) => return finish(ended),
+        }
+    };
+    drain(handle, running, &conductor, asked, delay).await
+}
+
+/// So long connections that came at the last moment have for their first request, and idle ones for one more.
+const LAST_CALL: Duration = Duration::from_millis(100);
+
+/// Not ready any more, then no listeners, then no connections.
+async fn drain(
+    handle: Option<Handle>,
+    mut running: Option<Running>,
+    conductor: &Conductor,
+    mut asked: Asked,
+    delay: Duration,
+) -> Result<(), LifecycleError> {
+    let phase = &conductor.orders.phase;
+    phase.send_replace(Phase::Draining);
+    if !delay.is_zero() {
+        tracing::info!(?delay, "not ready any more: listeners close after the delay");
+        tokio::select! {
+            () = sleep(delay) => {}
+            // A second signal does not wait.
+            () = asked.stop() => {}
             ended = ended(&mut running) => return finish(ended),
         }
     }
-    conductor.orders.phase.send_replace(Phase::Finishing);
-    let (Some(handle), Some(running)) = (handle, running) else {
+    phase.send_replace(Phase::Finishing);
+    let Some(handle) = handle else {
         return Ok(());
     };
     tracing::info!(
         connections = handle.connections(),
         "stopping: finishing what is in flight"
     );
+    handle.leave();
+    handle.close_listeners();
+    tokio::select! {
+        () = none_left(&handle, LAST_CALL) => {}
+        ended = ended(&mut running) => return finish(ended),
+    }
     handle.stop();
     tokio::select! {
-        ended = running => finish(ended),
+        ended = ended(&mut running) => finish(ended),
         // A second signal does not wait for connections.
         () = asked.stop() => Ok(()),
     }
 }
+
+/// Waits until no connection is left, at most this long.
+async fn none_left(handle: &Handle, limit: Duration) {
+    let gone = async {
+        while handle.connections() > 0 {
+            sleep(LOOK_AGAIN).await;
+        }
+    };
+    let _ = timeout(limit, gone).await;
+}
+
+/// Time between two looks whether connections are left.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 type Running = tokio::task::JoinHandle<Result<Summary, RunError>>;
 
@@ -297,6 +346,8 @@ fn finish(ended: Result<Result<Summary, RunError>, tokio::task::JoinError>) -> R
 
 /// What a signal asks for.
 enum Ask {
+    /// The end, by somebody at a terminal.
+    Interrupt,
     /// The end.
     Stop,
     /// Files are to be read again.
@@ -323,7 +374,7 @@ impl Asked {
     /// Waits for the next. Cancel safe.
     async fn next(&mut self) -> Ask {
         tokio::select! {
-            _ = self.interrupt.recv() => Ask::Stop,
+            _ = self.interrupt.recv() => Ask::Interrupt,
             _ = self.terminate.recv() => Ask::Stop,
             _ = self.hangup.recv() => Ask::Reload,
         }
@@ -331,6 +382,6 @@ impl Asked {
 
     /// Waits until somebody asks for the end.
     async fn stop(&mut self) {
-        while !matches!(self.next().await, Ask::Stop) {}
+        while matches!(self.next().await, Ask::Reload) {}
     }
 }

@@ -25,6 +25,11 @@ impl Earning {
         Self { arrivals, idle }
     }
 
+    /// Forgets after another time from now on.
+    pub(super) const fn configure(&mut self, idle: Duration) {
+        self.idle = idle;
+    }
+
     /// How often to [`Self::sweep`].
     pub(super) fn pace(&self) -> Duration {
         (self.idle / 4).clamp(SOONEST, LATEST)

@@ -74,6 +74,8 @@ pub(super) struct Renewal {
     /// Clients that are never banned, beside those of the settings.
     pub(super) never: Vec<IpNet>,
     pub(super) escalation: Option<Escalation>,
+    /// How long idle sources keep exact state.
+    pub(super) earned_idle: Duration,
     /// The services that are in force now, if there is a shield.
     pub(super) shield: Option<ServicePlan>,
 }
@@ -90,6 +92,7 @@ impl Renewal {
             settings: config.offences.clone(),
             never: trusted.chain(config.shield.allow.iter().copied()).collect(),
             escalation: config.shield.escalation,
+            earned_idle: config.shield.earned_idle,
             shield,
         }
     }
@@ -144,8 +147,10 @@ impl Enforcer {
             settings,
             never,
             escalation,
+            earned_idle,
             shield,
         } = renewal;
+        self.earning.configure(earned_idle);
         self.scores.configure(settings.clone());
         self.exempt = settings.exempt.iter().copied().chain(never).collect();
         self.shared = settings.shared.iter().copied().collect();
