@@ -312,6 +312,9 @@ impl Gateway {
         let (mut cut, mut failure) = (0, None);
         // Whichever worker ends first takes the others with it: a gateway with half its workers is no gateway.
         if ends.recv().is_ok() {
+            for entrance in self.shared.entrances.load().iter() {
+                entrance.close();
+            }
             self.signals.stop.send_replace(true);
         }
         for (worker, thread) in threads.into_iter().enumerate() {
@@ -334,6 +337,7 @@ impl Gateway {
 impl Handle {
     /// Stops accepting, lets requests in flight finish, then ends [`Gateway::run`]. May be called more than once.
     pub fn stop(&self) {
+        self.close_listeners();
         self.signals.leave.send_replace(true);
         self.signals.stop.send_replace(true);
     }

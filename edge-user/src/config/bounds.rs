@@ -87,11 +87,11 @@ pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 pub const MAX_SHUTDOWN_GRACE: Duration = Duration::from_hours(24);
 
 /// Longest `gateway.drain_delay`.
-pub const MAX_DRAIN_DELAY: Duration = Duration::from_hours(1);
+pub const MAX_DRAIN_DELAY: Duration = Duration::from_hours(24);
 /// `gateway.upgrade_timeout`.
 pub const DEFAULT_UPGRADE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest `gateway.upgrade_timeout`.
-pub const MAX_UPGRADE_TIMEOUT: Duration = Duration::from_hours(1);
+pub const MAX_UPGRADE_TIMEOUT: Duration = Duration::from_hours(24);
 
 /// Most certificates of one listener.
 pub const MAX_CERTIFICATES: usize = 1000;
