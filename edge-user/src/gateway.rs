@@ -62,6 +62,7 @@ pub mod listen;
 pub mod path;
 mod patience;
 pub mod plan;
+pub mod pool;
 pub mod provenance;
 pub mod proxy_protocol;
 pub mod refusal;
@@ -86,6 +87,7 @@ pub use limit::plan::LimitSnapshot;
 pub use limits::Limits;
 pub use listen::BindError;
 pub use plan::{Plan, PlanError};
+pub use pool::Pool;
 pub use refusal::Reason;
 pub use renewal::Renewal;
 pub use tls::TlsFault;
@@ -218,20 +220,44 @@ impl Gateway {
     /// # Errors
     /// A route that cannot be served, or a listener that cannot be bound; nothing stays bound then.
     pub fn bind(config: &Config, parts: Parts) -> Result<Self, SetupError> {
+        Self::bind_with(config, parts, &mut Pool::default())
+    }
+
+    /// As [`Self::bind`]; listeners take sockets at their addresses out of `pool` first.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn bind_with(config: &Config, parts: Parts, pool: &mut Pool) -> Result<Self, SetupError> {
         let workers = worker_count(config);
         let plan = Plan::compile(config, Arc::clone(&parts.authenticator), workers, None)?;
         let doors = doors(config)?;
-        let (orders, taken) = (0..workers)
+        let (orders, taken): (Vec<_>, Vec<_>) = (0..workers)
             .map(|_| tokio::sync::mpsc::channel(worker::MAX_ORDERS))
             .unzip();
         let supervisor = Supervisor::start().map_err(SetupError::Supervisor)?;
         supervisor.keep(plan.upstreams());
-        let (sockets, addresses) = listen::bind(&config.listeners, workers)?;
+        let listen::Bound {
+            by_worker: sockets,
+            addresses,
+            mut beyond,
+        } = listen::bind(&config.listeners, workers, pool)?;
         let mut entrances = Vec::with_capacity(doors.len());
         let bound = config.listeners.iter().zip(&addresses).zip(doors).enumerate();
         for (index, ((listener, (_, address)), door)) in bound {
             let own = sockets.iter().filter_map(|worker| worker.get(index));
-            entrances.push(Arc::new(listen::entrance(listener, *address, door, own)?));
+            let more = beyond.get_mut(index).map(std::mem::take).unwrap_or_default();
+            let all = own.chain(&more);
+            let entrance = Arc::new(listen::entrance(listener, *address, door, all)?);
+            // Each socket has a queue of its own that somebody must take from.
+            for (socket, orders) in more.into_iter().zip(orders.iter().cycle()) {
+                if orders
+                    .try_send(worker::Order::Open(Arc::clone(&entrance), socket))
+                    .is_err()
+                {
+                    tracing::error!(listener = listener.name, "too many sockets were handed over");
+                }
+            }
+            entrances.push(entrance);
         }
         let (access, writer) = access_log(&config.access_log)?.unzip();
         let (leave, leaving) = watch::channel(false);
@@ -353,6 +379,23 @@ impl Handle {
         for entrance in self.shared.entrances.swap(Arc::default()).iter() {
             entrance.close();
         }
+    }
+
+    /// Doubles of every listening socket, for whoever takes over.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn sockets(&self) -> std::io::Result<Vec<std::net::TcpListener>> {
+        let mut all = Vec::new();
+        for entrance in self.shared.entrances.load().iter() {
+            entrance.with_sockets(|sockets| {
+                for socket in sockets {
+                    all.push(socket.try_clone()?);
+                }
+                Ok::<_, std::io::Error>(())
+            })?;
+        }
+        Ok(all)
     }
 
     /// How long connections may go on after a stop, from now on.

@@ -53,11 +53,6 @@ impl Entrance {
         self.address
     }
 
-    /// Whether both families come in through it.
-    pub(crate) fn dual_stack(&self) -> bool {
-        self.configured.1
-    }
-
     /// What a connection that comes in now meets.
     pub(crate) fn door(&self) -> Arc<Door> {
         self.door.load_full()

@@ -8,9 +8,9 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{door::Door, entrance::Entrance, limits::BACKLOG};
+use super::{door::Door, entrance::Entrance, limits::BACKLOG, pool::Pool};
 use crate::config::Listener;
 
 /// A listener that could not be bound.
@@ -51,20 +51,70 @@ pub type Sockets = Vec<TcpListener>;
 /// Name and real address of each listener.
 pub type Addresses = Vec<(String, SocketAddr)>;
 
-/// Binds each listener once per worker; answers with the sockets by worker, and the names and real addresses.
-pub fn bind(listeners: &[Listener], workers: usize) -> Result<(Vec<Sockets>, Addresses), BindError> {
-    let mut by_worker: Vec<Sockets> = (0..workers)
-        .map(|_| Vec::with_capacity(listeners.len()))
-        .collect();
-    let mut addresses = Vec::with_capacity(listeners.len());
+/// What was bound.
+pub struct Bound {
+    /// The sockets by worker.
+    pub by_worker: Vec<Sockets>,
+    /// Names and real addresses.
+    pub addresses: Addresses,
+    /// By listener: sockets that were handed over beyond one a worker.
+    pub beyond: Vec<Vec<TcpListener>>,
+}
+
+/// Binds each listener once per worker, but for sockets that are in `pool`.
+pub fn bind(listeners: &[Listener], workers: usize, pool: &mut Pool) -> Result<Bound, BindError> {
+    let mut bound = Bound {
+        by_worker: (0..workers)
+            .map(|_| Vec::with_capacity(listeners.len()))
+            .collect(),
+        addresses: Vec::with_capacity(listeners.len()),
+        beyond: Vec::with_capacity(listeners.len()),
+    };
     for listener in listeners {
-        let (own, address) = bind_listener(listener, workers, true)?;
-        for (sockets, socket) in by_worker.iter_mut().zip(own) {
+        let inherited = pool.take(listener);
+        let (mut own, address) = if inherited.is_empty() {
+            bind_listener(listener, workers, true)?
+        } else {
+            (complete(listener, inherited, workers)?, listener.address)
+        };
+        bound.beyond.push(own.split_off(workers.min(own.len())));
+        for (sockets, socket) in bound.by_worker.iter_mut().zip(own) {
             sockets.push(socket);
         }
-        addresses.push((listener.name.clone(), address));
+        bound.addresses.push((listener.name.clone(), address));
     }
-    Ok((by_worker, addresses))
+    Ok(bound)
+}
+
+/// A socket for each worker, given some that are bound: they are shared where no more can be had.
+fn complete(
+    listener: &Listener,
+    inherited: Vec<TcpListener>,
+    workers: usize,
+) -> Result<Vec<TcpListener>, BindError> {
+    let fault = |source| BindError {
+        listener: listener.name.clone(),
+        address: listener.address,
+        source,
+    };
+    let mut sockets = inherited;
+    for socket in &sockets {
+        socket.set_nonblocking(true).map_err(fault)?;
+        SockRef::from(socket).set_tcp_nodelay(true).map_err(fault)?;
+    }
+    let is_shared = sockets
+        .iter()
+        .all(|socket| SockRef::from(socket).reuse_port().unwrap_or(false));
+    let bound = sockets.len();
+    while sockets.len() < workers {
+        let more = if is_shared {
+            bind_one(listener.address, listener.dual_stack)
+        } else {
+            sockets[sockets.len() % bound].try_clone()
+        };
+        sockets.push(more.map_err(fault)?);
+    }
+    Ok(sockets)
 }
 
 /// Binds one listener once per worker. `alone` refuses an address that somebody else has too.
@@ -147,8 +197,12 @@ mod tests {
 
     #[test]
     fn workers_share_one_port() {
-        let (sockets, addresses) =
-            bind(&[listener(SocketAddr::from(([127, 0, 0, 1], 0)))], 3).expect("a free port");
+        let all = [listener(SocketAddr::from(([127, 0, 0, 1], 0)))];
+        let Bound {
+            by_worker: sockets,
+            addresses,
+            ..
+        } = bind(&all, 3, &mut Pool::default()).expect("a free port");
         assert_ne!(addresses[0].1.port(), 0);
         for worker in &sockets {
             assert_eq!(worker[0].local_addr().expect("bound"), addresses[0].1);
@@ -157,9 +211,12 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_named_even_if_its_owner_shares_it() {
-        let (_held, addresses) =
-            bind(&[listener(SocketAddr::from(([127, 0, 0, 1], 0)))], 1).expect("a free port");
-        let error = bind(&[listener(addresses[0].1)], 1).expect_err("taken");
+        let all = [listener(SocketAddr::from(([127, 0, 0, 1], 0)))];
+        let held = bind(&all, 1, &mut Pool::default()).expect("a free port");
+        let taken = [listener(held.addresses[0].1)];
+        let Err(error) = bind(&taken, 1, &mut Pool::default()) else {
+            panic!("taken");
+        };
         assert!(error.is_taken());
         assert!(
             error.to_string().contains("listener web: cannot bind 127.0.0.1:"),
@@ -170,10 +227,35 @@ mod tests {
 
     #[test]
     fn an_address_of_nobody_is_named() {
-        let error = bind(&[listener(SocketAddr::from(([192, 0, 2, 1], 8080)))], 1).expect_err("not ours");
+        let foreign = [listener(SocketAddr::from(([192, 0, 2, 1], 8080)))];
+        let Err(error) = bind(&foreign, 1, &mut Pool::default()) else {
+            panic!("not ours");
+        };
         assert!(
             error.to_string().contains("no interface has this address"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn sockets_that_are_handed_over_are_taken_and_completed_and_none_is_left_alone() {
+        let all = [listener(SocketAddr::from(([127, 0, 0, 1], 0)))];
+        let first = bind(&all, 2, &mut Pool::default()).expect("a free port");
+        let address = first.addresses[0].1;
+        let doubles = || {
+            let sockets = first.by_worker.iter().flatten();
+            sockets.map(|one| one.try_clone().expect("a double")).collect()
+        };
+        for (workers, beyond) in [(1, 1), (2, 0), (3, 0)] {
+            let mut pool = Pool::new(doubles());
+            let bound = bind(&[listener(address)], workers, &mut pool).expect("taken over");
+            assert!(pool.rest().is_empty());
+            assert_eq!(bound.by_worker.len(), workers);
+            assert!(bound.by_worker.iter().all(|sockets| sockets.len() == 1));
+            assert_eq!(bound.beyond[0].len(), beyond);
+        }
+        let elsewhere =
+            Pool::new(doubles()).take(&listener(SocketAddr::from(([127, 0, 0, 2], address.port()))));
+        assert!(elsewhere.is_empty());
     }
 }

@@ -10,6 +10,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::fd::OwnedFd,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
@@ -37,7 +38,24 @@ pub struct Pins {
 /// Holds the exclusive right to change the kernel state, until dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _directory: File,
+    directory: File,
+}
+
+impl Lock {
+    /// The same right, held by another process until both have let go of it.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn double(&self) -> io::Result<OwnedFd> {
+        Ok(self.directory.try_clone()?.into())
+    }
+
+    /// The right that another process has handed over.
+    pub fn adopt(double: OwnedFd) -> Self {
+        Self {
+            directory: double.into(),
+        }
+    }
 }
 
 impl Pins {
@@ -142,9 +160,7 @@ impl Pins {
     pub fn claim(&self) -> Result<Lock, KernelError> {
         let directory = File::open(self.maps()).map_err(KernelError::io("opening the pin directory"))?;
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock {
-                _directory: directory,
-            }),
+            Ok(()) => Ok(Lock { directory }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(KernelError::Claimed(self.root.clone())),
             Err(error) => Err(KernelError::io("claiming the shield")(error.into())),
         }
@@ -163,9 +179,7 @@ impl Pins {
             FlockOperation::NonBlockingLockExclusive
         };
         match flock(&directory, operation) {
-            Ok(()) => Ok(Some(Lock {
-                _directory: directory,
-            })),
+            Ok(()) => Ok(Some(Lock { directory })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(KernelError::io("asking for the ring buffer")(error.into())),
         }
@@ -182,9 +196,7 @@ impl Pins {
         })?;
         flock(&directory, FlockOperation::LockExclusive)
             .map_err(|error| KernelError::io(format!("locking {}", self.root.display()))(error.into()))?;
-        Ok(Lock {
-            _directory: directory,
-        })
+        Ok(Lock { directory })
     }
 
     /// Removes every pin of this layout and the directories that are left empty. Links first: the program must be

@@ -3,20 +3,26 @@
 //! A reload reads and checks everything first, and then switches: what can fail comes before what changes.
 
 use std::{
+    os::fd::AsFd,
     path::PathBuf,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::spawn_blocking,
+};
 
 use super::{
     LifecycleError,
     authenticate::TokenGate,
     changes,
-    enforcer::Renewal,
+    enforcer::{Renewal, Told},
     files::{self, Files},
-    reload::{Cause, Changes, InForce, OrderError, Orders},
+    handover::{Program, Way},
+    manager,
+    reload::{Cause, Changes, InForce, OrderError, Orders, Upgraded},
     shield::StagedShield,
 };
 use crate::{
@@ -24,7 +30,7 @@ use crate::{
     cli::Overrides,
     config::{Config, Loaded},
     gateway::Handle,
-    kernel::Pins,
+    kernel::{Pins, pins::Lock},
     offence::{detained::Detained, queue::Reporter},
 };
 
@@ -45,10 +51,14 @@ pub(super) struct Conductor {
     pub(super) shield: Option<(Pins, bool)>,
     pub(super) reporter: Reporter,
     pub(super) detained: Arc<Detained>,
-    pub(super) enforcer: mpsc::Sender<Renewal>,
+    pub(super) enforcer: mpsc::Sender<Told>,
     pub(super) files: Option<Files>,
     /// What the process was started with: some of it stays.
     pub(super) started: Arc<Config>,
+    /// The claim on the shield.
+    pub(super) claim: Option<Lock>,
+    /// How to start it again.
+    pub(super) program: Program,
 }
 
 /// What was read, and is good.
@@ -65,8 +75,13 @@ impl Conductor {
     pub(super) async fn reload(&mut self, cause: Cause) -> Result<Changes, OrderError> {
         // As they are before anything is read: what changes meanwhile is another reload.
         self.follow_files();
+        manager::reloading();
         let done = self.try_reload(cause).await;
         self.follow_more_files();
+        if done.is_ok() {
+            self.store_sockets();
+        }
+        manager::ready();
         self.orders.tally.reloaded(done.is_ok());
         tell(cause, &done);
         done
@@ -106,7 +121,7 @@ impl Conductor {
         };
         let shield = match &self.shield {
             Some((pins, has_cookies)) if concerns_shield(&before.config, &config) => {
-                let staged = StagedShield::stage(pins, &before.config, &config, *has_cookies).await;
+                let staged = StagedShield::stage(pins, Some(&before.config), &config, *has_cookies).await;
                 Some(staged.map_err(LifecycleError::Kernel)?)
             }
             _ => None,
@@ -126,7 +141,8 @@ impl Conductor {
         self.reporter.configure(&config.offences.weights);
         self.detained.configure(config.offences.slow_per_second.get());
         // An enforcer that has ended takes the gateway with it.
-        let _ = self.enforcer.send(Renewal::of(&config, plan)).await;
+        let renewal = Told::Renewed(Box::new(Renewal::of(&config, plan)));
+        let _ = self.enforcer.send(renewal).await;
         if !is_same {
             authority.spawn_tasks();
         }
@@ -145,6 +161,85 @@ impl Conductor {
             needs_restart,
             warnings,
         })
+    }
+
+    /// Has the service manager keep the listening sockets.
+    pub(super) fn store_sockets(&self) {
+        match self.gateway.as_ref().map(Handle::sockets).transpose() {
+            Ok(sockets) => manager::store(&sockets.unwrap_or_default()),
+            Err(error) => tracing::warn!(%error, "the service manager does not keep the sockets"),
+        }
+    }
+
+    /// Starts this program again and hands over to it; `let_go` is what else the new process needs.
+    ///
+    /// # Errors
+    /// It did not become ready; everything is as it was.
+    pub(super) async fn upgrade(&mut self, let_go: impl FnOnce()) -> Result<Upgraded, OrderError> {
+        let begun = Instant::now();
+        if self.origin.is_none() {
+            return Err(OrderError::NoFile);
+        }
+        let started = self.start_successor().await;
+        let (process, way) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                self.orders.tally.upgrade_failed();
+                tracing::error!(%error, "not upgraded: this process carries on");
+                self.reinstate().await;
+                return Err(error);
+            }
+        };
+        let (done, retired) = oneshot::channel();
+        if self.enforcer.send(Told::Retired(done)).await.is_ok() {
+            let _ = retired.await;
+        }
+        let_go();
+        manager::succeeded_by(process);
+        if let Err(error) = way.hand_on() {
+            tracing::warn!(%error, "the new process does not listen; it goes on by itself in a while");
+        }
+        let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        tracing::info!(process, took_us, "upgraded: the new process serves");
+        Ok(Upgraded { process, took_us })
+    }
+
+    async fn start_successor(&self) -> Result<(u32, Way), OrderError> {
+        let failed = |error: std::io::Error| LifecycleError::Handover(error.into());
+        let sockets = match &self.gateway {
+            Some(gateway) => gateway.sockets().map_err(failed)?,
+            None => Vec::new(),
+        };
+        let claim = self
+            .claim
+            .as_ref()
+            .map(Lock::double)
+            .transpose()
+            .map_err(failed)?;
+        let limit = self.orders.in_force.load().config.lifecycle.upgrade_timeout;
+        let program = self.program.clone();
+        blocking(move || {
+            let claim = claim.as_ref().map(AsFd::as_fd);
+            let (child, way) = program.start(&sockets, claim, limit)?;
+            Ok((child.id(), way))
+        })
+        .await
+    }
+
+    /// Puts what this process has in force into the kernel again, after another process may have been at it.
+    async fn reinstate(&self) {
+        let Some((pins, has_cookies)) = &self.shield else {
+            return;
+        };
+        let config = Arc::clone(&self.orders.in_force.load().config);
+        let staged = StagedShield::stage(pins, None, &config, *has_cookies).await;
+        let done = match staged {
+            Ok(staged) => blocking(move || Ok(staged.commit())).await.err(),
+            Err(error) => Some(LifecycleError::Kernel(error).into()),
+        };
+        if let Some(error) = done {
+            tracing::error!(%error, "the kernel may have what the new process put there");
+        }
     }
 
     /// What a running process cannot take up.

@@ -4,14 +4,17 @@
 //! machine as it was. A stop leaves the shield working; only the quick start takes it off.
 
 use std::{
+    cell::Cell,
+    os::fd::OwnedFd,
     path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
+    runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
 
@@ -21,8 +24,9 @@ use super::{
     conductor::{Conductor, Origin},
     earning::Earning,
     enforcer::{Enforcer, Renewal},
-    quickstart,
-    reload::{self, Cause, Order, OrderError, Phase},
+    handover::{Inherited, Program, Way},
+    manager, quickstart,
+    reload::{self, Cause, Order, Phase},
     report::{Reporting, Told},
     shield::Shield,
     verbs,
@@ -31,8 +35,8 @@ use crate::{
     auth::Authority,
     cli::{ConfigSource, RunRequest},
     config::Config,
-    gateway::{Gateway, Handle, Limits, Parts, RunError, Summary, arrivals},
-    kernel::{Pins, loader},
+    gateway::{Gateway, Handle, Limits, Parts, Pool, RunError, Summary, arrivals},
+    kernel::{Pins, loader, pins::Lock},
     offence::{detained::Detained, queue::Reporter},
 };
 
@@ -42,6 +46,36 @@ use crate::{
 /// It could not start (nothing is left behind then), or the gateway died.
 pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Result<(), LifecycleError> {
     let runtime = verbs::runtime()?;
+    let program = Program::own().map_err(LifecycleError::io("finding this program"))?;
+    let (way, claim, pool) = match Inherited::take()? {
+        Some(Inherited { sockets, claim, way }) => (Some(way), claim, sockets),
+        None => (None, None, manager::sockets()),
+    };
+    let ran = start(
+        request,
+        bpffs,
+        say,
+        &runtime,
+        program,
+        (way.as_ref(), claim, Pool::new(pool)),
+    );
+    if let (Some(way), Err(error)) = (&way, &ran) {
+        way.failed(&error.to_string());
+    }
+    ran
+}
+
+/// What another process hands over: the way to it, the claim on the shield, sockets.
+type Given<'w> = (Option<&'w Way>, Option<OwnedFd>, Pool);
+
+fn start(
+    request: RunRequest,
+    bpffs: &Path,
+    say: &mut dyn FnMut(&str),
+    runtime: &Runtime,
+    program: Program,
+    (way, claimed, mut pool): Given<'_>,
+) -> Result<(), LifecycleError> {
     let mut prepared = None;
     let pins = Pins::new(bpffs);
     let was_there = pins.exist();
@@ -53,7 +87,10 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
     let claim = if has_shield {
         loader::check_capabilities()?;
         pins.prepare()?;
-        Some(pins.claim()?)
+        Some(match claimed {
+            Some(claimed) => Lock::adopt(claimed),
+            None => pins.claim()?,
+        })
     } else {
         None
     };
@@ -86,7 +123,7 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
             .then(|| arrivals::channel(config.shield.earned_idle))
             .unzip();
         let earning = Earning::new(arrivals, config.shield.earned_idle);
-        let gateway = bind(&config, &authority, reporter.clone(), teller)?;
+        let gateway = bind(&config, &authority, reporter.clone(), teller, &mut pool)?;
         let shield = if config.shield.interfaces.is_empty() {
             None
         } else {
@@ -100,15 +137,18 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
             .map(|shield| (shield.pins.clone(), shield.has_cookies));
         let enforcer = Enforcer::new(shield, Renewal::of(&config, None), Arc::clone(&detained), earning);
         let (renew, renewals) = mpsc::channel(1);
-        let enforcer = tokio::spawn(enforcer.run(offences, renewals));
-        let reporting = gateway.as_ref().and_then(|gateway| {
-            let told = Told {
-                authority: Arc::clone(&authority),
-                gateway: gateway.handle(),
-                reporter: reporter.clone(),
-            };
-            Reporting::begin(bpffs, told)
+        let (begin, begun) = oneshot::channel::<()>();
+        let enforcer = tokio::spawn(async move {
+            // Only one process enforces.
+            let _ = begun.await;
+            enforcer.run(offences, renewals).await
         });
+        let told = gateway.as_ref().map(|gateway| Told {
+            authority: Arc::clone(&authority),
+            gateway: gateway.handle(),
+            reporter: reporter.clone(),
+        });
+        let reporting = Cell::new(None);
         let config = Arc::new(config);
         let (reloader, orders) = reload::channel(Arc::clone(&config), Arc::clone(&authority));
         let mut conductor = Conductor {
@@ -121,15 +161,19 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
             enforcer: renew,
             files: None,
             started: config,
+            claim,
+            program,
         };
         conductor.follow_files();
-        let served = serve(gateway, conductor, stop, || {
+        let ready = || {
+            let _ = begin.send(());
+            reporting.set(told.and_then(|told| Reporting::begin(bpffs, told)));
             tracing::info!("ready");
             if let Some(prepared) = &prepared {
                 say(&prepared.banner(&shielded));
             }
-        })
-        .await;
+        };
+        let served = serve(gateway, conductor, stop, way, ready, || drop(reporting.take())).await;
         drop(reloader);
         enforcer.abort();
         drop(reporting);
@@ -140,7 +184,6 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         pins.remove()?;
     }
     ran?;
-    drop(claim);
     tracing::info!("stopped");
     Ok(())
 }
@@ -165,6 +208,7 @@ fn bind(
     authority: &Arc<Authority>,
     reporter: Reporter,
     arrivals: Option<arrivals::Teller>,
+    pool: &mut Pool,
 ) -> Result<Option<Gateway>, LifecycleError> {
     if config.listeners.is_empty() {
         return Ok(None);
@@ -176,7 +220,11 @@ fn bind(
         limits: Limits::of(&config.limits),
         pin: true,
     };
-    Ok(Some(Gateway::bind(config, parts)?))
+    let gateway = Gateway::bind_with(config, parts, pool)?;
+    for unused in pool.rest().iter().filter_map(|socket| socket.local_addr().ok()) {
+        tracing::warn!(address = %unused, "a socket was handed over that no listener asks for");
+    }
+    Ok(Some(gateway))
 }
 
 /// Interfaces and modes in a few words.
@@ -212,7 +260,9 @@ async fn serve(
     gateway: Option<Gateway>,
     mut conductor: Conductor,
     mut asked: Asked,
+    way: Option<&Way>,
     ready: impl FnOnce(),
+    mut let_go: impl FnMut(),
 ) -> Result<(), LifecycleError> {
     let handle = gateway.as_ref().map(Gateway::handle);
     let mut running = gateway.map(|gateway| tokio::task::spawn_blocking(move || gateway.run()));
@@ -222,8 +272,15 @@ async fn serve(
             ended = ended(&mut running) => return finish(ended),
         }
     }
+    if let Some(way) = way {
+        way.ready()
+            .map_err(|error| LifecycleError::Handover(error.into()))?;
+    }
     conductor.orders.phase.send_replace(Phase::Ready);
     ready();
+    manager::ready();
+    conductor.store_sockets();
+    let watchdog = manager::watchdog();
     let delay = loop {
         tokio::select! {
             signal = asked.next() => match signal {
@@ -237,6 +294,9 @@ async fn serve(
                     // What came of it is told in the log.
                     let _ = conductor.reload(Cause::Signal).await;
                 }
+                Ask::Upgrade => if conductor.upgrade(&mut let_go).await.is_ok() {
+                    return leave(handle, running, &conductor, asked).await;
+                },
             },
             Some(order) = conductor.orders.orders.recv() => match order {
                 Order::Reload(cause, answer) => {
@@ -251,7 +311,12 @@ async fn serve(
                     break conductor.orders.in_force.load().config.lifecycle.drain_delay;
                 }
                 Order::Upgrade(answer) => {
-                    let _ = answer.send(Err(OrderError::NoFile));
+                    let done = conductor.upgrade(&mut let_go).await;
+                    let upgraded = done.is_ok();
+                    let _ = answer.send(done);
+                    if upgraded {
+                        return leave(handle, running, &conductor, asked).await;
+                    }
                 }
             },
             () = Conductor::files_changed(&mut conductor.files) => {
@@ -260,7 +325,42 @@ async fn serve(
             ended = ended(&mut running) => return finish(ended),
         }
     };
-    drain(handle, running, &conductor, asked, delay).await
+    let drained = drain(handle, running, &conductor, asked, delay).await;
+    if let Some(watchdog) = watchdog {
+        watchdog.abort();
+    }
+    drained
+}
+
+/// So long connections have after their time is up: to hear of it.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Another process has the listeners: connections end with the answer that is due, or when their time is up.
+async fn leave(
+    handle: Option<Handle>,
+    mut running: Option<Running>,
+    conductor: &Conductor,
+    mut asked: Asked,
+) -> Result<(), LifecycleError> {
+    conductor.orders.phase.send_replace(Phase::Finishing);
+    let Some(handle) = handle else {
+        return Ok(());
+    };
+    let grace = conductor.orders.in_force.load().config.shutdown_grace;
+    tracing::info!(
+        connections = handle.connections(),
+        "the new process accepts: finishing what is open"
+    );
+    handle.close_listeners();
+    handle.leave();
+    tokio::select! {
+        () = none_left(&handle, grace) => {}
+        () = asked.stop() => {}
+        ended = ended(&mut running) => return finish(ended),
+    }
+    handle.set_grace(GOODBYE);
+    handle.stop();
+    finish(ended(&mut running).await)
 }
 
 /// So long connections that came at the last moment have for their first request, and idle ones for one more.
@@ -276,6 +376,7 @@ async fn drain(
 ) -> Result<(), LifecycleError> {
     let phase = &conductor.orders.phase;
     phase.send_replace(Phase::Draining);
+    manager::stopping();
     if !delay.is_zero() {
         tracing::info!(?delay, "not ready any more: listeners close after the delay");
         tokio::select! {
@@ -352,6 +453,8 @@ enum Ask {
     Stop,
     /// Files are to be read again.
     Reload,
+    /// A new process is to take over.
+    Upgrade,
 }
 
 /// The signals.
@@ -359,6 +462,7 @@ struct Asked {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    second_user: Signal,
 }
 
 impl Asked {
@@ -368,6 +472,7 @@ impl Asked {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
             hangup: on(SignalKind::hangup())?,
+            second_user: on(SignalKind::user_defined2())?,
         })
     }
 
@@ -377,11 +482,12 @@ impl Asked {
             _ = self.interrupt.recv() => Ask::Interrupt,
             _ = self.terminate.recv() => Ask::Stop,
             _ = self.hangup.recv() => Ask::Reload,
+            _ = self.second_user.recv() => Ask::Upgrade,
         }
     }
 
     /// Waits until somebody asks for the end.
     async fn stop(&mut self) {
-        while matches!(self.next().await, Ask::Reload) {}
+        while matches!(self.next().await, Ask::Reload | Ask::Upgrade) {}
     }
 }

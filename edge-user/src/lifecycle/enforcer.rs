@@ -13,7 +13,10 @@ use std::{
 
 use edge_common::abi::{Alert, BanSource, Event, Reason};
 use ipnet::IpNet;
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::MissedTickBehavior,
+};
 
 use super::{earning::Earning, shield::Shield};
 use crate::{
@@ -65,6 +68,16 @@ pub(super) struct Enforcer {
     /// Bans that this process has made and that have not been forgotten.
     made: HashMap<IpNet, Made>,
     begun: Instant,
+    /// Another process looks after the tables.
+    retired: bool,
+}
+
+/// What the loop is told while it runs.
+pub(super) enum Told {
+    /// Other settings are in force.
+    Renewed(Box<Renewal>),
+    /// Another process looks after the tables from now on.
+    Retired(oneshot::Sender<()>),
 }
 
 /// Other settings.
@@ -138,6 +151,7 @@ impl Enforcer {
             tally: Arc::default(),
             made: HashMap::new(),
             begun: Instant::now(),
+            retired: false,
         }
     }
 
@@ -178,7 +192,7 @@ impl Enforcer {
     pub(super) async fn run(
         mut self,
         mut offences: Reports,
-        mut renewals: mpsc::Receiver<Renewal>,
+        mut news: mpsc::Receiver<Told>,
     ) -> Option<Shield> {
         let mut watch = self
             .shield
@@ -209,7 +223,14 @@ impl Enforcer {
                         self.note(offence);
                     }
                 }
-                Some(renewal) = renewals.recv() => self.renew(renewal),
+                Some(told) = news.recv() => match told {
+                    Told::Renewed(renewal) => self.renew(*renewal),
+                    Told::Retired(done) => {
+                        // The next process keeps the tables; what this one's connections do still counts.
+                        (watch, events, self.retired) = (None, None, true);
+                        let _ = done.send(());
+                    }
+                },
                 _ = pardons.tick() => self.follow_pardons(),
                 () = changed(&mut watch) => self.follow_addresses().await,
                 result = samples(&mut events) => match result {
@@ -412,7 +433,9 @@ impl Enforcer {
 
     /// Looks whether SYN cookies have begun or ended somewhere.
     fn look(&mut self) {
-        if let Some(shield) = &mut self.shield {
+        if !self.retired
+            && let Some(shield) = &mut self.shield
+        {
             shield.proof.look(&shield.tables, &shield.plan);
         }
     }
@@ -433,6 +456,9 @@ impl Enforcer {
         let memory = self.settings.max_ban;
         let now = Instant::now();
         self.made.retain(|_, made| now < made.until + memory);
+        if self.retired {
+            return;
+        }
         if let Some(shield) = &mut self.shield {
             if let Some(log) = &mut shield.log {
                 log.flush();

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use super::handover::HandoverError;
 use crate::{
     auth::LoadError,
     config::{ConfigError, listfile::ListFileError},
@@ -69,6 +70,9 @@ pub enum LifecycleError {
         /// Why not.
         source: io::Error,
     },
+    /// Another process could not take over, or be taken over from.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
     /// The terminal does not do what a live view needs.
     #[error("the terminal: {0}\n  for one picture use `top --once`")]
     Terminal(io::Error),
@@ -116,6 +120,7 @@ impl LifecycleError {
             | Self::CaptureFile { .. }
             | Self::ListFile { .. }
             | Self::InlineEntry { .. }
+            | Self::Handover(_)
             | Self::Terminal(_)
             | Self::Io { .. } => 1,
         }

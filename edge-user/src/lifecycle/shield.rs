@@ -148,13 +148,14 @@ pub(super) struct StagedShield {
 }
 
 impl StagedShield {
-    /// Writes what `new` says beside what is in force, and attaches to interfaces that are new in it.
+    /// Writes what `new` says beside what is in force, and attaches to interfaces that are new in it. Without `old` nothing
+    /// is taken to be the same.
     ///
     /// # Errors
     /// Whatever fails; nothing is different then.
     pub(super) async fn stage(
         pins: &Pins,
-        old: &Config,
+        old: Option<&Config>,
         new: &Arc<Config>,
         has_cookies: bool,
     ) -> Result<Self, KernelError> {
@@ -168,11 +169,14 @@ impl StagedShield {
         let is_new = |name: &&String| !linked.contains(*name);
         let attach: Vec<String> = new.shield.interfaces.iter().filter(is_new).cloned().collect();
         let is_gone = |name: &&String| !new.shield.interfaces.contains(*name);
-        let gone = old.shield.interfaces.iter().filter(is_gone).cloned().collect();
-        let (allow, deny) = (
-            old.shield.allow != new.shield.allow,
-            old.shield.deny != new.shield.deny,
-        );
+        let gone = old
+            .into_iter()
+            .flat_map(|old| &old.shield.interfaces)
+            .filter(is_gone)
+            .cloned()
+            .collect();
+        let allow = old.is_none_or(|old| old.shield.allow != new.shield.allow);
+        let deny = old.is_none_or(|old| old.shield.deny != new.shield.deny);
         let write = {
             let (pins, plan, new) = (pins.clone(), plan.clone(), Arc::clone(new));
             move || -> Result<(ShieldTables, Staged), KernelError> {
