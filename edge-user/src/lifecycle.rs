@@ -19,6 +19,8 @@ mod proof;
 mod quickstart;
 pub mod reload;
 mod report;
+mod sandbox;
+mod serving;
 mod shield;
 mod status;
 mod top;

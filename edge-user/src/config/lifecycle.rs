@@ -9,6 +9,8 @@ use super::bounds;
 pub struct Lifecycle {
     /// Whether the configuration, its lists and the files of upstreams are reloaded when they change.
     pub watch: bool,
+    /// Whether the daemon gives up what it does not need.
+    pub sandbox: bool,
     /// How long the daemon says that it is not ready before its listeners close.
     pub drain_delay: Duration,
     /// How long a new process may take to become ready.
@@ -19,6 +21,7 @@ impl Default for Lifecycle {
     fn default() -> Self {
         Self {
             watch: true,
+            sandbox: true,
             drain_delay: Duration::ZERO,
             upgrade_timeout: bounds::DEFAULT_UPGRADE_TIMEOUT,
         }

@@ -224,6 +224,7 @@ section! {
         drain_delay: Duration,
         upgrade_timeout: Duration,
         watch: bool,
+        sandbox: bool,
         revocation_file: String,
         limits: RawGatewayLimits,
         access_log: RawAccessLog,

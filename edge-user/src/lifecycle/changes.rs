@@ -99,7 +99,7 @@ pub(super) fn between(old: &Config, new: &Config) -> Vec<Change> {
     let gateway = |config: &Config| {
         (
             config.shutdown_grace,
-            config.limits.clone(),
+            config.limits,
             config.revocation_file.clone(),
         )
     };

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::handover::HandoverError;
+use super::{handover::HandoverError, sandbox::SandboxError};
 use crate::{
     auth::LoadError,
     config::{ConfigError, listfile::ListFileError},
@@ -73,6 +73,9 @@ pub enum LifecycleError {
     /// Another process could not take over, or be taken over from.
     #[error(transparent)]
     Handover(#[from] HandoverError),
+    /// Rights could not be given up.
+    #[error("{0}\n  `sandbox = false` under [gateway] goes on without")]
+    Sandbox(#[from] SandboxError),
     /// The terminal does not do what a live view needs.
     #[error("the terminal: {0}\n  for one picture use `top --once`")]
     Terminal(io::Error),
@@ -121,6 +124,7 @@ impl LifecycleError {
             | Self::ListFile { .. }
             | Self::InlineEntry { .. }
             | Self::Handover(_)
+            | Self::Sandbox(_)
             | Self::Terminal(_)
             | Self::Io { .. } => 1,
         }

@@ -116,23 +116,22 @@ impl Files {
     /// Waits until one of the files is another. Cancel safe.
     pub(super) async fn changed(&mut self) {
         loop {
-            match self.sign {
-                Some(since) => {
-                    let quiet = (Instant::now() + QUIET).min(since + PATIENCE);
-                    if Instant::now() < quiet
-                        && matches!(timeout_at(quiet, self.signs.recv()).await, Ok(Some(())))
-                    {
-                        continue;
-                    }
-                    self.sign = None;
+            if let Some(since) = self.sign {
+                let quiet = (Instant::now() + QUIET).min(since + PATIENCE);
+                if Instant::now() < quiet
+                    && matches!(timeout_at(quiet, self.signs.recv()).await, Ok(Some(())))
+                {
+                    continue;
                 }
-                None => tokio::select! {
+                self.sign = None;
+            } else {
+                tokio::select! {
                     Some(()) = self.signs.recv() => {
                         self.sign = Some(Instant::now());
                         continue;
                     }
                     () = sleep(LOOK) => {}
-                },
+                }
             }
             let mut is_other = false;
             for (path, seen) in &mut self.stamps {

@@ -150,7 +150,7 @@ pub struct Reloader {
 
 /// The daemon's end.
 pub(super) struct Orders {
-    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) waiting: mpsc::Receiver<Order>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) in_force: Arc<ArcSwap<InForce>>,
     pub(super) tally: Arc<Tally>,
@@ -174,7 +174,7 @@ pub(super) fn channel(config: Arc<Config>, authority: Arc<Authority>) -> (Reload
         tally: Arc::clone(&tally),
     };
     let orders = Orders {
-        orders,
+        waiting: orders,
         phase,
         in_force,
         tally,

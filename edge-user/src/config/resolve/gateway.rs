@@ -39,6 +39,7 @@ pub(super) fn lifecycle(raw: Option<&RawGateway>, checks: &mut Checks<'_>) -> Li
     };
     Lifecycle {
         watch: raw.watch.value().copied().unwrap_or(defaults.watch),
+        sandbox: raw.sandbox.value().copied().unwrap_or(defaults.sandbox),
         drain_delay,
         upgrade_timeout: checks.duration(
             &raw.upgrade_timeout,
