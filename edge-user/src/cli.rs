@@ -11,6 +11,7 @@ mod ban;
 mod capture;
 mod check;
 mod detach;
+mod doctor;
 mod exit;
 mod list;
 mod output;
@@ -38,8 +39,8 @@ pub use self::{
     exit::{CliError, Exit},
     output::Output,
     request::{
-        AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, Format, ListChange,
-        ListRequest, Overrides, RunRequest, Sampled, StatusRequest, TopRequest,
+        AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, DoctorRequest, Format,
+        ListChange, ListRequest, Overrides, RunRequest, Sampled, StatusRequest, TopRequest,
     },
     token::QUICKSTART_KEY_FILE,
 };
@@ -95,6 +96,7 @@ Examples:
   breakwater ban add 192.0.2.7 --for 10m --reason \"scraping\"
   breakwater revoke add --sub alice --config edge.toml
   breakwater list add deny 198.51.100.0/24           until it is taken off again
+  breakwater doctor                                  what this machine can do, and what to change
   breakwater status                                  what is dropped, and why
   breakwater top                                     the same, live
   breakwater capture --dropped out.pcapng            drops for Wireshark, each with its reason
@@ -162,6 +164,8 @@ enum Verb {
     Revoke(revoke::RevokeArgs),
     /// Show and change the allow and the deny list in the kernel.
     List(list::ListArgs),
+    /// Look what this machine can do for the shield and the gateway, and what to change; changes nothing.
+    Doctor(doctor::DoctorArgs),
     /// Check a configuration and tell every mistake with file, line and key; changes nothing.
     Check(check::CheckArgs),
     /// Make a signed token to try a protected route with.
@@ -229,6 +233,10 @@ fn dispatch(
         Verb::List(args) => lifecycle::list(&args.request()?, bpffs)?,
         Verb::Ban(args) => lifecycle::ban(&args.request(), bpffs)?,
         Verb::Revoke(args) => return revoke::revoke(args, out),
+        Verb::Doctor(args) => {
+            let (text, exit) = lifecycle::doctor(&args.request()?, bpffs)?;
+            return out.line(text).map(|()| Exit::of(exit));
+        }
         Verb::Check(args) => return check::check(&args, out),
         Verb::Token(args) => return token::token(&args, out),
         Verb::Version => return version::version(out),

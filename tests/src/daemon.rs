@@ -289,6 +289,13 @@ impl Daemon {
         );
     }
 
+    /// Waits for a daemon that was asked to stop; it has to end with exit code 0.
+    #[track_caller]
+    pub fn ended_well(self) {
+        let status = self.wait();
+        assert!(status.success(), "{status}");
+    }
+
     /// Kills the daemon; it has no chance to do anything about it.
     #[track_caller]
     pub fn sigkill(self) {
@@ -297,7 +304,11 @@ impl Daemon {
         assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}");
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// It was waited for.
+    pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id())
             .ok()
             .and_then(Pid::from_raw)

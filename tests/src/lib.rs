@@ -33,6 +33,7 @@ pub mod identity;
 pub mod judge;
 pub mod lab;
 pub mod link;
+pub mod long;
 pub mod netns;
 pub mod offload;
 pub mod origin;

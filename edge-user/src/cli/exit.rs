@@ -26,6 +26,20 @@ pub enum Exit {
     Kernel = 5,
 }
 
+impl Exit {
+    /// The one with this number.
+    pub(super) const fn of(code: u8) -> Self {
+        match code {
+            0 => Self::Done,
+            2 => Self::Usage,
+            3 => Self::InvalidConfig,
+            4 => Self::Privilege,
+            5 => Self::Kernel,
+            _ => Self::Runtime,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -69,13 +83,7 @@ pub enum CliError {
 
 impl From<LifecycleError> for CliError {
     fn from(error: LifecycleError) -> Self {
-        let exit = match error.exit_code() {
-            2 => Exit::Usage,
-            3 => Exit::InvalidConfig,
-            4 => Exit::Privilege,
-            5 => Exit::Kernel,
-            _ => Exit::Runtime,
-        };
+        let exit = Exit::of(error.exit_code());
         // The first line says what failed, the rest what to do.
         let text = error.to_string();
         let (message, remedy) = match text.split_once("\n  ") {

@@ -77,6 +77,17 @@ pub struct DetachRequest {
     pub interfaces: Vec<String>,
 }
 
+/// `breakwater doctor`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DoctorRequest {
+    /// What is to run here.
+    pub config: Option<Box<Config>>,
+    /// Which interfaces; those of the configuration, or all, if empty.
+    pub interfaces: Vec<String>,
+    /// As JSON.
+    pub json: bool,
+}
+
 /// `breakwater status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatusRequest {

@@ -105,6 +105,23 @@ pub async fn attach(
     })
 }
 
+/// Whether somebody else's program is on `name`: asked while there is the right to learn its name.
+///
+/// # Errors
+/// It is; or there is no such interface.
+pub async fn refuse_foreign(pins: &Pins, netlink: &Netlink, name: &str) -> Result<(), KernelError> {
+    let interface = netlink.interface(name).await?;
+    let is_ours = pins.link(name).exists() || pins.foreign_link(name).is_some();
+    match interface.xdp.program() {
+        Some(id) if !is_ours => Err(KernelError::ForeignProgram {
+            interface: interface.name,
+            name: foreign::name(id),
+            id,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Waits until a link that was unpinned is gone: the kernel ends it a moment later, on a thread of its own
 /// (kernel/bpf/syscall.c, `bpf_link_put`).
 async fn wait_until_off(netlink: &Netlink, name: &str) -> Result<(), KernelError> {
@@ -147,7 +164,7 @@ pub fn detach(pins: &Pins, name: &str) -> Result<bool, KernelError> {
 /// Puts the new program behind an existing link of ours.
 fn adopt(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface, how: How) -> Result<Adoption, KernelError> {
     let path = pins.link(&interface.name);
-    if !path.exists() {
+    if !path.exists() && !take_over_layout(pins, &interface.name)? {
         return Ok(Adoption::NotOurs);
     }
     let was = match interface.xdp {
@@ -181,6 +198,22 @@ fn adopt(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface, how: How) -> Resul
             Ok(Adoption::NotOurs)
         }
     }
+}
+
+/// Takes over the link of a shield with another layout of maps: its program is then exchanged like that of any other link,
+/// without a packet unjudged. Its maps cannot be read by this version. Whether there was one.
+fn take_over_layout(pins: &Pins, name: &str) -> Result<bool, KernelError> {
+    let Some(other) = pins.foreign_link(name) else {
+        return Ok(false);
+    };
+    fs::rename(&other, pins.link(name))
+        .map_err(KernelError::io(format!("taking over {}", other.display())))?;
+    tracing::warn!(
+        interface = name,
+        from = %other.display(),
+        "the shield of another version is replaced in place; its bans and what was listed by hand are not taken over"
+    );
+    Ok(true)
 }
 
 /// Refuses a foreign program's interface, or clears it if that was asked for.

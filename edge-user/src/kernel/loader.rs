@@ -318,14 +318,20 @@ fn random() -> Result<u64, KernelError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-fn check_kernel() -> Result<(), KernelError> {
+/// Major and minor number of the running kernel.
+pub fn kernel_version() -> (u32, u32) {
     let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy().into_owned();
+    let release = uname.release().to_string_lossy();
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .map(|part| part.parse::<u32>().unwrap_or(0));
-    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if found < LEAST_KERNEL {
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn check_kernel() -> Result<(), KernelError> {
+    if kernel_version() < LEAST_KERNEL {
+        let uname = rustix::system::uname();
+        let release = uname.release().to_string_lossy();
         let (major, minor) = LEAST_KERNEL;
         return Err(KernelError::Unsupported(format!(
             "it is {release}; {major}.{minor} is the least, for the helper that copies a dropped packet's first \

@@ -121,6 +121,54 @@ impl Pins {
         Ok(names)
     }
 
+    /// Names of the layouts of other versions that have state here.
+    pub fn other_layouts(&self) -> Vec<String> {
+        let Some(all) = self.root.parent() else {
+            return Vec::new();
+        };
+        let entries = fs::read_dir(all).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries
+            .filter(|entry| entry.path() != self.root && entry.path().join("maps").is_dir())
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The link to the interface `name` that another layout's shield has there.
+    pub fn foreign_link(&self, name: &str) -> Option<PathBuf> {
+        let all = self.root.parent()?;
+        let links = self
+            .other_layouts()
+            .into_iter()
+            .map(|layout| all.join(layout).join("links").join(name));
+        links.into_iter().find(|path| path.exists())
+    }
+
+    /// Removes the state of another layout whose links are all gone, which is no shield any more.
+    ///
+    /// # Errors
+    /// A pin cannot be removed.
+    pub fn remove_forsaken(&self) -> Result<Vec<String>, KernelError> {
+        let Some(all) = self.root.parent() else {
+            return Ok(Vec::new());
+        };
+        let mut removed = Vec::new();
+        for layout in self.other_layouts() {
+            let root = all.join(&layout);
+            if fs::read_dir(root.join("links")).is_ok_and(|mut links| links.next().is_some()) {
+                continue;
+            }
+            let other = Self {
+                bpffs: self.bpffs.clone(),
+                root,
+            };
+            other.remove()?;
+            removed.push(layout);
+        }
+        Ok(removed)
+    }
+
     /// Makes the directories, mounting the BPF file system if it is missing.
     ///
     /// # Errors
@@ -225,6 +273,18 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+/// Mode of the directory `path` in a BPF file system; none if it is in none.
+///
+/// # Errors
+/// It cannot be looked at.
+pub fn state_of(path: &Path) -> io::Result<Option<u32>> {
+    let at = existing_ancestor(path);
+    if !is_bpffs(&at) {
+        return Ok(None);
+    }
+    Ok(Some(fs::metadata(at)?.mode()))
 }
 
 fn existing_ancestor(path: &Path) -> PathBuf {

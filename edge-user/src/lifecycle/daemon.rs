@@ -27,7 +27,7 @@ use super::{
     report::{Reporting, Told},
     sandbox,
     serving::{Asked, serve},
-    shield::Shield,
+    shield::{self, Shield},
     verbs,
 };
 use crate::{
@@ -104,11 +104,10 @@ fn start(
     }
     // A process that takes over has inherited what the one before it gave up; the quick start takes everything back.
     if origin.is_some() && way.is_none() && config.lifecycle.sandbox {
-        let confined = sandbox::confine(sandbox::writable(&config, bpffs))?;
-        tracing::debug!(?confined, "given up what is not needed");
-        if confined.writable.is_none() {
-            tracing::info!("this kernel has no Landlock: writing to files is not restricted");
-        }
+        runtime
+            .block_on(shield::preflight(&config, &pins))
+            .inspect_err(|_| take_back(&pins, was_there))?;
+        give_up(&config, bpffs)?;
     }
     let ran = runtime.block_on(async {
         let stop = Asked::listen()?;
@@ -194,6 +193,16 @@ fn claim(pins: &Pins, claimed: Option<OwnedFd>) -> Result<Lock, LifecycleError> 
         Some(claimed) => Lock::adopt(claimed),
         None => pins.claim()?,
     })
+}
+
+/// Gives up what is not needed from here on.
+fn give_up(config: &Config, bpffs: &Path) -> Result<(), LifecycleError> {
+    let confined = sandbox::confine(sandbox::writable(config, bpffs))?;
+    tracing::debug!(?confined, "given up what is not needed");
+    if confined.writable.is_none() {
+        tracing::info!("this kernel has no Landlock: writing to files is not restricted");
+    }
+    Ok(())
 }
 
 /// Removes the pin directories of a start that came to nothing.

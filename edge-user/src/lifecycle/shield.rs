@@ -111,6 +111,12 @@ impl Shield {
         for name in interfaces.iter().filter(|name| !is_new(name)) {
             attached.push(attach::attach(&mut ebpf, pins, &netlink, name, how).await?);
         }
+        for layout in pins.remove_forsaken()? {
+            tracing::info!(
+                layout,
+                "removed the state of another version's shield, which is on no interface any more"
+            );
+        }
         attached.sort_by_key(|done| interfaces.iter().position(|name| *name == done.interface));
         Ok(Self {
             pins: pins.clone(),
@@ -135,6 +141,18 @@ impl Shield {
         }
         Ok(())
     }
+}
+
+/// Looks whether the shield of `config` could be brought up, as far as that takes more than is kept.
+///
+/// # Errors
+/// Somebody else's program is on an interface, or there is no such interface.
+pub(super) async fn preflight(config: &Config, pins: &Pins) -> Result<(), KernelError> {
+    let netlink = Netlink::connect()?;
+    for name in &config.shield.interfaces {
+        attach::refuse_foreign(pins, &netlink, name).await?;
+    }
+    Ok(())
 }
 
 /// Another configuration for a shield that is up: written, and not in force.
