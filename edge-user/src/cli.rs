@@ -6,6 +6,7 @@
 //! prints a debug form or a backtrace.
 
 mod args;
+mod ask;
 mod attach;
 mod ban;
 mod capture;
@@ -38,8 +39,8 @@ pub use self::{
     exit::{CliError, Exit},
     output::Output,
     request::{
-        AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, Format, ListChange,
-        ListRequest, Overrides, RunRequest, Sampled, StatusRequest, TopRequest,
+        AskRequest, AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, Format,
+        ListChange, ListRequest, Overrides, RunRequest, Sampled, StatusRequest, TopRequest,
     },
     token::QUICKSTART_KEY_FILE,
 };
@@ -97,12 +98,14 @@ Examples:
   breakwater list add deny 198.51.100.0/24           until it is taken off again
   breakwater status                                  what is dropped, and why
   breakwater top                                     the same, live
+  breakwater reload                                  what changed in the configuration, in force at once
   breakwater capture --dropped out.pcapng            drops for Wireshark, each with its reason
   breakwater detach                                  take the shield off again
 
 Environment:
   BREAKWATER_LOG     sets --log-level
   BREAKWATER_BPFFS   sets --bpffs
+  BREAKWATER_SOCKET  sets --socket of the verbs that ask the running daemon
   NO_COLOR           if set, the log has no colours
 
 Exit codes:
@@ -152,6 +155,10 @@ enum Verb {
     Detach(detach::DetachArgs),
     /// Show what is protected, what was dropped and why; works with and without a running gateway.
     Status(status::StatusArgs),
+    /// Have the running daemon read its configuration again; a mistake changes nothing.
+    Reload(ask::ReloadArgs),
+    /// Have the running daemon stop in an orderly way: not ready, no listeners, no connections.
+    Drain(ask::DrainArgs),
     /// Watch live what passes and what is dropped, who sends it, and who is banned.
     Top(top::TopArgs),
     /// Write sampled drops to a file for Wireshark, each with its reason.
@@ -212,6 +219,8 @@ fn dispatch(
         Verb::Attach(args) => lifecycle::attach(&args.request()?, bpffs)?,
         Verb::Detach(args) => lifecycle::detach(&args.request(), bpffs)?,
         Verb::Status(args) => lifecycle::status(&args.request(), bpffs)?,
+        Verb::Reload(args) => lifecycle::ask(&args.request(), bpffs)?,
+        Verb::Drain(args) => lifecycle::ask(&args.request(), bpffs)?,
         Verb::Top(args) => match lifecycle::top(&args.request()?, bpffs)? {
             Some(picture) => picture,
             None => return Ok(Exit::Done),

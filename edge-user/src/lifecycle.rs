@@ -3,10 +3,12 @@
 //! Owns the order of things: the tables are filled before the program is attached, listeners are bound before
 //! anything is attached, and whatever fails takes back what went before. Decides nothing about packets or requests.
 
+mod ask;
 mod authenticate;
 mod capture;
 mod changes;
 mod conductor;
+mod control;
 mod daemon;
 mod earning;
 mod enforcer;
@@ -21,6 +23,7 @@ mod status;
 mod top;
 mod verbs;
 
+pub use ask::ask;
 pub use authenticate::TokenGate;
 pub use capture::capture;
 pub use changes::{Change, What};

@@ -6,6 +6,7 @@ use edge_common::abi::Reason;
 use ipnet::IpNet;
 
 use crate::{
+    admin::client::Call,
     config::{AttachMode, Config},
     kernel::lists::List,
 };
@@ -70,6 +71,17 @@ pub struct AttachRequest {
     pub replace: bool,
 }
 
+/// `breakwater reload`, `drain`: what the running daemon is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskRequest {
+    /// What for.
+    pub call: Call,
+    /// Its socket, if not the usual one.
+    pub socket: Option<PathBuf>,
+    /// Print its answer as it is.
+    pub json: bool,
+}
+
 /// `breakwater detach`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetachRequest {
@@ -78,8 +90,10 @@ pub struct DetachRequest {
 }
 
 /// `breakwater status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusRequest {
+    /// The daemon's socket, if not the usual one.
+    pub socket: Option<PathBuf>,
     /// As JSON.
     pub json: bool,
 }

@@ -356,3 +356,13 @@ pub const MAX_CONCURRENT: u32 = 1_000_000;
 pub const DEFAULT_LIMIT_KEYS: u32 = 65_536;
 /// Largest `limit.keys`: 64 MiB.
 pub const MAX_LIMIT_KEYS: u32 = 4_194_304;
+
+/// Longest path of a socket, in bytes (unix(7), without the final NUL).
+pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// Shortest and longest bearer token of the admin API, in characters.
+pub const MIN_ADMIN_TOKEN_BYTES: usize = 16;
+/// See [`MIN_ADMIN_TOKEN_BYTES`].
+pub const MAX_ADMIN_TOKEN_BYTES: usize = 4096;
+
+/// Longest reason of a ban that an operator gives, in characters.
+pub const MAX_BAN_REASON_CHARS: usize = 120;

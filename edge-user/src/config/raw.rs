@@ -40,6 +40,24 @@ section! {
         limit: Vec<Item<limit::RawLimit>>,
         offences: RawOffences,
         gateway: RawGateway,
+        admin: RawAdmin,
+    }
+
+    RawAdmin as "admin" {
+        enabled: bool,
+        socket: String,
+        group: String,
+        address: SocketAddr,
+        token_file: String,
+        tls: RawAdminTls,
+        metrics_address: SocketAddr,
+        health_address: SocketAddr,
+    }
+
+    RawAdminTls as "admin.tls" {
+        certificate_file: String,
+        key_file: String,
+        client_ca_file: String,
     }
 
     RawShield as "shield" {

@@ -5,6 +5,7 @@
 //! reported an error.
 
 mod action;
+mod admin;
 mod auth;
 mod bans;
 mod beside;
@@ -38,7 +39,7 @@ mod url;
 use std::{collections::HashMap, num::NonZeroU32, path::Path, time::Duration};
 
 use super::{
-    Config, LoadOptions, bounds,
+    Config, Document, LoadOptions, bounds,
     problem::{Finding, Findings, Place},
     raw::RawConfig,
     section::{Field, Key},
@@ -46,7 +47,7 @@ use super::{
     value::{Item, shown},
 };
 
-pub(crate) use self::{key::least_secret_bytes, shield::is_interface_name};
+pub(crate) use self::{admin::read_token, key::least_secret_bytes, shield::is_interface_name};
 
 /// What the checks share.
 pub(super) struct Checks<'c> {
@@ -242,6 +243,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
     );
     let revocation_file = gateway::revocation_file(raw, checks);
     let offences = offences::offences(raw.offences.value(), checks);
+    let admin = admin::admin(raw, checks);
     Config {
         shield,
         services,
@@ -257,5 +259,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         shutdown_grace,
         limits,
         access_log,
+        admin,
+        document: Document::default(),
     }
 }

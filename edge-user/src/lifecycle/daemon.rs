@@ -15,15 +15,16 @@ use super::{
     LifecycleError,
     authenticate::TokenGate,
     conductor::{Conductor, Origin},
+    control::{self, Control},
     earning::Earning,
     enforcer::Enforcer,
     quickstart,
     reload::{self, Cause, Order, OrderError, Phase},
-    report::{Reporting, Told},
     shield::Shield,
     verbs,
 };
 use crate::{
+    admin,
     auth::Authority,
     cli::{ConfigSource, RunRequest},
     config::Config,
@@ -37,6 +38,7 @@ use crate::{
 /// # Errors
 /// It could not start (nothing is left behind then), or the gateway died.
 pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Result<(), LifecycleError> {
+    control::started();
     let runtime = verbs::runtime()?;
     let mut prepared = None;
     let pins = Pins::new(bpffs);
@@ -83,6 +85,7 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
             .unzip();
         let earning = Earning::new(arrivals, config.shield.earned_idle);
         let gateway = bind(&config, &authority, reporter.clone(), teller)?;
+        let admin = admin::Bound::bind(&config.admin, bpffs, false)?;
         let shield = if config.shield.interfaces.is_empty() {
             None
         } else {
@@ -106,16 +109,23 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
             detained,
             earning,
         );
+        let tally = enforcer.tally();
         let enforcer = tokio::spawn(enforcer.run(offences));
-        let reporting = gateway.as_ref().and_then(|gateway| {
-            let told = Told {
-                authority: Arc::clone(&authority),
-                gateway: gateway.handle(),
-                reporter,
-            };
-            Reporting::begin(bpffs, told)
-        });
         let (reloader, orders) = reload::channel(Arc::new(config), Arc::clone(&authority));
+        tell_admin(&admin);
+        let serving = admin.serve(admin::Context {
+            daemon: Arc::new(Control {
+                reloader,
+                pins: pins.clone(),
+            }),
+            gateway: gateway.as_ref().map(Gateway::handle),
+            reporter,
+            tally,
+            pins: has_shield.then(|| pins.clone()),
+            started: control::started(),
+            events: admin::Events::default(),
+            callers: admin::Callers::default(),
+        })?;
         let conductor = Conductor {
             origin,
             orders,
@@ -128,9 +138,8 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
             }
         })
         .await;
-        drop(reloader);
         enforcer.abort();
-        drop(reporting);
+        drop(serving);
         served
     });
     // A failed start, and the quick start in any case, leave nothing that was not there.
@@ -202,6 +211,15 @@ fn tell(shield: Option<&Shield>, gateway: Option<&Gateway>) {
     }
     for (listener, address) in gateway.iter().flat_map(|gateway| gateway.addresses()) {
         tracing::info!(listener, %address, "listening");
+    }
+}
+
+fn tell_admin(admin: &admin::Bound) {
+    if let Some(socket) = admin.socket() {
+        tracing::info!(socket = %socket.display(), "the admin API listens");
+    }
+    for address in admin.addresses() {
+        tracing::info!(%address, "the admin API listens");
     }
 }
 

@@ -105,6 +105,11 @@ impl Enforcer {
         }
     }
 
+    /// What becomes of sentences, to be read elsewhere.
+    pub(super) fn tally(&self) -> Arc<BanTally> {
+        Arc::clone(&self.tally)
+    }
+
     /// Runs until `offences` is closed, which is when every worker has ended.
     pub(super) async fn run(mut self, mut offences: Reports) -> Option<Shield> {
         let mut watch = self

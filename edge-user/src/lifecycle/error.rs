@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use crate::{
+    admin::{AdminError, client::ClientError},
     auth::LoadError,
     config::{ConfigError, listfile::ListFileError},
     gateway::{RunError, SetupError},
@@ -15,6 +16,12 @@ pub enum LifecycleError {
     /// The kernel side.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The admin API could not be set up.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The running daemon did not do it.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// The gateway could not be set up.
     #[error(transparent)]
     Setup(#[from] SetupError),
@@ -100,6 +107,14 @@ impl LifecycleError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Kernel(error) => error.exit_code(),
+            Self::Client(error) => error.exit_code(),
+            Self::Admin(AdminError::Token(_) | AdminError::Tls(_)) => 3,
+            Self::Admin(AdminError::Address { source, .. } | AdminError::Socket { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                4
+            }
+            Self::Admin(_) => 1,
             Self::Setup(SetupError::Plan(_) | SetupError::Tls { .. })
             | Self::Config(_)
             | Self::List(_)

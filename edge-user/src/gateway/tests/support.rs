@@ -168,6 +168,8 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
         paths: PathRules::default(),
         shutdown_grace: Duration::from_secs(5),
         limits: GatewayLimits::default(),
+        admin: crate::config::Admin::default(),
+        document: crate::config::Document::default(),
         access_log: AccessLog {
             enabled: false,
             ..AccessLog::default()
