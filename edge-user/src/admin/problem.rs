@@ -19,6 +19,7 @@ pub struct Problem {
     pub allow: Vec<&'static str>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the serializer calls it so")]
 fn number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u16(status.as_u16())
 }

@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn rows_are_found_and_what_is_not_there_is_told() {
-        let find = |method, path| super::find(ALL, &method, path);
+        let find = |method, path| find(ALL, &method, path);
         assert_eq!(find(Method::GET, "/v1/bans").expect("a row").0, Operation::Bans);
         let (operation, network) = find(Method::DELETE, "/v1/bans/192.0.2.0%2F24").expect("a row");
         assert_eq!(operation, Operation::RemoveBan);

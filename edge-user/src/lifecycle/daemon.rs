@@ -112,8 +112,7 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         let tally = enforcer.tally();
         let enforcer = tokio::spawn(enforcer.run(offences));
         let (reloader, orders) = reload::channel(Arc::new(config), Arc::clone(&authority));
-        tell_admin(&admin);
-        let serving = admin.serve(admin::Context {
+        let context = admin::Context {
             daemon: Arc::new(Control {
                 reloader,
                 pins: pins.clone(),
@@ -125,7 +124,9 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
             started: control::started(),
             events: admin::Events::default(),
             callers: admin::Callers::default(),
-        })?;
+        };
+        tell_admin(&admin);
+        let serving = admin.serve(context)?;
         let conductor = Conductor {
             origin,
             orders,

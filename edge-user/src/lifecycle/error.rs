@@ -108,13 +108,7 @@ impl LifecycleError {
         match self {
             Self::Kernel(error) => error.exit_code(),
             Self::Client(error) => error.exit_code(),
-            Self::Admin(AdminError::Token(_) | AdminError::Tls(_)) => 3,
-            Self::Admin(AdminError::Address { source, .. } | AdminError::Socket { source, .. })
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                4
-            }
-            Self::Admin(_) => 1,
+            Self::Admin(error) => error.exit_code(),
             Self::Setup(SetupError::Plan(_) | SetupError::Tls { .. })
             | Self::Config(_)
             | Self::List(_)

@@ -166,8 +166,8 @@ async fn follow(context: Arc<Context>) {
             told = Some((left, stage));
             let detail = format!("{}, {left} connections open", stage.name());
             let is_over = left == 0 && stage == Stage::Finishing;
-            let state = if is_over { "done" } else { "progress" };
-            context.events.add("drain", state, detail);
+            let how = if is_over { "done" } else { "progress" };
+            context.events.add("drain", how, detail);
             if is_over {
                 return;
             }

@@ -25,8 +25,8 @@ impl Query {
         let parameters = parameters.ok_or_else(|| Problem::bad("the query is not percent-encoded UTF-8"))?;
         let mut names: Vec<_> = parameters.iter().map(|(name, _)| name).collect();
         names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Problem::bad(format!("`{}` is given twice", twice[0])));
+        if let Some([twice, _]) = names.array_windows().find(|[one, next]| one == next) {
+            return Err(Problem::bad(format!("`{twice}` is given twice")));
         }
         Ok(Self(parameters))
     }

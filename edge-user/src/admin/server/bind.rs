@@ -58,6 +58,21 @@ pub enum AdminError {
     Thread(#[source] io::Error),
 }
 
+impl AdminError {
+    /// The process's exit code, as in `cli/exit.rs`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Token(_) | Self::Tls(_) => 3,
+            Self::Address { source, .. } | Self::Socket { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                4
+            }
+            Self::Address { .. } | Self::Socket { .. } | Self::Thread(_) => 1,
+        }
+    }
+}
+
 /// The socket that a command looks at by itself: one for each BPF file system, as there is one daemon for each.
 pub fn default_socket(bpffs: &Path) -> PathBuf {
     if bpffs == Path::new(DEFAULT_BPFFS) {
