@@ -93,7 +93,7 @@ mod tests {
         assert_eq!((kept.len(), kept[0].number), (REMEMBERED, 3));
         let last = kept[REMEMBERED - 1].number;
         assert!(events.after(last).is_empty());
-        let (_, ()) = tokio::join!(async { events.add("drain", "begun", "") }, events.wait(last));
+        let ((), ()) = tokio::join!(async { events.add("drain", "begun", "") }, events.wait(last));
         assert_eq!(events.after(last)[0].work, "drain");
     }
 }

@@ -77,6 +77,12 @@ impl Bound {
     /// # Errors
     /// There can be no thread, or no runtime.
     pub fn serve(self, context: Context) -> Result<Running, AdminError> {
+        if let Some(socket) = self.socket() {
+            tracing::info!(socket = %socket.display(), "the admin API listens");
+        }
+        for address in self.addresses() {
+            tracing::info!(%address, "the admin API listens");
+        }
         let (stop, stopped) = watch::channel(false);
         let watching = self.watch_certificates();
         let (listening, sockets) = self.into_parts();

@@ -13,16 +13,40 @@ use super::{
     status::StatusReport,
 };
 use crate::{
-    admin::{Daemon, Later, Orders, Refused, Stage},
+    admin::{self, Daemon, Later, Orders, Refused, Stage},
     auth::Authority,
     config::Config,
+    gateway::Handle,
     kernel::Pins,
+    offence::{queue::Reporter, tally::BanTally},
 };
 
 /// The daemon of this process.
 pub(super) struct Control {
     pub(super) reloader: Reloader,
     pub(super) pins: Pins,
+}
+
+impl Control {
+    /// What the admin API answers from.
+    pub(super) fn context(
+        self,
+        has_shield: bool,
+        gateway: Option<Handle>,
+        reporter: Reporter,
+        tally: Arc<BanTally>,
+    ) -> admin::Context {
+        admin::Context {
+            pins: has_shield.then(|| self.pins.clone()),
+            daemon: Arc::new(self),
+            gateway,
+            reporter,
+            tally,
+            started: started(),
+            events: admin::Events::default(),
+            callers: admin::Callers::default(),
+        }
+    }
 }
 
 impl Daemon for Control {
@@ -108,7 +132,7 @@ impl From<OrderError> for Refused {
 }
 
 /// When this process began, as far as it remembers: the first time that somebody asks.
-pub(super) fn started() -> SystemTime {
+fn started() -> SystemTime {
     static STARTED: OnceLock<SystemTime> = OnceLock::new();
     *STARTED.get_or_init(SystemTime::now)
 }

@@ -15,7 +15,7 @@ use super::{
     LifecycleError,
     authenticate::TokenGate,
     conductor::{Conductor, Origin},
-    control::{self, Control},
+    control::Control,
     earning::Earning,
     enforcer::Enforcer,
     quickstart,
@@ -38,7 +38,6 @@ use crate::{
 /// # Errors
 /// It could not start (nothing is left behind then), or the gateway died.
 pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Result<(), LifecycleError> {
-    control::started();
     let runtime = verbs::runtime()?;
     let mut prepared = None;
     let pins = Pins::new(bpffs);
@@ -112,21 +111,12 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         let tally = enforcer.tally();
         let enforcer = tokio::spawn(enforcer.run(offences));
         let (reloader, orders) = reload::channel(Arc::new(config), Arc::clone(&authority));
-        let context = admin::Context {
-            daemon: Arc::new(Control {
-                reloader,
-                pins: pins.clone(),
-            }),
-            gateway: gateway.as_ref().map(Gateway::handle),
-            reporter,
-            tally,
-            pins: has_shield.then(|| pins.clone()),
-            started: control::started(),
-            events: admin::Events::default(),
-            callers: admin::Callers::default(),
+        let control = Control {
+            reloader,
+            pins: pins.clone(),
         };
-        tell_admin(&admin);
-        let serving = admin.serve(context)?;
+        let handle = gateway.as_ref().map(Gateway::handle);
+        let serving = admin.serve(control.context(has_shield, handle, reporter, tally))?;
         let conductor = Conductor {
             origin,
             orders,
@@ -212,15 +202,6 @@ fn tell(shield: Option<&Shield>, gateway: Option<&Gateway>) {
     }
     for (listener, address) in gateway.iter().flat_map(|gateway| gateway.addresses()) {
         tracing::info!(listener, %address, "listening");
-    }
-}
-
-fn tell_admin(admin: &admin::Bound) {
-    if let Some(socket) = admin.socket() {
-        tracing::info!(socket = %socket.display(), "the admin API listens");
-    }
-    for address in admin.addresses() {
-        tracing::info!(%address, "the admin API listens");
     }
 }
 
