@@ -28,7 +28,7 @@ use crate::{
     wire::{Frame, View},
 };
 
-pub use lanes::{MemEgress, MemLanes, packed};
+pub use lanes::{MemEgress, MemLanes};
 pub use stack::MemStack;
 
 /// A frame in memory.

@@ -18,7 +18,9 @@ mod output;
 mod request;
 mod revoke;
 mod run;
+mod service;
 mod status;
+mod steer;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -40,7 +42,8 @@ pub use self::{
     output::Output,
     request::{
         AskRequest, AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, Format,
-        ListChange, ListRequest, Overrides, RunRequest, Sampled, StatusRequest, TopRequest,
+        ListChange, ListRequest, Overrides, RunRequest, Sampled, ServiceRequest, StatusRequest, SteerRequest,
+        TopRequest,
     },
     token::QUICKSTART_KEY_FILE,
 };
@@ -169,6 +172,10 @@ enum Verb {
     Revoke(revoke::RevokeArgs),
     /// Show and change the allow and the deny list in the kernel.
     List(list::ListArgs),
+    /// Show the services that are steered past the gateway, drain their backends.
+    Service(service::ServiceArgs),
+    /// Tell where a flow to a direct service goes, and why.
+    Steer(steer::SteerArgs),
     /// Check a configuration and tell every mistake with file, line and key; changes nothing.
     Check(check::CheckArgs),
     /// Make a signed token to try a protected route with.
@@ -236,6 +243,8 @@ fn dispatch(
             summary
         }
         Verb::List(args) => lifecycle::list(&args.request()?, bpffs)?,
+        Verb::Service(args) => lifecycle::service(&args.request(), bpffs)?,
+        Verb::Steer(args) => lifecycle::steer(&args.request(), bpffs)?,
         Verb::Ban(args) => lifecycle::ban(&args.request(), bpffs)?,
         Verb::Revoke(args) => return revoke::revoke(args, out),
         Verb::Check(args) => return check::check(&args, out),

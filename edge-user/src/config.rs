@@ -11,6 +11,7 @@ mod admin;
 pub mod bounds;
 pub mod certificate;
 mod claim;
+mod direct;
 mod document;
 mod error;
 mod guard;
@@ -58,6 +59,7 @@ pub use self::{
         Redirect, Respond, Rewrite, Split,
     },
     admin::{Admin, AdminTcp, AdminTls, Group},
+    direct::{Affinity, BackendSpec, Direct, Forward},
     document::{Document, MASK},
     error::{ConfigError, Report},
     guard::{CookieMode, Guard, Syn},
@@ -293,6 +295,8 @@ pub struct Service {
     pub observe: bool,
     /// What it asks of sources that have not proved themselves.
     pub guard: Guard,
+    /// Its backends, if what is admitted goes to those and not to this machine's stack.
+    pub direct: Option<Direct>,
 }
 
 /// Transport protocol of a service.

@@ -20,6 +20,7 @@ pub mod reload;
 mod report;
 mod shield;
 mod status;
+mod steering;
 mod top;
 mod verbs;
 
@@ -30,5 +31,6 @@ pub use changes::{Change, What};
 pub use daemon::run;
 pub use error::LifecycleError;
 pub use lists::list;
+pub use steering::{service, steer};
 pub use top::top;
 pub use verbs::{attach, ban, detach, status};

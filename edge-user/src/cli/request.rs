@@ -205,3 +205,31 @@ pub enum ListChange {
     /// They are the operator's part from now on.
     Replace,
 }
+
+/// What `service` is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceRequest {
+    /// Show the direct services.
+    List {
+        /// How.
+        format: Format,
+    },
+    /// Give a backend no new connections, or give it some again.
+    Drain {
+        /// Name of the service.
+        service: String,
+        /// Address of the backend.
+        backend: std::net::IpAddr,
+        /// Which of the two.
+        drained: bool,
+    },
+}
+
+/// What `steer` is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SteerRequest {
+    /// The flow.
+    pub question: crate::kernel::steering::Question,
+    /// How to answer.
+    pub format: Format,
+}

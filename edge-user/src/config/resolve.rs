@@ -11,6 +11,7 @@ mod bans;
 mod beside;
 mod claims;
 mod cors;
+mod direct;
 mod edits;
 mod fetch;
 mod fields;
@@ -229,6 +230,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
     };
     let routes = routes::routes(raw, &mut targets, checks);
     let mut route_names = Names::new(items(&raw.route).iter().map(|item| item.value.name.value()));
+    direct::bypassing(items(&raw.service), &services, &listeners, &routes, checks);
     let request_limits = limiting::limits(&raw.limit, &mut route_names, &routes, checks);
     gateway::unused(raw, &upstream_names, &provider_names, checks);
 

@@ -21,7 +21,7 @@ use super::{
     quickstart,
     reload::{self, Cause, Order, OrderError, Phase},
     shield::Shield,
-    verbs,
+    steering, verbs,
 };
 use crate::{
     admin,
@@ -91,6 +91,9 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
             Some(Shield::bring_up(&config, pins.clone(), false).await?)
         };
         authority.spawn_tasks();
+        let checking = shield
+            .as_ref()
+            .map(|shield| steering::watch(&config.services, &shield.pins));
         let shielded = shield.as_ref().map_or_else(|| "none".to_owned(), summary);
         tell(shield.as_ref(), gateway.as_ref());
         // Whom a listener trusts speaks for others, and whom the shield lets through is meant to get through.
@@ -130,6 +133,7 @@ pub fn run(request: RunRequest, bpffs: &Path, say: &mut dyn FnMut(&str)) -> Resu
         })
         .await;
         enforcer.abort();
+        drop(checking);
         drop(serving);
         served
     });
