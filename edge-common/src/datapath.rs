@@ -24,7 +24,7 @@ use core::ops::ControlFlow;
 pub use ban::banned;
 pub use cookie::{Known, Stack, challenge, verify};
 pub use lists::{ALLOW_LIST, DENY_HINT_MASK, DENY_LIST, V4_GRAIN, V6_GRAIN, deny_hint, listed};
-pub use packet::{Kind, Observed, Packet};
+pub use packet::{BRIEF_WORD, Brief, Kind, Observed, Packet};
 pub use parse::read;
 pub use proof::{admit, prove};
 pub use service::{Scope, follow};
@@ -151,6 +151,16 @@ pub trait Tables: Sized {
     /// Answers with what it is given. In the kernel it goes through memory that a verifier does not track: it would
     /// else walk what follows once for each of the values that a search can end with.
     fn launder(&self, index: u32) -> u32;
+    /// Keeps where a search ended, for [`Self::found`], which a verifier does not track either.
+    fn set_found(&self, place: u64);
+    /// What was kept for this packet; 0 if nothing was.
+    fn found(&self) -> u64;
+    /// Writes what a plain packet is into [`Self::packet`], but for its addresses. Apart, so that the kernel can do it with
+    /// two stores.
+    fn note(&self, packet: &Packet, brief: Brief) {
+        packet.note(brief);
+        self.set_found(0);
+    }
     /// Bucket `index` of the table of earned sources.
     fn earned(&self, index: u32) -> Option<&[Self::Cell; EARNED_WORDS]>;
     /// The rule of service `index` of copy `copy`.
@@ -247,20 +257,20 @@ impl<T: Tables> Judge<'_, T> {
         let keys = &hint::Keys::new(&packet.src.get(), packet.family.get(), params);
         let hints = tables.hints(keys.element(params));
         let tick = arrival.tick();
-        self.weigh(ban::stage(packet, keys, hints, params, tables, tick))?;
+        self.weigh_one(ban::stage(packet, keys, hints, params, tables, tick))?;
         tables.forget();
-        self.weigh(lists::stage(packet, params, tables, self.control))?;
+        self.weigh_one(lists::stage(packet, params, tables, self.control))?;
         tables.forget();
         self.weigh(sanity::stage(packet, arrival, self.control))?;
         tables.forget();
-        if !self.scope.by_port {
+        if !self.scope.by_port() {
             limit::signalling(packet)?;
         }
         if self.is_guarded() {
             self.guard(tick)?;
         }
         tables.forget();
-        self.weigh(limit::stage(
+        self.weigh_one(limit::stage(
             packet,
             &self.scope,
             keys,
@@ -294,16 +304,23 @@ impl<T: Tables> Judge<'_, T> {
     #[inline(always)]
     fn weigh(&self, step: Step<()>) -> Step<()> {
         match step {
+            // What follows is verified once, not once for each reason.
             Step::Break(code) => {
-                // What follows is verified once, not once for each reason.
-                let code = Code(self.tables.launder(u32::from(code.0)) as u8);
-                if !self.observes(code) {
-                    return Step::Break(code);
-                }
+                self.weigh_one(Step::Break(Code(self.tables.launder(u32::from(code.0)) as u8)))
+            }
+            Step::Continue(()) => Step::Continue(()),
+        }
+    }
+
+    /// The same for a stage that has one reason.
+    #[inline(always)]
+    fn weigh_one(&self, step: Step<()>) -> Step<()> {
+        match step {
+            Step::Break(code) if self.observes(code) => {
                 self.packet.observe(code);
                 Step::Continue(())
             }
-            Step::Continue(()) => Step::Continue(()),
+            other => other,
         }
     }
 
@@ -334,7 +351,7 @@ impl<T: Tables> Judge<'_, T> {
     /// messages about connections.
     #[inline(always)]
     fn is_steered(&self) -> bool {
-        if self.scope.by_port {
+        if self.scope.by_port() {
             return self.scope.service.flags & Service::DIRECT != 0;
         }
         self.control.has(Control::HAS_DIRECT) && matches!(self.packet.kind.get(), Kind::Icmp | Kind::Icmp6)

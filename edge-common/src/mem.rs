@@ -28,7 +28,7 @@ use crate::{
     wire::{Frame, View},
 };
 
-pub use lanes::{MemEgress, MemLanes, packed};
+pub use lanes::{MemEgress, MemLanes};
 pub use stack::MemStack;
 
 /// A frame in memory.
@@ -148,6 +148,7 @@ pub struct MemTables {
     /// What answers with cookies say.
     pub cookie_settings: CookieSettings,
     packet: Packet,
+    found: std::cell::Cell<u64>,
     syn_states: Vec<[AtomicU64; SynState::CELLS]>,
     told: Vec<std::cell::Cell<Told>>,
     seen: Vec<AtomicU64>,
@@ -174,6 +175,7 @@ impl MemTables {
             syn_rules: core::array::from_fn(|_| std::vec![SynRule::default(); MAX_SERVICES as usize]),
             cookie_settings: CookieSettings::default(),
             packet: Packet::new(),
+            found: std::cell::Cell::new(0),
             syn_states: core::iter::repeat_with(|| core::array::from_fn(|_| AtomicU64::new(0)))
                 .take(MAX_SERVICES as usize)
                 .collect(),
@@ -312,6 +314,14 @@ impl Tables for MemTables {
 
     fn launder(&self, index: u32) -> u32 {
         index
+    }
+
+    fn set_found(&self, place: u64) {
+        self.found.set(place);
+    }
+
+    fn found(&self) -> u64 {
+        self.found.get()
     }
 
     fn earned(&self, index: u32) -> Option<&[AtomicU64; EARNED_WORDS]> {

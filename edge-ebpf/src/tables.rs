@@ -13,7 +13,7 @@ use edge_common::{
         limit::EARNED_WORDS, reason::SCRATCH_WORDS, service::MAX_SERVICES,
     },
     algo::slots::{Cell, Charge},
-    datapath::{DENY_HINT_MASK, Packet, Tables},
+    datapath::{BRIEF_WORD, Brief, DENY_HINT_MASK, Packet, Tables},
     wire::Frame,
 };
 
@@ -49,6 +49,10 @@ impl Cell for MapCell {
         opaque(index as u32) as usize
     }
 }
+
+/// The word of the scratch that is not the packet's, and lies behind it.
+const FOUND_WORD: usize = SCRATCH_WORDS - 1;
+const _: () = assert!(FOUND_WORD == BRIEF_WORD + 2);
 
 /// The maps of the running program.
 pub(crate) struct KernelTables {
@@ -197,15 +201,43 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn launder(&self, index: u32) -> u32 {
-        let Some(place) = maps::PER_CPU.get_ptr_mut(0) else {
-            return 0;
-        };
-        // SAFETY: the element is this CPU's own, and the program is not preempted by another packet on it. The last
-        // word of the scratch is not the packet's. Volatile, so that the compiler does not take the short cut.
+        self.set_found(u64::from(index));
+        let index = self.found() as u32;
+        self.set_found(0);
+        index
+    }
+
+    #[inline(always)]
+    fn set_found(&self, place: u64) {
+        if let Some(scratch) = maps::PER_CPU.get_ptr_mut(0) {
+            // SAFETY: the element is this CPU's own, and the program is not preempted by another packet on it. The last
+            // word of the scratch is not the packet's. Volatile, so that the compiler does not take the short cut.
+            unsafe { (&raw mut (*scratch).scratch[FOUND_WORD]).write_volatile(place) };
+        }
+    }
+
+    #[inline(always)]
+    fn found(&self) -> u64 {
+        match maps::PER_CPU.get_ptr_mut(0) {
+            // SAFETY: as above.
+            Some(scratch) => unsafe { (&raw const (*scratch).scratch[FOUND_WORD]).read_volatile() },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn note(&self, packet: &Packet, brief: Brief) {
+        let [first, second] = brief.words();
+        // SAFETY: the 16 bytes behind the addresses are the fields that `Brief::words` has in their order, and each byte
+        // is valid there. Volatile, since the compiler would split the stores.
         unsafe {
-            let word = &raw mut (*place).scratch[SCRATCH_WORDS - 1];
-            word.write_volatile(u64::from(index));
-            word.read_volatile() as u32
+            let words = core::ptr::from_ref(packet)
+                .cast::<u64>()
+                .cast_mut()
+                .add(BRIEF_WORD);
+            words.write_volatile(first);
+            words.add(1).write_volatile(second);
+            words.add(2).write_volatile(0);
         }
     }
 

@@ -198,6 +198,7 @@ fn prepare(tables: &mut ShieldTables, lock: &Lock) -> Result<()> {
         },
         observe: false,
         guard: edge_user::config::Guard::None,
+        direct: None,
     };
     let services = [
         // Refuses nearly all of the repeats.

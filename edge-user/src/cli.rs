@@ -6,6 +6,7 @@
 //! prints a debug form or a backtrace.
 
 mod args;
+mod ask;
 mod attach;
 mod ban;
 mod capture;
@@ -18,7 +19,9 @@ mod output;
 mod request;
 mod revoke;
 mod run;
+mod service;
 mod status;
+mod steer;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -39,8 +42,9 @@ pub use self::{
     exit::{CliError, Exit},
     output::Output,
     request::{
-        AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, DoctorRequest, Format,
-        ListChange, ListRequest, Overrides, RunRequest, Sampled, StatusRequest, TopRequest,
+        AskRequest, AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, DoctorRequest,
+        Format, ListChange, ListRequest, Overrides, RunRequest, Sampled, ServiceRequest, StatusRequest,
+        SteerRequest, TopRequest,
     },
     token::QUICKSTART_KEY_FILE,
 };
@@ -99,12 +103,14 @@ Examples:
   breakwater doctor                                  what this machine can do, and what to change
   breakwater status                                  what is dropped, and why
   breakwater top                                     the same, live
+  breakwater reload                                  what changed in the configuration, in force at once
   breakwater capture --dropped out.pcapng            drops for Wireshark, each with its reason
   breakwater detach                                  take the shield off again
 
 Environment:
   BREAKWATER_LOG     sets --log-level
   BREAKWATER_BPFFS   sets --bpffs
+  BREAKWATER_SOCKET  sets --socket of the verbs that ask the running daemon
   NO_COLOR           if set, the log has no colours
 
 Exit codes:
@@ -154,6 +160,10 @@ enum Verb {
     Detach(detach::DetachArgs),
     /// Show what is protected, what was dropped and why; works with and without a running gateway.
     Status(status::StatusArgs),
+    /// Have the running daemon read its configuration again; a mistake changes nothing.
+    Reload(ask::ReloadArgs),
+    /// Have the running daemon stop in an orderly way: not ready, no listeners, no connections.
+    Drain(ask::DrainArgs),
     /// Watch live what passes and what is dropped, who sends it, and who is banned.
     Top(top::TopArgs),
     /// Write sampled drops to a file for Wireshark, each with its reason.
@@ -166,6 +176,10 @@ enum Verb {
     List(list::ListArgs),
     /// Look what this machine can do for the shield and the gateway, and what to change; changes nothing.
     Doctor(doctor::DoctorArgs),
+    /// Show the services that are steered past the gateway, drain their backends.
+    Service(service::ServiceArgs),
+    /// Tell where a flow to a direct service goes, and why.
+    Steer(steer::SteerArgs),
     /// Check a configuration and tell every mistake with file, line and key; changes nothing.
     Check(check::CheckArgs),
     /// Make a signed token to try a protected route with.
@@ -216,6 +230,8 @@ fn dispatch(
         Verb::Attach(args) => lifecycle::attach(&args.request()?, bpffs)?,
         Verb::Detach(args) => lifecycle::detach(&args.request(), bpffs)?,
         Verb::Status(args) => lifecycle::status(&args.request(), bpffs)?,
+        Verb::Reload(args) => lifecycle::ask(&args.request(), bpffs)?,
+        Verb::Drain(args) => lifecycle::ask(&args.request(), bpffs)?,
         Verb::Top(args) => match lifecycle::top(&args.request()?, bpffs)? {
             Some(picture) => picture,
             None => return Ok(Exit::Done),
@@ -231,6 +247,8 @@ fn dispatch(
             summary
         }
         Verb::List(args) => lifecycle::list(&args.request()?, bpffs)?,
+        Verb::Service(args) => lifecycle::service(&args.request(), bpffs)?,
+        Verb::Steer(args) => lifecycle::steer(&args.request(), bpffs)?,
         Verb::Ban(args) => lifecycle::ban(&args.request(), bpffs)?,
         Verb::Revoke(args) => return revoke::revoke(args, out),
         Verb::Doctor(args) => {

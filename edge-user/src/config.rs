@@ -7,9 +7,12 @@
 //! looking up the environment variables it names. No message, and no `Debug` form, contains a secret.
 
 mod action;
+mod admin;
 pub mod bounds;
 pub mod certificate;
 mod claim;
+mod direct;
+mod document;
 mod error;
 mod guard;
 mod identity;
@@ -50,12 +53,15 @@ use edge_common::abi::Reason;
 use ipnet::IpNet;
 
 use self::quickstart::DEMO_PREFIX;
-pub(crate) use self::resolve::{is_interface_name, least_secret_bytes};
+pub(crate) use self::resolve::{is_interface_name, least_secret_bytes, read_token};
 pub use self::{
     action::{
         Action, Coding, Compress, Cors, CorsOrigin, CorsOrigins, FanOut, FanOutPart, FieldRules, Mirror,
         Redirect, Respond, Rewrite, Split,
     },
+    admin::{Admin, AdminTcp, AdminTls, Group},
+    direct::{Affinity, BackendSpec, Direct, Forward},
+    document::{Document, MASK},
     error::{ConfigError, Report},
     guard::{CookieMode, Guard, Syn},
     identity::{
@@ -115,6 +121,10 @@ pub struct Config {
     pub limits: GatewayLimits,
     /// What is told about each request, and where.
     pub access_log: AccessLog,
+    /// Where the running daemon is reached.
+    pub admin: Admin,
+    /// As it was written.
+    pub document: Document,
 }
 
 /// A configuration that may be used, and what was noticed about it.
@@ -289,6 +299,8 @@ pub struct Service {
     pub observe: bool,
     /// What it asks of sources that have not proved themselves.
     pub guard: Guard,
+    /// Its backends, if what is admitted goes to those and not to this machine's stack.
+    pub direct: Option<Direct>,
 }
 
 /// Transport protocol of a service.

@@ -74,7 +74,7 @@ pub mod tax;
 pub mod template;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 mod trace;
 mod worker;
 

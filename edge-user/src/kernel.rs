@@ -21,6 +21,7 @@ pub mod pins;
 pub mod preflight;
 pub mod program_log;
 pub mod services;
+pub mod steering;
 pub mod syn;
 pub mod sysctl;
 pub mod tables;

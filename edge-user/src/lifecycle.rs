@@ -3,10 +3,12 @@
 //! Owns the order of things: the tables are filled before the program is attached, listeners are bound before
 //! anything is attached, and whatever fails takes back what went before. Decides nothing about packets or requests.
 
+mod ask;
 mod authenticate;
 mod capture;
 mod changes;
 mod conductor;
+mod control;
 mod daemon;
 mod doctor;
 mod earning;
@@ -24,9 +26,11 @@ mod sandbox;
 mod serving;
 mod shield;
 mod status;
+mod steering;
 mod top;
 mod verbs;
 
+pub use ask::ask;
 pub use authenticate::TokenGate;
 pub use capture::capture;
 pub use changes::{Change, What};
@@ -34,5 +38,6 @@ pub use daemon::run;
 pub use doctor::doctor;
 pub use error::LifecycleError;
 pub use lists::list;
+pub use steering::{service, steer};
 pub use top::top;
 pub use verbs::{attach, ban, detach, status};

@@ -11,14 +11,14 @@
 
 pub mod attempt;
 pub mod budget;
-mod check;
+pub mod check;
 pub mod chooser;
 pub mod circuit;
 pub mod cluster;
 pub mod connect;
 mod ejection;
 pub mod endpoint;
-mod jitter;
+pub mod jitter;
 mod keeper;
 mod maglev;
 pub mod members;

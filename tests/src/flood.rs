@@ -40,6 +40,11 @@ pub struct Blasted {
 
 /// Sends `frames` segments of `host` to the gateway at `vip`, no two from one source address, as fast as it goes.
 pub fn blast(host: &Host, vip: IpAddr, frames: u64) -> Result<Blasted> {
+    blast_port(host, vip, crate::config::PORT, frames)
+}
+
+/// [`blast`] to another port.
+pub fn blast_port(host: &Host, vip: IpAddr, port: u16, frames: u64) -> Result<Blasted> {
     let socket = PacketSocket::sending(&host.namespace, host.interface)?;
     let on: libc::c_int = 1;
     // SAFETY: the option's value lives until the call returns, and the length is its own.
@@ -56,7 +61,7 @@ pub fn blast(host: &Host, vip: IpAddr, frames: u64) -> Result<Blasted> {
     let template = |flags| {
         let tcp = Tcp {
             source: RAW_PORT,
-            destination: crate::config::PORT,
+            destination: port,
             flags,
             ..Tcp::default()
         };

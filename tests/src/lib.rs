@@ -22,10 +22,12 @@
     reason = "a step of a test that fails has to stop that test"
 )]
 
+pub mod backends;
 pub mod bpffs;
 pub mod capture;
 pub mod config;
 pub mod daemon;
+pub mod decap;
 pub mod flood;
 pub mod frame;
 pub mod http;

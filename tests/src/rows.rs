@@ -62,6 +62,7 @@ pub fn world() -> (Vec<Service>, Shield) {
         limits: Limits::default(),
         observe: false,
         guard: edge_user::config::Guard::None,
+        direct: None,
     };
     let mut limited = service("limited", Some(V4), Protocol::Tcp, 8080);
     limited.limits.source_syns = Some(Rate {

@@ -247,6 +247,7 @@ fn random_world(kernel: &mut Kernel, rng: &mut SmallRng) -> Result<Spec> {
             limits: random_limits(rng),
             observe: rng.random_ratio(1, 10),
             guard: edge_user::config::Guard::None,
+            direct: None,
         })
         .collect();
     let some = |rng: &mut SmallRng, share: u32| -> Vec<IpNet> {

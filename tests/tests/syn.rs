@@ -95,6 +95,7 @@ fn services() -> Vec<Service> {
         burst: 2,
     };
     let service = |name: &str, vip: IpAddr, protocol, port, guard| Service {
+        direct: None,
         name: format!("{name}-{}", if vip.is_ipv4() { 4 } else { 6 }),
         address: Some(vip),
         protocol,

@@ -105,6 +105,17 @@ impl Backend {
     /// It gets no new connections.
     pub const DRAINED: u8 = 1 << 2;
 
+    /// Word of the structure that [`Self::state`] is; the address is in the two before it.
+    pub const STATE_WORD: usize = 2;
+
+    /// Everything but the address, as it lies in one word, which is stored whole.
+    pub const fn state(&self) -> u64 {
+        let [a, b] = self.port.to_ne_bytes();
+        let [c, d] = self.service.to_ne_bytes();
+        let [e, f] = self.weight.to_ne_bytes();
+        u64::from_ne_bytes([a, b, c, d, e, f, self.generation, self.flags])
+    }
+
     /// Whether it takes packets of connections that it has.
     #[inline(always)]
     pub const fn serves(&self) -> bool {

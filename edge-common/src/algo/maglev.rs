@@ -96,6 +96,43 @@ pub const fn is_prime(size: u32) -> bool {
     size > 1
 }
 
+/// A backend's part in a table.
+#[cfg(any(test, feature = "std"))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// Its index, which the table names it by.
+    pub index: u16,
+    /// A hash of what stays the same about it, on this machine and on others.
+    pub identity: u64,
+    /// Its weight.
+    pub weight: u32,
+}
+
+/// The words of a table of `size` places, four backends a word; in the order of identities, so that the same backends
+/// make the same table.
+#[cfg(any(test, feature = "std"))]
+pub fn packed(size: u32, shares: &[Share]) -> std::vec::Vec<u64> {
+    use std::vec::Vec;
+
+    let mut shares = shares.to_vec();
+    shares.sort_unstable_by_key(|share| (share.identity, share.index));
+    let mut table = std::vec![FREE; size as usize];
+    let mut members: Vec<Member> = shares
+        .iter()
+        .map(|share| Member::new(share.identity, share.weight, size))
+        .collect();
+    fill(&mut table, &mut members);
+    table
+        .chunks(crate::abi::steer::PLACES_A_WORD as usize)
+        .map(|places| {
+            places.iter().rev().fold(0, |word, place| {
+                let index = shares.get(*place as usize).map_or(0, |share| share.index);
+                word << 16 | u64::from(index)
+            })
+        })
+        .collect()
+}
+
 /// The finaliser of SplitMix64.
 pub const fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -111,11 +111,7 @@ fn open<'t, F: Frame, T: Tables, S: Stack>(
             packet,
             tables,
             control,
-            scope: Scope {
-                service,
-                index,
-                by_port: true,
-            },
+            scope: Scope { service },
         },
         guard,
     })

@@ -51,36 +51,34 @@ pub(super) fn stage<T: Tables>(
 ) -> Step<()> {
     let service = scope.service;
     let now = gcra::now(tick);
-    let opens = packet.begins();
-    let mut earned = Earned { bucket: 0, at: 0 };
     if hints.earned & hint::bit(keys.host) != 0 {
-        earned = find(packet, keys.host, service.limits[0].salt, params, tables);
+        find(packet, keys.host, service.limits[0].salt, params, tables);
     }
-    // Found or not, the loop is verified once.
-    earned.at = tables.launder(earned.at);
-    earned.bucket = tables.launder(earned.bucket);
     let mut at = 0;
     while at < MAX_LIMITS && at < usize::from(service.active) {
         let limit = &service.limits[at];
         at += 1;
-        if limit.has(Limit::SYNS) && !opens {
+        // What is the same in each turn is read anew in each: a verifier would walk the rest once for each of its values.
+        tables.forget();
+        if limit.has(Limit::SYNS) && !packet.begins() {
             continue;
         }
+        let earned = Earned(tables.found());
         let amount = if limit.has(Limit::BYTES) {
             packet.len.get()
         } else {
             1
         };
         let cost = gcra::cost(limit, amount);
-        let charge = if earned.at != 0 && usize::from(limit.kind) < EARNED_KINDS {
-            let Some(bucket) = tables.earned(earned.bucket) else {
+        let charge = if earned.at() != 0 && usize::from(limit.kind) < EARNED_KINDS {
+            let Some(bucket) = tables.earned(earned.bucket()) else {
                 return Step::Break(Code(Reason::Internal as u8));
             };
-            let cell = &bucket[(earned.at as usize + usize::from(limit.kind)) % EARNED_WORDS];
+            let cell = &bucket[(earned.at() as usize + usize::from(limit.kind)) % EARNED_WORDS];
             match slots::charge_exact_once(cell, now, cost, limit.capacity) {
                 Charge::Contended => {
-                    let at = earned.at + u32::from(limit.kind);
-                    tables.charge_exact(earned.bucket, at, now, cost, limit.capacity)
+                    let at = earned.at() + u32::from(limit.kind);
+                    tables.charge_exact(earned.bucket(), at, now, cost, limit.capacity)
                 }
                 judged => judged,
             }
@@ -91,7 +89,7 @@ pub(super) fn stage<T: Tables>(
                 keys.host
             };
             let tag = key ^ u64::from(limit.salt);
-            let fronts = front(limit.kind, key, params);
+            let fronts = front(limit, key, params);
             let Some(front) = tables.line(fronts) else {
                 return Step::Break(Code(Reason::Internal as u8));
             };
@@ -116,10 +114,12 @@ pub(super) fn stage<T: Tables>(
     Step::Continue(())
 }
 
-/// Index of the line of a key in the front tier, which comes first in the table.
+/// Index of the line of a key in the front tier, which comes first in the table. Services with other limits have other
+/// lines: what one of a low rate charges a cell for a packet would keep one of a high rate out of it for long.
 #[inline(always)]
-fn front(kind: u8, key: u64, params: &Params) -> u32 {
-    u32::from(kind) * (params.front_mask + 1) + hash::index(key, params.front_mask)
+fn front(limit: &Limit, key: u64, params: &Params) -> u32 {
+    let own = (key >> 32) as u32 ^ u32::from(limit.salt);
+    u32::from(limit.kind) * (params.front_mask + 1) + (own & params.front_mask)
 }
 
 /// Index of the line of a key behind the front.
@@ -131,24 +131,38 @@ fn line(kind: u8, key: u64, params: &Params) -> u32 {
 
 /// Where a host's exact cells are: the bucket, and the first cell in it; at 0 there are none.
 #[derive(Clone, Copy)]
-struct Earned {
-    bucket: u32,
-    at: u32,
+struct Earned(u64);
+
+impl Earned {
+    #[inline(always)]
+    const fn new(bucket: u32, at: u32) -> Self {
+        Self((bucket as u64) << 32 | at as u64)
+    }
+
+    #[inline(always)]
+    const fn bucket(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline(always)]
+    const fn at(self) -> u32 {
+        self.0 as u32
+    }
 }
 
-/// Looks for the exact cells of a packet's source.
+/// Looks for the exact cells of a packet's source, and keeps where they are.
 #[inline(always)]
-fn find<T: Tables>(packet: &Packet, hash: u64, salt: u16, params: &Params, tables: &T) -> Earned {
+fn find<T: Tables>(packet: &Packet, hash: u64, salt: u16, params: &Params, tables: &T) {
     let host = EarnedHost::new(&packet.src.get(), packet.family.get());
     for bucket in earned::places(hash, params.earned_buckets) {
         if let Some(entries) = tables.earned(bucket) {
             let at = earned::find(entries, host, salt);
             if at != 0 {
-                return Earned { bucket, at };
+                tables.set_found(Earned::new(bucket, at).0);
+                return;
             }
         }
     }
-    Earned { bucket: 0, at: 0 }
 }
 
 /// The reason of a kind of limit: the two lists have the same order.

@@ -69,7 +69,76 @@ pub struct Packet {
 const _: () = assert!(size_of::<Packet>() == 48);
 const _: () = assert!(size_of::<Packet>() <= core::mem::offset_of!(PerCpu, sampling));
 
+/// What a plain packet is, but for its addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Brief {
+    /// [`Packet::len`].
+    pub len: u32,
+    /// Both ports as they lie in the packet, as one number: the source port in the upper half.
+    pub ports: u32,
+    /// [`Packet::kind`].
+    pub kind: Kind,
+    /// [`Packet::detail`].
+    pub detail: u8,
+    /// [`Packet::protocol`].
+    pub protocol: u8,
+    /// [`Packet::hops`].
+    pub hops: u8,
+    /// [`Packet::family`].
+    pub family: Family,
+}
+
+/// The 64-bit word of [`Packet`] that [`Brief::words`] begins at.
+pub const BRIEF_WORD: usize = core::mem::offset_of!(Packet, len) / 8;
+const _: () = {
+    use core::mem::offset_of;
+    assert!(
+        offset_of!(Packet, len) == 32 && offset_of!(Packet, sport) == 36 && offset_of!(Packet, dport) == 38
+    );
+    assert!(
+        offset_of!(Packet, kind) == 40 && offset_of!(Packet, detail) == 41 && offset_of!(Packet, code) == 42
+    );
+    assert!(offset_of!(Packet, protocol) == 43 && offset_of!(Packet, hops) == 44);
+    assert!(offset_of!(Packet, observed) == 45 && offset_of!(Packet, family) == 46);
+    assert!(offset_of!(Packet, proven) == 47);
+    assert!(
+        cfg!(target_endian = "little"),
+        "the order of bytes in `Brief::words`"
+    );
+};
+
+impl Brief {
+    /// The words of a [`Packet`] from [`BRIEF_WORD`] on: all that is not an address, nothing observed, nothing proven.
+    #[inline(always)]
+    pub const fn words(self) -> [u64; 2] {
+        let ports = self.ports.rotate_left(16) as u64;
+        let known = (self.kind as u64)
+            | (self.protocol as u64) << 24
+            | (Observed::NONE.0 as u64) << 40
+            | (self.family as u64) << 48;
+        [
+            self.len as u64 | ports << 32,
+            known | (self.detail as u64) << 8 | (self.hops as u64) << 32,
+        ]
+    }
+}
+
 impl Packet {
+    /// Writes what a plain packet is.
+    pub fn note(&self, brief: Brief) {
+        self.len.set(brief.len);
+        self.sport.set((brief.ports >> 16) as u16);
+        self.dport.set(brief.ports as u16);
+        self.kind.set(brief.kind);
+        self.detail.set(brief.detail);
+        self.code.set(0);
+        self.protocol.set(brief.protocol);
+        self.hops.set(brief.hops);
+        self.observed.set(Observed::NONE);
+        self.family.set(brief.family);
+        self.proven.set(0);
+    }
+
     /// An unread packet.
     pub const fn new() -> Self {
         Self {

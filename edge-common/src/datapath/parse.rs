@@ -1,6 +1,6 @@
 //! Stage 1: what the packet is. Never drops: what to do with an unreadable packet depends on whom it is for.
 
-use super::{Kind, Observed, Packet, Tables};
+use super::{Brief, Kind, Observed, Packet, Tables};
 use crate::{
     abi::{Addr, Family},
     wire::{Frame, View, eth, ipv4, ipv6, protocol},
@@ -79,75 +79,99 @@ pub(super) fn glance<F: Frame>(frame: &F) -> (Plain, u16) {
 /// Reads the headers into `packet`; `plain` is what a glance told.
 #[inline(always)]
 pub(super) fn stage<F: Frame, T: Tables>(frame: &F, packet: &Packet, plain: Plain, tables: &T) {
-    packet.observed.set(Observed::NONE);
-    packet.proven.set(0);
-    packet.len.set(frame.len());
-    if !fill(frame, packet, plain) {
+    if !fill(frame, packet, plain, tables) {
+        packet.observed.set(Observed::NONE);
+        packet.proven.set(0);
+        packet.len.set(frame.len());
+        tables.set_found(0);
         tables.read(frame, packet);
     }
 }
 
 /// Reads a plain packet; whether it was one.
 #[inline(always)]
-fn fill<F: Frame>(frame: &F, packet: &Packet, plain: Plain) -> bool {
+fn fill<F: Frame, T: Tables>(frame: &F, packet: &Packet, plain: Plain, tables: &T) -> bool {
     match plain {
         Plain::No => false,
         Plain::Tcp4 => {
             let Some(bytes) = frame.view::<TCP4_BYTES>(0) else {
                 return false;
             };
-            fill_v4(&bytes, packet, protocol::TCP, Kind::Tcp);
-            packet.detail.set(bytes.u8(L4_OF_4 + 13));
+            let flags = bytes.u8(L4_OF_4 + 13);
+            fill_v4(frame, &bytes, packet, (protocol::TCP, Kind::Tcp, flags), tables);
             true
         }
         Plain::Udp4 => {
             let Some(bytes) = frame.view::<UDP4_BYTES>(0) else {
                 return false;
             };
-            fill_v4(&bytes, packet, protocol::UDP, Kind::Udp);
+            fill_v4(frame, &bytes, packet, (protocol::UDP, Kind::Udp, 0), tables);
             true
         }
         Plain::Tcp6 => {
             let Some(bytes) = frame.view::<TCP6_BYTES>(0) else {
                 return false;
             };
-            fill_v6(&bytes, packet, protocol::TCP, Kind::Tcp);
-            packet.detail.set(bytes.u8(L4_OF_6 + 13));
+            let flags = bytes.u8(L4_OF_6 + 13);
+            fill_v6(frame, &bytes, packet, (protocol::TCP, Kind::Tcp, flags), tables);
             true
         }
         Plain::Udp6 => {
             let Some(bytes) = frame.view::<UDP6_BYTES>(0) else {
                 return false;
             };
-            fill_v6(&bytes, packet, protocol::UDP, Kind::Udp);
+            fill_v6(frame, &bytes, packet, (protocol::UDP, Kind::Udp, 0), tables);
             true
         }
     }
 }
 
+/// Protocol, kind and detail.
+type Transport = (u8, Kind, u8);
+
 #[inline(always)]
-fn fill_v4<V: View>(bytes: &V, packet: &Packet, protocol: u8, kind: Kind) {
+fn fill_v4<F: Frame, V: View, T: Tables>(
+    frame: &F,
+    bytes: &V,
+    packet: &Packet,
+    (protocol, kind, detail): Transport,
+    tables: &T,
+) {
     packet.src.set(Addr::from_v4_word(bytes.word(IP + 12)));
     packet.dst.set(Addr::from_v4_word(bytes.word(IP + 16)));
-    packet.family.set(Family::V4);
-    packet.hops.set(bytes.u8(IP + 8));
-    packet.sport.set(bytes.u16_be(L4_OF_4));
-    packet.dport.set(bytes.u16_be(L4_OF_4 + 2));
-    packet.protocol.set(protocol);
-    packet.kind.set(kind);
+    let brief = Brief {
+        len: frame.len(),
+        ports: u32::from_be(bytes.word(L4_OF_4)),
+        kind,
+        detail,
+        protocol,
+        hops: bytes.u8(IP + 8),
+        family: Family::V4,
+    };
+    tables.note(packet, brief);
 }
 
 #[inline(always)]
-fn fill_v6<V: View>(bytes: &V, packet: &Packet, protocol: u8, kind: Kind) {
+fn fill_v6<F: Frame, V: View, T: Tables>(
+    frame: &F,
+    bytes: &V,
+    packet: &Packet,
+    (protocol, kind, detail): Transport,
+    tables: &T,
+) {
     let src = bytes.addr(IP + 8);
     packet.src.set(src);
     packet.dst.set(bytes.addr(IP + 24));
-    packet.family.set(src.family());
-    packet.hops.set(bytes.u8(IP + 7));
-    packet.sport.set(bytes.u16_be(L4_OF_6));
-    packet.dport.set(bytes.u16_be(L4_OF_6 + 2));
-    packet.protocol.set(protocol);
-    packet.kind.set(kind);
+    let brief = Brief {
+        len: frame.len(),
+        ports: u32::from_be(bytes.word(L4_OF_6)),
+        kind,
+        detail,
+        protocol,
+        hops: bytes.u8(IP + 7),
+        family: src.family(),
+    };
+    tables.note(packet, brief);
 }
 
 /// The long way, for every frame there is: reads the headers into `packet`.

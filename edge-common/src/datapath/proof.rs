@@ -58,11 +58,7 @@ pub fn admit<T: Tables>(tables: &T, service: u16, tick: u64) -> Verdict {
         packet,
         tables,
         control,
-        scope: Scope {
-            service: judging,
-            index: service,
-            by_port: true,
-        },
+        scope: Scope { service: judging },
     };
     let params = tables.params();
     let keys = &hint::Keys::new(&packet.src.get(), packet.family.get(), params);

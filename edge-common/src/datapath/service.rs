@@ -15,13 +15,16 @@ pub struct Scope<'t> {
     /// The service. For packets to a protected *address* that carry no port it is the entry for addresses, index 1,
     /// whose identifier is 0.
     pub service: &'t Service,
-    /// Where it lies in the table.
-    pub index: u16,
-    /// It was found by port.
-    pub by_port: bool,
 }
 
 impl Scope<'_> {
+    /// Whether it was found by port. The service tells, rather than a variable: a verifier walks the rest once for each of a
+    /// variable's values.
+    #[inline(always)]
+    pub const fn by_port(&self) -> bool {
+        self.service.id != 0
+    }
+
     /// Identifier for counters, 0 for none.
     #[inline(always)]
     pub const fn id(&self) -> u16 {
@@ -88,25 +91,21 @@ fn by_port<'t, T: Tables>(
         return leave(Reason::NotProtected);
     };
     if head != 0 && is_for(first, &packet.dst.get(), tables) {
-        return found(first, head);
+        return found(first);
     }
     if head == 0 || first.next == 0 {
         return leave(Reason::NotProtected);
     }
     let index = tables.follow(copy, first.next);
     match tables.service(copy, index) {
-        Some(service) if index != 0 => found(service, index),
+        Some(service) if index != 0 => found(service),
         _ => leave(Reason::NotProtected),
     }
 }
 
 #[inline(always)]
-fn found(service: &Service, index: u16) -> Step<Scope<'_>> {
-    Step::Continue(Scope {
-        service,
-        index,
-        by_port: true,
-    })
+fn found(service: &Service) -> Step<Scope<'_>> {
+    Step::Continue(Scope { service })
 }
 
 /// Index of the first service that the packet in [`Tables::packet`] is for, in the chain from `index` on; 0 if there is
@@ -150,11 +149,7 @@ fn by_address<'t, T: Tables>(packet: &Packet, tables: &'t T, control: Control) -
         return leave(Reason::NotProtected);
     }
     match tables.service(control.copy(Control::SERVICES), ADDRESS_ENTRY) {
-        Some(service) => Step::Continue(Scope {
-            service,
-            index: ADDRESS_ENTRY,
-            by_port: false,
-        }),
+        Some(service) => found(service),
         None => leave(Reason::Internal),
     }
 }

@@ -11,7 +11,7 @@ mod choose;
 mod quote;
 mod send;
 
-pub use choose::{Asked, Choice, Lanes, Why, choose, flow_hash};
+pub use choose::{Asked, Choice, Lanes, Why, choose, flow_hash, source_hash};
 
 use super::{Kind, Observed, Packet, Tables, Verdict, limit};
 use crate::{
@@ -304,7 +304,7 @@ fn of<T: Tables>(packet: &Packet, tables: &T, service: u16) -> Asked {
     }
     Asked {
         hash: flow_hash(&src, &dst, sport, dport, packet.protocol.get(), params),
-        source: choose::source_hash(&src, packet.family.get(), params),
+        source: source_hash(&src, packet.family.get(), params),
         service,
         flags,
     }

@@ -10,9 +10,9 @@ use crate::{
     abi::{
         Addr, Backend, BackendCount, SteerRule,
         service::MAX_SERVICES,
-        steer::{BLOCK_WORDS, BLOCKS, CANDIDATES, FLOW_WORDS, MAX_BACKENDS, PLACES_A_WORD},
+        steer::{BLOCK_WORDS, BLOCKS, CANDIDATES, FLOW_WORDS, MAX_BACKENDS},
     },
-    algo::maglev::{self, Member},
+    algo::maglev::{self, Share},
     datapath::steer::{Egress, Lanes, Query, Way, Window},
 };
 
@@ -61,10 +61,35 @@ impl MemLanes {
         &self.flows
     }
 
+    /// The same without anything that is remembered of flows.
+    #[must_use]
+    pub fn forgetting(&self) -> Self {
+        let mask = u32::try_from(self.flows.len()).unwrap_or(1).saturating_sub(1);
+        Self {
+            rules: self.rules.clone(),
+            places: self.places.clone(),
+            backends: self.backends.clone(),
+            ..Self::new(mask)
+        }
+    }
+
+    /// The flows' first packets.
+    pub fn candidates(&self) -> &[AtomicU64] {
+        &self.candidates
+    }
+
     /// Fills block `block` with a table of `size` places for these backends, by index and weight, and puts it in force for
     /// service `service` of copy `copy`.
     pub fn spread(&mut self, copy: u32, service: u16, block: u32, size: u32, backends: &[(u16, u32)]) {
-        for (at, word) in packed(size, backends).into_iter().enumerate() {
+        let shares: Vec<Share> = backends
+            .iter()
+            .map(|(index, weight)| Share {
+                index: *index,
+                identity: u64::from(*index),
+                weight: *weight,
+            })
+            .collect();
+        for (at, word) in maglev::packed(size, &shares).into_iter().enumerate() {
             self.places[(block * BLOCK_WORDS) as usize + at] = word;
         }
         let rule = &mut self.rules[copy as usize][usize::from(service)];
@@ -75,26 +100,6 @@ impl MemLanes {
             SteerRule::table(block, size)
         };
     }
-}
-
-/// The words of a table of `size` places for these backends, by index and weight. A backend's share depends on its index,
-/// so that a table is the same whenever its backends are.
-pub fn packed(size: u32, backends: &[(u16, u32)]) -> Vec<u64> {
-    let mut table = std::vec![0; size as usize];
-    let mut members: Vec<Member> = backends
-        .iter()
-        .map(|(index, weight)| Member::new(u64::from(*index), *weight, size))
-        .collect();
-    maglev::fill(&mut table, &mut members);
-    table
-        .chunks(PLACES_A_WORD as usize)
-        .map(|places| {
-            places.iter().rev().fold(0, |word, place| {
-                let index = backends.get(*place as usize).map_or(0, |(index, _)| *index);
-                word << 16 | u64::from(index)
-            })
-        })
-        .collect()
 }
 
 impl Lanes for MemLanes {

@@ -40,6 +40,7 @@ pub(crate) fn run(ebpf: &mut Ebpf, tables: &mut ShieldTables, lock: &Lock) -> Re
     let _before = std::fs::File::open("/proc/thread-self/ns/net")?;
     let (_listener, near, far) = stage()?;
     let service = Service {
+        direct: None,
         name: "cookies".into(),
         address: Some(EDGE.into()),
         protocol: Protocol::Tcp,

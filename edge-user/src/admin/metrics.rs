@@ -16,7 +16,9 @@ mod tests;
 mod tokens;
 
 pub use family::{ALL, Base, Family, Kind};
+pub(crate) use gateway::STATES;
 pub use process::ProcessFacts;
+pub(crate) use process::since_epoch;
 pub use shield::{InterfaceFacts, MapFacts, ShieldFacts};
 
 use crate::{

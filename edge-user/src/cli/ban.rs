@@ -9,7 +9,7 @@ use super::{BanRequest, args};
 use crate::config::bounds;
 
 /// Longest reason, in characters.
-pub const MAX_REASON_CHARS: usize = 120;
+pub const MAX_REASON_CHARS: usize = bounds::MAX_BAN_REASON_CHARS;
 
 /// Prefix lengths that the kernel's ban map looks up.
 const V4_LENGTHS: [u8; 2] = [32, 24];

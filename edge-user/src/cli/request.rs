@@ -6,6 +6,7 @@ use edge_common::abi::Reason;
 use ipnet::IpNet;
 
 use crate::{
+    admin::client::Call,
     config::{AttachMode, Config},
     kernel::lists::List,
 };
@@ -70,6 +71,17 @@ pub struct AttachRequest {
     pub replace: bool,
 }
 
+/// `breakwater reload`, `drain`: what the running daemon is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskRequest {
+    /// What for.
+    pub call: Call,
+    /// Its socket, if not the usual one.
+    pub socket: Option<PathBuf>,
+    /// Print its answer as it is.
+    pub json: bool,
+}
+
 /// `breakwater detach`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetachRequest {
@@ -89,8 +101,10 @@ pub struct DoctorRequest {
 }
 
 /// `breakwater status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusRequest {
+    /// The daemon's socket, if not the usual one.
+    pub socket: Option<PathBuf>,
     /// As JSON.
     pub json: bool,
 }
@@ -201,4 +215,32 @@ pub enum ListChange {
     Remove,
     /// They are the operator's part from now on.
     Replace,
+}
+
+/// What `service` is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceRequest {
+    /// Show the direct services.
+    List {
+        /// How.
+        format: Format,
+    },
+    /// Give a backend no new connections, or give it some again.
+    Drain {
+        /// Name of the service.
+        service: String,
+        /// Address of the backend.
+        backend: std::net::IpAddr,
+        /// Which of the two.
+        drained: bool,
+    },
+}
+
+/// What `steer` is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SteerRequest {
+    /// The flow.
+    pub question: crate::kernel::steering::Question,
+    /// How to answer.
+    pub format: Format,
 }

@@ -182,7 +182,13 @@ fn requests_carry_the_arguments() {
     let Verb::Status(args) = verb(&["status", "--json"]) else {
         panic!()
     };
-    assert_eq!(args.request(), StatusRequest { json: true });
+    assert_eq!(
+        args.request(),
+        StatusRequest {
+            socket: None,
+            json: true
+        }
+    );
     let Verb::Detach(args) = verb(&["detach", "--interface", "eth1"]) else {
         panic!()
     };

@@ -68,6 +68,17 @@ pub const MAX_SYN_HOLD: Duration = Duration::from_hours(1);
 /// Largest `service.syn.window_scale`.
 pub const MAX_WINDOW_SCALE: u64 = 14;
 
+/// Most services of the kind `direct`, each with two tables in the kernel.
+pub const MAX_DIRECT: usize = edge_common::abi::steer::MAX_DIRECT as usize;
+/// Most backends of all of them.
+pub const MAX_BACKENDS: usize = edge_common::abi::steer::MAX_BACKENDS as usize - 1;
+/// `service.table_size`, and the largest.
+pub const DEFAULT_TABLE_SIZE: u32 = edge_common::algo::maglev::SIZE;
+/// Smallest `service.table_size`.
+pub const MIN_TABLE_SIZE: u32 = 251;
+/// Places of a table that there must be for each backend, so that shares are within 1 % of the weights.
+pub const PLACES_A_BACKEND: u32 = edge_common::algo::maglev::PLACES_A_MEMBER;
+
 /// `shield.escalation.after`.
 pub const DEFAULT_ESCALATION_AFTER: Duration = Duration::from_secs(10);
 /// Shortest `shield.escalation.after`: a burst is no offence yet.
@@ -363,3 +374,13 @@ pub const MAX_CONCURRENT: u32 = 1_000_000;
 pub const DEFAULT_LIMIT_KEYS: u32 = 65_536;
 /// Largest `limit.keys`: 64 MiB.
 pub const MAX_LIMIT_KEYS: u32 = 4_194_304;
+
+/// Longest path of a socket, in bytes (unix(7), without the final NUL).
+pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// Shortest and longest bearer token of the admin API, in characters.
+pub const MIN_ADMIN_TOKEN_BYTES: usize = 16;
+/// See [`MIN_ADMIN_TOKEN_BYTES`].
+pub const MAX_ADMIN_TOKEN_BYTES: usize = 4096;
+
+/// Longest reason of a ban that an operator gives, in characters.
+pub const MAX_BAN_REASON_CHARS: usize = 120;

@@ -6,7 +6,7 @@ use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ConfigError, Loaded, Report, bounds,
+    ConfigError, Document, Loaded, Report, bounds,
     places::Places,
     problem::{Finding, Findings, Place},
     quickstart::Quickstart,
@@ -91,6 +91,7 @@ pub(super) fn parse(
         .collect();
 
     let whole = document.span();
+    let shown = Document::of(document.get_ref());
     let document = Spanned::new(whole.clone(), DeValue::Table(document.into_inner()));
     let raw = RawConfig::from_toml(document, &KeyPath::Root, &mut findings);
 
@@ -102,7 +103,7 @@ pub(super) fn parse(
     let Some(raw) = raw else {
         return Err(invalid(findings, origin, &source));
     };
-    let config = resolve::resolve(
+    let mut config = resolve::resolve(
         &raw,
         &mut Checks {
             findings: &mut findings,
@@ -113,6 +114,7 @@ pub(super) fn parse(
     if findings.has_errors() {
         return Err(invalid(findings, origin, &source));
     }
+    config.document = shown;
     let (_, warnings, _) = findings.locate(origin, &source);
     Ok(Loaded {
         config,

@@ -17,11 +17,11 @@ use serde_spanned::Spanned;
 use toml::de::DeValue;
 
 use super::{
-    AccessFormat, AttachMode, BanScope, ClaimEncoding, ClaimValue, CookieMode, FragmentPolicy, Protocol,
-    TlsVersion, UnknownName, bounds,
+    AccessFormat, Affinity, AttachMode, BanScope, ClaimEncoding, ClaimValue, CookieMode, Forward,
+    FragmentPolicy, Protocol, TlsVersion, UnknownName, bounds,
     claim::ClaimPath,
     problem::{Finding, Findings},
-    raw_upstream::RawUpstream,
+    raw_upstream::{RawHealth, RawUpstream},
     section::{KeyPath, section},
     value::{BadText, FromToml, Item, choice, from_text},
 };
@@ -40,6 +40,24 @@ section! {
         limit: Vec<Item<limit::RawLimit>>,
         offences: RawOffences,
         gateway: RawGateway,
+        admin: RawAdmin,
+    }
+
+    RawAdmin as "admin" {
+        enabled: bool,
+        socket: String,
+        group: String,
+        address: SocketAddr,
+        token_file: String,
+        tls: RawAdminTls,
+        metrics_address: SocketAddr,
+        health_address: SocketAddr,
+    }
+
+    RawAdminTls as "admin.tls" {
+        certificate_file: String,
+        key_file: String,
+        client_ca_file: String,
     }
 
     RawShield as "shield" {
@@ -91,6 +109,17 @@ section! {
         observe: bool,
         syn: RawSyn,
         new_sources: RateSetting,
+        kind: ServiceKind,
+        forward: Forward,
+        affinity: Affinity,
+        table_size: u64,
+        backend: Vec<Item<RawBackend>>,
+        health: RawHealth,
+    }
+
+    RawBackend as "service.backend" {
+        address: IpAddr,
+        weight: u64,
     }
 
     RawSyn as "service.syn" {
@@ -317,6 +346,13 @@ impl FromToml for ObserveSetting {
     }
 }
 
+/// `service.kind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServiceKind {
+    Local,
+    Direct,
+}
+
 /// What an offence weighs, in thousandths of a point.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Weight(pub(super) u32);
@@ -390,6 +426,18 @@ from_text! {
     Protocol, "a protocol", |text| choice("protocol", text, &[
         ("tcp", Protocol::Tcp),
         ("udp", Protocol::Udp),
+    ]);
+    ServiceKind, "a kind of service", |text| choice("kind of service", text, &[
+        ("local", ServiceKind::Local),
+        ("direct", ServiceKind::Direct),
+    ]);
+    Forward, "a way of forwarding", |text| choice("way of forwarding", text, &[
+        ("dsr-l2", Forward::DsrL2),
+        ("ipip", Forward::Ipip),
+    ]);
+    Affinity, "what stays with a backend", |text| choice("affinity", text, &[
+        ("flow", Affinity::Flow),
+        ("source", Affinity::Source),
     ]);
     CookieMode, "when to answer with cookies", |text| choice("cookie mode", text, &[
         ("off", CookieMode::Off),

@@ -5,11 +5,13 @@
 //! reported an error.
 
 mod action;
+mod admin;
 mod auth;
 mod bans;
 mod beside;
 mod claims;
 mod cors;
+mod direct;
 mod edits;
 mod fetch;
 mod fields;
@@ -38,7 +40,7 @@ mod url;
 use std::{collections::HashMap, num::NonZeroU32, path::Path, time::Duration};
 
 use super::{
-    Config, LoadOptions, bounds,
+    Config, Document, LoadOptions, bounds,
     problem::{Finding, Findings, Place},
     raw::RawConfig,
     section::{Field, Key},
@@ -46,7 +48,7 @@ use super::{
     value::{Item, shown},
 };
 
-pub(crate) use self::{key::least_secret_bytes, shield::is_interface_name};
+pub(crate) use self::{admin::read_token, key::least_secret_bytes, shield::is_interface_name};
 
 /// What the checks share.
 pub(super) struct Checks<'c> {
@@ -228,6 +230,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
     };
     let routes = routes::routes(raw, &mut targets, checks);
     let mut route_names = Names::new(items(&raw.route).iter().map(|item| item.value.name.value()));
+    direct::bypassing(items(&raw.service), &services, &listeners, &routes, checks);
     let request_limits = limiting::limits(&raw.limit, &mut route_names, &routes, checks);
     gateway::unused(raw, &upstream_names, &provider_names, checks);
 
@@ -243,6 +246,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
     );
     let revocation_file = gateway::revocation_file(raw, checks);
     let offences = offences::offences(raw.offences.value(), checks);
+    let admin = admin::admin(raw, checks);
     Config {
         shield,
         services,
@@ -259,5 +263,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         lifecycle,
         limits,
         access_log,
+        admin,
+        document: Document::default(),
     }
 }

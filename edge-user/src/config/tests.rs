@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod direct;
 mod documentation;
 mod examples;
 mod limiting;
@@ -244,6 +245,7 @@ fn every_key_arrives() {
         limits,
         observe: false,
         guard: Guard::None,
+        direct: None,
     };
     let dns = Service {
         name: "dns".into(),
@@ -257,6 +259,7 @@ fn every_key_arrives() {
         },
         observe: true,
         guard: Guard::None,
+        direct: None,
     };
     assert_eq!(config.services, [web, dns]);
     assert_eq!(

@@ -151,6 +151,26 @@ impl ShieldTables {
         Ok(there)
     }
 
+    /// Ends the ban on a prefix, or on what covers it if it is one address: whoever pardons an address wants it to get
+    /// through. Returns what was lifted.
+    ///
+    /// # Errors
+    /// The prefix length is wrong.
+    pub fn pardon(&mut self, lock: &Lock, prefix: &IpNet) -> Result<Vec<IpNet>, KernelError> {
+        if self.unban(lock, prefix)? {
+            return Ok(vec![*prefix]);
+        }
+        let mut lifted = Vec::new();
+        if prefix.prefix_len() == prefix.max_prefix_len() {
+            for entry in self.list_bans() {
+                if entry.net.contains(prefix) && self.unban(lock, &entry.net)? {
+                    lifted.push(entry.net);
+                }
+            }
+        }
+        Ok(lifted)
+    }
+
     /// Every ban that holds, in no order.
     pub fn list_bans(&self) -> Vec<BanEntry> {
         let now = self.clock.now();

@@ -78,7 +78,7 @@ impl ShieldTables {
             lists,
         } = staged;
         self.control.store(ControlWord::Control as u32, word);
-        self.settle_addresses(&services);
+        self.settle(&services);
         if !lists.is_empty() {
             wait_for_packets();
         }

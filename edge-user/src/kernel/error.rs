@@ -136,6 +136,58 @@ pub enum KernelError {
         /// Most.
         max: u32,
     },
+    /// No room for a direct service.
+    #[error(
+        "service {service}: the kernel's tables have no room for {what}; `breakwater detach` empties them"
+    )]
+    NoRoomToSteer {
+        /// Identifier of the service.
+        service: u16,
+        /// For what.
+        what: &'static str,
+    },
+    /// No direct service of this name.
+    #[error("no direct service is called `{0}`; `breakwater service list` shows those there are")]
+    NoSuchDirect(String),
+    /// No backend of this address.
+    #[error(
+        "the service `{service}` has no backend {backend}; `breakwater service list` shows those there are"
+    )]
+    NoSuchBackend {
+        /// Name of the service.
+        service: String,
+        /// Its address.
+        backend: std::net::IpAddr,
+    },
+    /// A flow between address families.
+    #[error("{from} and {to} are of different address families")]
+    MixedFamilies {
+        /// The client.
+        from: std::net::SocketAddr,
+        /// The service.
+        to: std::net::SocketAddr,
+    },
+    /// A backend that no route leads to.
+    #[error(
+        "service.backend.address: {backend}, a backend of `{service}`, is in no network that a route leads to"
+    )]
+    Unreachable {
+        /// Name of the service.
+        service: String,
+        /// Its address.
+        backend: std::net::IpAddr,
+    },
+    /// The kernel answers no look-up of a route for packets that arrive here.
+    #[error(
+        "{setting} is 0, and the kernel looks up no route for what arrives on {interface} then; direct services need it: \
+         `sysctl -w {setting}=1`"
+    )]
+    NotForwarding {
+        /// The interface.
+        interface: String,
+        /// Name of the setting.
+        setting: String,
+    },
     /// A rate that cells cannot count at this kernel's tick rate.
     #[error("service {service}: {limit}: {reason}")]
     Rate {
@@ -214,8 +266,13 @@ impl KernelError {
             | Self::Program { .. }
             | Self::Load(_)
             | Self::Io { .. } => 1,
+            Self::NoRoomToSteer { .. } | Self::NotForwarding { .. } => 1,
+            Self::NoSuchDirect(_) | Self::NoSuchBackend { .. } | Self::MixedFamilies { .. } => 2,
             Self::BanPrefix { .. } | Self::BanRefused { .. } => 2,
-            Self::ListFull { .. } | Self::TooManyServices { .. } | Self::Rate { .. } => 3,
+            Self::Unreachable { .. }
+            | Self::ListFull { .. }
+            | Self::TooManyServices { .. }
+            | Self::Rate { .. } => 3,
         }
     }
 }

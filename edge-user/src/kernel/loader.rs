@@ -46,12 +46,15 @@ const CLOCK: &str = "clock";
 /// with 5.8, XDP links with 5.9.
 pub const LEAST_KERNEL: (u32, u32) = (5, 18);
 
-/// Fewest hint elements: half a mebibyte of them.
-const MIN_HINTS: u32 = 1 << 15;
+/// Fewest hint elements: 128 KiB of them.
+const MIN_HINTS: u32 = 1 << 13;
 /// Most hint elements: 16 MiB of them.
 const MAX_HINTS: u32 = 1 << 20;
-/// Lines of the front tier for each kind of limit: 128 KiB, so that those of a packet stay in a core's own cache.
-const FRONT_LINES: u32 = 1 << 11;
+/// Lines of the front tier for each kind of limit: 64 KiB, so that those of two kinds stay in a core's own cache beside the
+/// hints.
+const FRONT_LINES: u32 = 1 << 10;
+/// Bans for each hint element, when the table of bans is full.
+const BANS_A_HINT: u32 = 4;
 /// Entries in a bucket of earned sources.
 const EARNED_ENTRIES: u32 = (EARNED_WORDS / EARNED_ENTRY) as u32;
 /// The ban table is filled to four fifths at most: so far, chains of moves are short.
@@ -233,7 +236,9 @@ fn draw(sizes: Sizes) -> Result<Params, KernelError> {
     let (more, less) = BAN_SLACK;
     let entries = u64::from(sizes.bans) * more / less;
     let buckets = entries.div_ceil(BUCKET_ENTRIES as u64).max(2);
-    let hints = (sizes.bans / 2).clamp(MIN_HINTS, MAX_HINTS).next_power_of_two();
+    let hints = (sizes.bans / BANS_A_HINT)
+        .clamp(MIN_HINTS, MAX_HINTS)
+        .next_power_of_two();
     let lines = (sizes.cells / SLOTS_PER_LINE as u32).next_power_of_two();
     Ok(Params {
         seeds: [random()?, random()?],

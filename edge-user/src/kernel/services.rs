@@ -16,12 +16,12 @@ use edge_common::{
 };
 
 use super::{KernelError, ShieldTables, pins::Lock, syn};
-use crate::config::{self, Guard, Limits, Protocol, Rate};
+use crate::config::{self, Direct, Guard, Limits, Protocol, Rate};
 
 /// First identifier of a configured service.
 const FIRST_ID: u16 = 2;
 /// Bits of the control word that this module owns.
-const OWNED: u64 = Control::SERVICES | Control::ANY_LOCAL;
+const OWNED: u64 = Control::SERVICES | Control::ANY_LOCAL | Control::HAS_DIRECT;
 
 /// The service tables, ready to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct ServicePlan {
     services: Vec<(String, Service, Protocol, u16)>,
     /// What guards each of them.
     rules: Vec<Option<SynRule>>,
+    /// Where each of them is forwarded, if it is.
+    directs: Vec<Option<Direct>>,
     address_entry: Service,
 }
 
@@ -59,6 +61,7 @@ pub fn plan(
     let mut by_port: HashMap<(u16, bool), u32> = HashMap::new();
     let mut planned = Vec::with_capacity(services.len());
     let mut rules = Vec::with_capacity(services.len());
+    let mut directs = Vec::with_capacity(services.len());
     for service in services {
         let sharing = by_port
             .entry((service.port, service.protocol == Protocol::Tcp))
@@ -75,6 +78,7 @@ pub fn plan(
             flags: flags(service),
             ..limited(&scale(&service.name, &service.limits, hz)?)
         };
+        directs.push(service.direct.clone());
         rules.push(syn::rule(&service.name, service.guard, hz)?);
         planned.push((service.name.clone(), entry, service.protocol, service.port));
     }
@@ -89,6 +93,7 @@ pub fn plan(
     Ok(ServicePlan {
         services: planned,
         rules,
+        directs,
         address_entry,
     })
 }
@@ -105,7 +110,12 @@ fn flags(service: &config::Service) -> u16 {
     } else {
         Service::GUARDED
     };
-    any_local | observe | guarded
+    let direct = if service.direct.is_some() {
+        Service::DIRECT
+    } else {
+        0
+    };
+    any_local | observe | guarded | direct
 }
 
 /// A service that has nothing but these limits, in the order in which a packet meets them.
@@ -214,7 +224,7 @@ impl ShieldTables {
         let filled = self.fill_services(plan, local)?;
         let word = filled.word(self.control().0 & !mask | bits & mask);
         self.control.store(ControlWord::Control as u32, word);
-        self.settle_addresses(&filled);
+        self.settle(&filled);
         Ok(())
     }
 
@@ -235,6 +245,10 @@ impl ShieldTables {
         let base = next * MAX_SERVICES;
         self.services
             .set(base + u32::from(ADDRESS_ENTRY), plan.address_entry);
+        let directs: Vec<(u16, u16, &Direct)> = (plan.services.iter().zip(&plan.directs).zip(&ids))
+            .filter_map(|(((.., port), direct), id)| Some((*id, *port, direct.as_ref()?)))
+            .collect();
+        self.write_steering(next, &directs)?;
         let mut heads: BTreeMap<u16, PortEntry> = BTreeMap::new();
         for (((name, service, protocol, port), rule), id) in plan.services.iter().zip(&plan.rules).zip(ids) {
             self.write_syn_rule(next, id, *rule, ready);
@@ -263,6 +277,10 @@ impl ShieldTables {
                 .services
                 .iter()
                 .any(|(_, service, ..)| service.flags & Service::ANY_LOCAL != 0),
+            directs: directs
+                .iter()
+                .map(|(id, port, direct)| (*id, *port, Direct::clone(direct)))
+                .collect(),
             wanted: wanted_addresses(plan, local),
             before: self.addresses.iter().flatten().collect(),
         };
@@ -279,8 +297,14 @@ impl ShieldTables {
         Ok(filled)
     }
 
-    /// Leaves the addresses that the plan in force wants, with their own flags.
-    pub(super) fn settle_addresses(&mut self, filled: &FilledServices) {
+    /// Leaves the addresses and backends that the plan in force wants, with their own flags.
+    pub(super) fn settle(&mut self, filled: &FilledServices) {
+        let directs: Vec<_> = filled
+            .directs
+            .iter()
+            .map(|(id, port, direct)| (*id, *port, direct))
+            .collect();
+        self.forget_backends(&directs);
         self.make_addresses(&filled.wanted);
     }
 
@@ -412,6 +436,8 @@ impl ShieldTables {
 pub(super) struct FilledServices {
     next: u32,
     any_local: bool,
+    /// Identifier, port and backends of each service that is steered.
+    directs: Vec<(u16, u16, Direct)>,
     /// The addresses with the flags that the plan gives them.
     wanted: HashMap<Addr, u32>,
     /// The addresses as they were.
@@ -424,6 +450,11 @@ impl FilledServices {
         let mut word = control & !OWNED;
         word |= if self.next == 1 { Control::SERVICES } else { 0 };
         word |= if self.any_local { Control::ANY_LOCAL } else { 0 };
+        word |= if self.directs.is_empty() {
+            0
+        } else {
+            Control::HAS_DIRECT
+        };
         word
     }
 }

@@ -5,11 +5,12 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
 };
 use edge_common::abi::{
-    Addr, Alert, BanKey, Control, ControlWord, CookieSettings, Counter, Hints, Params, PerCpu, PortEntry,
-    Service, SynRule, SynState,
+    Addr, Alert, Backend, BackendCount, BanKey, Control, ControlWord, CookieSettings, Counter, Hints, Params,
+    PerCpu, PortEntry, Service, SteerRule, SynRule, SynState,
     ban::{BUCKET_WORDS, NOTE_BYTES},
     limit::EARNED_WORDS,
     service::NAME_BYTES,
+    steer::FLOW_WORDS,
 };
 
 use super::{Clock, KernelError, Pins, mapped::Mapped};
@@ -58,6 +59,18 @@ pub struct ShieldTables {
     pub syn_states: Mapped<SynState>,
     /// What answers with cookies say.
     pub cookies: Mapped<CookieSettings>,
+    /// Both copies of the rules of direct services.
+    pub(super) steer_rules: Mapped<SteerRule>,
+    /// Their Maglev tables.
+    pub(super) steer_places: Mapped<u64>,
+    /// Their backends.
+    pub(super) backends: Mapped<Backend>,
+    /// What was sent to each of them.
+    pub(super) backend_counts: PerCpuArray<MapData, BackendCount>,
+    /// Their connections.
+    pub(super) flows: Mapped<[u64; FLOW_WORDS]>,
+    /// First packets of flows.
+    pub(super) candidates: Mapped<u64>,
     /// Settings of the kernel that were changed.
     pub sysctls: Mapped<u64>,
 }
@@ -94,6 +107,12 @@ impl ShieldTables {
             syn_rules: mapped(pins, "SYN_RULES")?,
             syn_states: mapped(pins, "SYN_STATES")?,
             cookies: mapped(pins, "COOKIES")?,
+            steer_rules: mapped(pins, "STEER_RULES")?,
+            steer_places: mapped(pins, "STEER_PLACES")?,
+            backends: mapped(pins, "BACKENDS")?,
+            backend_counts: convert(Map::PerCpuArray(open(pins, "BACKEND_COUNTS")?))?,
+            flows: mapped(pins, "FLOWS")?,
+            candidates: mapped(pins, "CANDIDATE_FLOWS")?,
             sysctls: mapped(pins, "SYSCTLS")?,
         })
     }

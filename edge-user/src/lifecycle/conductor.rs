@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot},
-    task::spawn_blocking,
+    task::{JoinSet, spawn_blocking},
 };
 
 use super::{
@@ -24,6 +24,7 @@ use super::{
     manager,
     reload::{Cause, Changes, InForce, OrderError, Orders, Upgraded},
     shield::StagedShield,
+    steering,
 };
 use crate::{
     auth::{self, Authority},
@@ -59,6 +60,8 @@ pub(super) struct Conductor {
     pub(super) claim: Option<Lock>,
     /// How to start it again.
     pub(super) program: Program,
+    /// Who looks after the backends of direct services.
+    pub(super) checking: Option<JoinSet<()>>,
 }
 
 /// What was read, and is good.
@@ -138,6 +141,11 @@ impl Conductor {
             Ok(plan)
         };
         let plan = blocking(switch).await?;
+        if let (Some(_), Some((pins, _))) = (&plan, &self.shield)
+            && before.config.services != config.services
+        {
+            self.checking = Some(steering::watch(&config.services, pins));
+        }
         self.reporter.configure(&config.offences.weights);
         self.detained.configure(config.offences.slow_per_second.get());
         // An enforcer that has ended takes the gateway with it.
@@ -171,11 +179,11 @@ impl Conductor {
         }
     }
 
-    /// Starts this program again and hands over to it; `let_go` is what else the new process needs.
+    /// Starts this program again and hands over to it.
     ///
     /// # Errors
     /// It did not become ready; everything is as it was.
-    pub(super) async fn upgrade(&mut self, let_go: impl FnOnce()) -> Result<Upgraded, OrderError> {
+    pub(super) async fn upgrade(&mut self) -> Result<Upgraded, OrderError> {
         let begun = Instant::now();
         if self.origin.is_none() {
             return Err(OrderError::NoFile);
@@ -194,7 +202,6 @@ impl Conductor {
         if self.enforcer.send(Told::Retired(done)).await.is_ok() {
             let _ = retired.await;
         }
-        let_go();
         manager::succeeded_by(process);
         if let Err(error) = way.hand_on() {
             tracing::warn!(%error, "the new process does not listen; it goes on by itself in a while");

@@ -4,7 +4,6 @@
 //! machine as it was. A stop leaves the shield working; only the quick start takes it off.
 
 use std::{
-    cell::Cell,
     os::fd::OwnedFd,
     path::Path,
     sync::Arc,
@@ -20,17 +19,17 @@ use super::{
     LifecycleError,
     authenticate::TokenGate,
     conductor::{Conductor, Origin},
+    control::Control,
     earning::Earning,
     enforcer::{Enforcer, Renewal},
     handover::{Inherited, Program, Way},
-    manager, quickstart, reload,
-    report::{Reporting, Told},
-    sandbox,
+    manager, quickstart, reload, sandbox,
     serving::{Asked, serve},
     shield::{self, Shield},
-    verbs,
+    steering, verbs,
 };
 use crate::{
+    admin,
     auth::Authority,
     cli::{ConfigSource, RunRequest},
     config::Config,
@@ -121,18 +120,23 @@ fn start(
             .unzip();
         let earning = Earning::new(arrivals, config.shield.earned_idle);
         let gateway = bind(&config, &authority, reporter.clone(), teller, &mut pool)?;
+        let admin = admin::Bound::bind(&config.admin, bpffs, way.is_some())?;
         let shield = if config.shield.interfaces.is_empty() {
             None
         } else {
             Some(Shield::bring_up(&config, pins.clone(), false).await?)
         };
         authority.spawn_tasks();
+        let checking = shield
+            .as_ref()
+            .map(|shield| steering::watch(&config.services, &shield.pins));
         let shielded = shield.as_ref().map_or_else(|| "none".to_owned(), summary);
         tell(shield.as_ref(), gateway.as_ref());
         let pinned = shield
             .as_ref()
             .map(|shield| (shield.pins.clone(), shield.has_cookies));
         let enforcer = Enforcer::new(shield, Renewal::of(&config, None), Arc::clone(&detained), earning);
+        let tally = enforcer.tally();
         let (renew, renewals) = mpsc::channel(1);
         let (own, owned) = oneshot::channel::<()>();
         let enforcer = tokio::spawn(async move {
@@ -140,14 +144,14 @@ fn start(
             let _ = owned.await;
             enforcer.run(offences, renewals).await
         });
-        let told = gateway.as_ref().map(|gateway| Told {
-            authority: Arc::clone(&authority),
-            gateway: gateway.handle(),
-            reporter: reporter.clone(),
-        });
-        let reporting = Cell::new(None);
         let config = Arc::new(config);
         let (reloader, orders) = reload::channel(Arc::clone(&config), Arc::clone(&authority));
+        let control = Control {
+            reloader,
+            pins: pins.clone(),
+        };
+        let handle = gateway.as_ref().map(Gateway::handle);
+        let serving = admin.serve(control.context(has_shield, handle, reporter.clone(), tally))?;
         let mut conductor = Conductor {
             origin,
             orders,
@@ -160,20 +164,19 @@ fn start(
             started: config,
             claim,
             program,
+            checking,
         };
         conductor.follow_files();
         let ready = || {
             let _ = own.send(());
-            reporting.set(told.and_then(|told| Reporting::begin(bpffs, told)));
             tracing::info!("ready");
             if let Some(prepared) = &prepared {
                 say(&prepared.banner(&shielded));
             }
         };
-        let served = serve(gateway, conductor, stop, way, ready, || drop(reporting.take())).await;
-        drop(reloader);
+        let served = serve(gateway, conductor, stop, way, ready).await;
         enforcer.abort();
-        drop(reporting);
+        drop(serving);
         served
     });
     // A failed start, and the quick start in any case, leave nothing that was not there.

@@ -155,6 +155,11 @@ impl Enforcer {
         }
     }
 
+    /// What becomes of sentences, to be read elsewhere.
+    pub(super) fn tally(&self) -> Arc<BanTally> {
+        Arc::clone(&self.tally)
+    }
+
     /// Takes other settings; scores, bans and streaks stay.
     fn renew(&mut self, renewal: Renewal) {
         let Renewal {

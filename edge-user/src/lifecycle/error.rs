@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use super::{handover::HandoverError, sandbox::SandboxError};
 use crate::{
+    admin::{AdminError, client::ClientError},
     auth::LoadError,
     config::{ConfigError, listfile::ListFileError},
     gateway::{RunError, SetupError},
@@ -16,6 +17,12 @@ pub enum LifecycleError {
     /// The kernel side.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The admin API could not be set up.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The running daemon did not do it.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// The gateway could not be set up.
     #[error(transparent)]
     Setup(#[from] SetupError),
@@ -107,6 +114,8 @@ impl LifecycleError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Kernel(error) => error.exit_code(),
+            Self::Client(error) => error.exit_code(),
+            Self::Admin(error) => error.exit_code(),
             Self::Setup(SetupError::Plan(_) | SetupError::Tls { .. })
             | Self::Config(_)
             | Self::List(_)

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -125,6 +125,7 @@ pub struct InForce {
 pub(super) struct Tally {
     reloads: AtomicU64,
     refused: AtomicU64,
+    last_refused: AtomicBool,
     failed_upgrades: AtomicU64,
 }
 
@@ -135,6 +136,8 @@ pub struct OrderCounts {
     pub reloads: u64,
     /// Reloads that changed nothing, for a mistake.
     pub reloads_refused: u64,
+    /// Whether the last reload was of those.
+    pub last_reload_refused: bool,
     /// Upgrades whose new process did not become ready.
     pub upgrades_failed: u64,
 }
@@ -241,6 +244,7 @@ impl Reloader {
         OrderCounts {
             reloads: read(&self.tally.reloads),
             reloads_refused: read(&self.tally.refused),
+            last_reload_refused: self.tally.last_refused.load(Ordering::Relaxed),
             upgrades_failed: read(&self.tally.failed_upgrades),
         }
     }
@@ -250,6 +254,7 @@ impl Tally {
     pub(super) fn reloaded(&self, went_well: bool) {
         let count = if went_well { &self.reloads } else { &self.refused };
         count.fetch_add(1, Ordering::Relaxed);
+        self.last_refused.store(!went_well, Ordering::Relaxed);
     }
 
     pub(super) fn upgrade_failed(&self) {

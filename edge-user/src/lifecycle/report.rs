@@ -1,135 +1,11 @@
-//! What the daemon alone knows, told to `breakwater status`: keys, caches, limits, refusals, losses.
-//!
-//! A socket beside other run-time files, for the user that runs the daemon only. Whoever connects is told one JSON document
-//! and nothing is read from it. One at a time, each with a time limit.
+//! What the running daemon says of its gateway, for people.
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
-    fs,
-    io::{self, Read},
-    os::unix::{
-        fs::{DirBuilderExt as _, PermissionsExt as _},
-        net::UnixStream,
-    },
-    path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt, net::UnixListener, task::JoinHandle, time::timeout};
-
-use crate::{auth::Authority, gateway::Handle, offence::queue::Reporter};
-
-/// Where the sockets are.
-const DIRECTORY: &str = "/run/breakwater";
-/// Longest time that one telling, or one asking, may take.
-const LIMIT: Duration = Duration::from_secs(2);
-/// Longest document that is read.
-const MAX_BYTES: u64 = 16 * 1024 * 1024;
-
-/// The daemon's end; the socket goes with it.
-pub(super) struct Reporting {
-    task: JoinHandle<()>,
-    path: PathBuf,
-}
-
-/// What is told about.
-pub(super) struct Told {
-    pub(super) authority: Arc<Authority>,
-    pub(super) gateway: Handle,
-    pub(super) reporter: Reporter,
-}
-
-impl Reporting {
-    /// Begins to tell. A machine that gives no place for the socket costs the report, and nothing else.
-    pub(super) fn begin(bpffs: &Path, told: Told) -> Option<Self> {
-        let path = socket(bpffs);
-        let listener = bind(&path)
-            .inspect_err(|error| tracing::debug!(%error, path = %path.display(), "no report of the gateway"))
-            .ok()?;
-        let task = tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let document = told.document().to_string();
-                // Who asks and does not read is not waited for.
-                let _ = timeout(LIMIT, stream.write_all(document.as_bytes())).await;
-            }
-        });
-        Some(Self { task, path })
-    }
-}
-
-impl Drop for Reporting {
-    fn drop(&mut self) {
-        self.task.abort();
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// One socket for each BPF file system, as there is one daemon for each.
-fn socket(bpffs: &Path) -> PathBuf {
-    let plain = |char: char| if char.is_ascii_alphanumeric() { char } else { '-' };
-    let name: String = bpffs.to_string_lossy().chars().map(plain).collect();
-    // A socket's path has 107 bytes; the end of a long name tells most.
-    let start = name.len().saturating_sub(64);
-    Path::new(DIRECTORY).join(format!("gateway{}.sock", &name[start..]))
-}
-
-fn bind(path: &Path) -> io::Result<UnixListener> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(DIRECTORY)?;
-    // One that nobody answers was left by a daemon that was killed.
-    if UnixStream::connect(path).is_err() {
-        let _ = fs::remove_file(path);
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
-impl Told {
-    fn document(&self) -> Value {
-        let counters = self.gateway.counters();
-        let refusals: BTreeMap<_, _> = counters
-            .refusals
-            .iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(reason, count)| (reason.slug(), *count))
-            .collect();
-        let closings: BTreeMap<_, _> = self
-            .gateway
-            .closings()
-            .into_iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(closing, count)| (closing.slug(), count))
-            .collect();
-        json!({
-            "connections": self.gateway.connections(),
-            "closings": closings,
-            "access_lines_lost": self.gateway.lost_access_lines(),
-            "auth": self.authority.status(),
-            "limits": self.gateway.limits(),
-            "refusals": refusals,
-            "offences_lost": self.reporter.lost(),
-            "arrivals_lost": self.gateway.lost_arrivals(),
-        })
-    }
-}
-
-/// Asks the daemon of this BPF file system; none if there is none, or it is another user's.
-pub(super) fn ask(bpffs: &Path) -> Option<Value> {
-    let mut stream = UnixStream::connect(socket(bpffs)).ok()?;
-    stream.set_read_timeout(Some(LIMIT)).ok()?;
-    let mut text = String::new();
-    Read::by_ref(&mut stream)
-        .take(MAX_BYTES)
-        .read_to_string(&mut text)
-        .ok()?;
-    serde_json::from_str(&text).ok()
-}
+use serde_json::Value;
 
 /// The document for people.
 pub(super) fn table(report: &Value) -> String {
@@ -230,16 +106,9 @@ fn ago(second: u64) -> humantime::FormattedDuration {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    #[test]
-    fn each_bpf_file_system_has_a_socket_with_a_path_that_fits() {
-        let one = socket(Path::new("/sys/fs/bpf"));
-        assert_eq!(one, Path::new("/run/breakwater/gateway-sys-fs-bpf.sock"));
-        let long = socket(Path::new(&format!("/{}", "a/".repeat(300))));
-        assert!(long.as_os_str().len() < 107, "{}", long.display());
-        assert!(ask(Path::new("/nowhere/at/all")).is_none());
-    }
+    use super::*;
 
     #[test]
     fn the_table_says_what_matters() {

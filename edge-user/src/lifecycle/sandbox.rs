@@ -26,8 +26,14 @@ const NEEDED: [Capability; 4] = [
     Capability::CAP_NET_BIND_SERVICE,
 ];
 
-/// What root has beside: files of other users stay readable at a reload, and logs writable after a rotation.
-const FILES: [Capability; 2] = [Capability::CAP_DAC_OVERRIDE, Capability::CAP_DAC_READ_SEARCH];
+/// What root has beside: files of other users stay readable at a reload, logs writable after a rotation, and the admin
+/// socket can be given to a group.
+const FILES: [Capability; 4] = [
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_CHOWN,
+    Capability::CAP_FOWNER,
+];
 
 /// Where sockets and other run-time files are.
 const RUN: &str = "/run/breakwater";
@@ -117,9 +123,12 @@ pub(super) struct Confined {
 /// Where the daemon of `config` writes.
 pub(super) fn writable(config: &Config, bpffs: &Path) -> Vec<PathBuf> {
     let mut paths = vec![bpffs.to_owned(), PathBuf::from(RUN), PathBuf::from("/dev")];
-    if let Some(directory) = config.access_log.file.as_deref().and_then(Path::parent) {
-        paths.push(directory.to_owned());
+    // A rule is for a directory that is there; the usual one is made by whoever is first.
+    if let Err(error) = std::fs::create_dir_all(RUN) {
+        tracing::debug!(%error, RUN, "no directory for sockets");
     }
+    let files = config.access_log.file.iter().chain(&config.admin.socket);
+    paths.extend(files.filter_map(|file| file.parent()).map(Path::to_owned));
     if config.shield.set_sysctls {
         paths.push(PathBuf::from("/proc/sys/net"));
     }

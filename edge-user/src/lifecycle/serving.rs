@@ -25,7 +25,6 @@ pub(super) async fn serve(
     mut asked: Asked,
     way: Option<&Way>,
     ready: impl FnOnce(),
-    mut let_go: impl FnMut(),
 ) -> Result<(), LifecycleError> {
     let handle = gateway.as_ref().map(Gateway::handle);
     let mut running = gateway.map(|gateway| tokio::task::spawn_blocking(move || gateway.run()));
@@ -57,7 +56,7 @@ pub(super) async fn serve(
                     // What came of it is told in the log.
                     let _ = conductor.reload(Cause::Signal).await;
                 }
-                Ask::Upgrade => if conductor.upgrade(&mut let_go).await.is_ok() {
+                Ask::Upgrade => if conductor.upgrade().await.is_ok() {
                     return leave(handle, running, &conductor, asked).await;
                 },
             },
@@ -74,7 +73,7 @@ pub(super) async fn serve(
                     break conductor.orders.in_force.load().config.lifecycle.drain_delay;
                 }
                 Order::Upgrade(answer) => {
-                    let done = conductor.upgrade(&mut let_go).await;
+                    let done = conductor.upgrade().await;
                     let upgraded = done.is_ok();
                     let _ = answer.send(done);
                     if upgraded {

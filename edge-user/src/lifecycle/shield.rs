@@ -4,7 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use edge_common::abi::{Control, Reason};
 
-use super::proof::{self, ProofWatch};
+use super::{
+    proof::{self, ProofWatch},
+    steering,
+};
 use crate::{
     config::{Config, FragmentPolicy, Shield as ShieldConfig},
     kernel::{
@@ -50,6 +53,7 @@ impl Shield {
         for name in &config.shield.interfaces {
             netlink.interface(name).await?;
         }
+        steering::prepare(&config.shield, &config.services)?;
         let was_there = pins.exist();
         let before = pins.linked_interfaces()?;
         let brought = Self::load_and_attach(config, &pins, netlink, plan, replace, &before).await;

@@ -3,17 +3,19 @@
 use std::fmt::Write as _;
 
 use edge_common::{
-    abi::{Alert, Control, CookieSettings, LimitKind, Reason, service::ADDRESS_ENTRY},
+    abi::{Alert, Control, CookieSettings, LimitKind, Reason, service::ADDRESS_ENTRY, steer::FLOW_ENTRIES},
     algo::gcra,
 };
 use serde::Serialize;
 
+use super::steering;
 use crate::config::bounds::MAX_LIST;
 use crate::kernel::{
     KernelError, Pins, ShieldTables,
     counters::ReasonCount,
     interfaces::Netlink,
     lists::List,
+    steering::DirectReport,
     syn::SynReport,
     sysctl::{self, Missing},
 };
@@ -30,6 +32,10 @@ pub(super) struct StatusReport {
     interfaces: Vec<InterfaceReport>,
     observe: Observe,
     services: Vec<ServiceReport>,
+    /// Services that are steered past user space.
+    direct: Vec<DirectReport>,
+    /// Connections of those that can be kept at once.
+    flow_capacity: u32,
     /// Limits of packets to protected addresses that carry no port.
     address_limits: Vec<LimitReport>,
     /// Packets that no service judged.
@@ -134,6 +140,8 @@ impl StatusReport {
             interfaces,
             observe: observe(tables.control()),
             services,
+            direct: tables.direct_reports()?,
+            flow_capacity: (tables.params.flow_mask + 1) * FLOW_ENTRIES,
             address_limits: limits(&tables, ADDRESS_ENTRY),
             unjudged: tables.counts(0)?,
             bans: Fill {
@@ -212,6 +220,9 @@ impl StatusReport {
                     limit.limit, limit.per_second, limit.burst
                 )?;
             }
+        }
+        if !self.direct.is_empty() {
+            writeln!(out, "{}", steering::table(&self.direct))?;
         }
         self.write_proof(out)?;
         writeln!(

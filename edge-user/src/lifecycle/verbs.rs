@@ -5,8 +5,9 @@ use std::{fmt::Write as _, path::Path};
 use edge_common::abi::BanSource;
 use ipnet::IpNet;
 
-use super::{LifecycleError, report, shield::Shield, status::StatusReport};
+use super::{LifecycleError, ask, report, shield::Shield, status::StatusReport};
 use crate::{
+    admin::client::{self, Call},
     cli::{AttachRequest, BanRequest, DetachRequest, StatusRequest},
     kernel::{
         KernelError, Pins, ShieldTables, attach as attachment,
@@ -101,8 +102,20 @@ fn restore(pins: &Pins) -> String {
 /// # Errors
 /// Nothing is attached, or a map cannot be read.
 pub fn status(request: &StatusRequest, bpffs: &Path) -> Result<String, LifecycleError> {
-    let shield = runtime()?.block_on(StatusReport::gather(&Pins::new(bpffs)));
-    match (shield, report::ask(bpffs)) {
+    let runtime = runtime()?;
+    let shield = runtime.block_on(StatusReport::gather(&Pins::new(bpffs)));
+    let socket = ask::socket(request.socket.as_deref(), bpffs);
+    let daemon = match runtime.block_on(client::ask(&socket, &Call::Status)) {
+        Ok(daemon) => Some(daemon),
+        // Whoever names a socket wants to know; else the pinned state is all there is, or all that this user may see.
+        Err(error) if request.socket.is_some() => return Err(error.into()),
+        Err(error) => {
+            tracing::debug!(%error, "no daemon");
+            None
+        }
+    };
+    let gateway = daemon.and_then(|mut daemon| Some(daemon["gateway"].take()).filter(|own| !own.is_null()));
+    match (shield, gateway) {
         (Err(error), None) => Err(error.into()),
         (shield, gateway) if request.json => {
             let mut document = shield.map_or_else(|_| Ok(serde_json::json!({})), serde_json::to_value);
@@ -152,18 +165,7 @@ pub fn ban(request: &BanRequest, bpffs: &Path) -> Result<String, LifecycleError>
             })
         }
         BanRequest::Delete { network } => {
-            let lock = pins.lock()?;
-            let mut lifted = Vec::new();
-            if tables.unban(&lock, network)? {
-                lifted.push(*network);
-            } else if network.prefix_len() == network.max_prefix_len() {
-                // Whoever pardons an address wants it to get through: lift what covers it.
-                for entry in tables.list_bans() {
-                    if entry.net.contains(network) && tables.unban(&lock, &entry.net)? {
-                        lifted.push(entry.net);
-                    }
-                }
-            }
+            let lifted = tables.pardon(&pins.lock()?, network)?;
             if lifted.is_empty() {
                 return Ok(format!("{} was not banned", bare(network)));
             }

@@ -1,5 +1,7 @@
 //! One active check of one endpoint, and what a row of them means.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http::{Request, Uri, header};
 use http_body_util::{BodyExt, Empty};
@@ -8,7 +10,7 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{task::spawn_local, time::timeout};
+use tokio::{net::TcpStream, task::spawn_local, time::timeout};
 
 use super::{cluster::Cluster, connect, endpoint::Endpoint};
 use crate::config::{HealthCheck, Probe};
@@ -18,13 +20,16 @@ const MAX_BODY: usize = 64 * 1024;
 
 /// Why a check is bad.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Bad {
+pub enum Bad {
     /// Took too long.
     #[error("no answer in time")]
     Timeout,
     /// No connection.
     #[error("no connection: {0}")]
     Connect(#[from] connect::ConnectError),
+    /// No plain connection.
+    #[error("no connection: {0}")]
+    Refused(#[from] std::io::Error),
     /// HTTP went wrong.
     #[error("{0}")]
     Http(#[from] hyper::Error),
@@ -76,14 +81,53 @@ async fn ask(cluster: &Cluster, endpoint: &Endpoint, check: &HealthCheck) -> Res
     } else {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         spawn_local(connection);
-        let uri = Uri::builder().path_and_query(path.as_str()).build()?;
-        let mut request = request(uri)?;
-        let fields = request.headers_mut();
-        fields.insert(header::HOST, authority.parse().map_err(http::Error::from)?);
-        fields.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        let request = plain_request(path, authority)?;
         sender.send_request(request).await?
     };
     judge(response, status, body.as_deref()).await
+}
+
+/// Asks an address once, in the clear.
+///
+/// # Errors
+/// It does not answer as it should.
+pub async fn probe(address: SocketAddr, check: &HealthCheck) -> Result<(), Bad> {
+    timeout(check.timeout, ask_plainly(address, check))
+        .await
+        .unwrap_or(Err(Bad::Timeout))
+}
+
+async fn ask_plainly(address: SocketAddr, check: &HealthCheck) -> Result<(), Bad> {
+    let stream = TcpStream::connect(address).await?;
+    let Probe::Http {
+        path,
+        host,
+        status,
+        body,
+    } = &check.probe
+    else {
+        return Ok(());
+    };
+    let own = address.to_string();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let asked = async {
+        let request = plain_request(path, host.as_ref().unwrap_or(&own))?;
+        let response = sender.send_request(request).await?;
+        judge(response, status, body.as_deref()).await
+    };
+    let result = asked.await;
+    connection.abort();
+    result
+}
+
+fn plain_request(path: &str, authority: &str) -> Result<Request<Empty<Bytes>>, Bad> {
+    let uri = Uri::builder().path_and_query(path).build()?;
+    let mut request = request(uri)?;
+    let fields = request.headers_mut();
+    fields.insert(header::HOST, authority.parse().map_err(http::Error::from)?);
+    fields.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    Ok(request)
 }
 
 fn request(uri: Uri) -> Result<Request<Empty<Bytes>>, http::Error> {
@@ -130,7 +174,7 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecu
 
 /// What a row of checks says about an endpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Streak {
+pub struct Streak {
     /// Whether it is up; nobody knows before the first check.
     up: Option<bool>,
     /// Checks in a row that say otherwise.
@@ -139,7 +183,7 @@ pub(super) struct Streak {
 
 impl Streak {
     /// Notes a check; answers with the new state if that changed.
-    pub(super) fn note(&mut self, good: bool, check: &HealthCheck) -> Option<bool> {
+    pub fn note(&mut self, good: bool, check: &HealthCheck) -> Option<bool> {
         let Some(up) = self.up else {
             // What was never checked is taken at its word at once.
             self.up = Some(good);

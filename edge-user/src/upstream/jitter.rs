@@ -6,21 +6,21 @@ use super::maglev::mix;
 
 /// Random numbers from a seed.
 #[derive(Debug)]
-pub(super) struct Jitter(u64);
+pub struct Jitter(u64);
 
 impl Jitter {
     /// Begins with a seed.
-    pub(super) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// `time`, give or take a tenth.
-    pub(super) fn around(&mut self, time: Duration) -> Duration {
+    pub fn around(&mut self, time: Duration) -> Duration {
         time.mul_f64(0.9 + 0.2 * self.share())
     }
 
     /// Up to a tenth of `time`.
-    pub(super) fn within(&mut self, time: Duration) -> Duration {
+    pub fn within(&mut self, time: Duration) -> Duration {
         time.mul_f64(0.1 * self.share())
     }
 

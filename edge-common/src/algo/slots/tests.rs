@@ -31,7 +31,7 @@ struct Table {
 impl Table {
     fn new(slots: u32) -> Self {
         let lines = slots / SLOTS_PER_LINE as u32;
-        let front = 1 << 11;
+        let front = 1 << 10;
         Self {
             front: (0..front).map(|_| unused(0)).collect(),
             lines: (0..lines).map(|_| unused(0)).collect(),

@@ -158,7 +158,7 @@ pub const fn flow_hash(src: &Addr, dst: &Addr, sport: u16, dport: u16, protocol:
 
 /// Hash of a source host: IPv4 /32, IPv6 /64.
 #[inline(always)]
-pub(super) const fn source_hash(src: &Addr, family: Family, params: &Params) -> u64 {
+pub const fn source_hash(src: &Addr, family: Family, params: &Params) -> u64 {
     let host = src.masked(host_prefix(family));
     hash::pair(host.high(), host.low(), &params.seeds)
 }

@@ -2,7 +2,7 @@
 //!
 //! "Packet too big" above all: the backend that sends too much is the one that has to hear it.
 
-use super::{super::Tables, Asked, choose, flow_hash};
+use super::{super::Tables, Asked, flow_hash, source_hash};
 use crate::{
     abi::{Addr, AddressFlags, Control, PortEntry, Service, service::MAX_CHAIN},
     datapath::{Kind, Packet},
@@ -38,7 +38,7 @@ pub(super) fn read<F: Frame, T: Tables>(
     let (client, own) = (&quoted.dst, &quoted.src);
     Some(Asked {
         hash: flow_hash(client, own, quoted.dport, quoted.sport, quoted.protocol, params),
-        source: choose::source_hash(client, client.family(), params),
+        source: source_hash(client, client.family(), params),
         service,
         // Not one that learns: whoever makes up an error is not to enter a flow.
         flags: if quoted.protocol == protocol::TCP {

@@ -11,7 +11,7 @@ use crate::gateway::{
 };
 
 /// States of endpoints, in the order of [`GatewayFacts::endpoints`].
-pub(in crate::admin) const STATES: [&str; 4] = ["unchecked", "up", "down", "ejected"];
+pub(crate) const STATES: [&str; 4] = ["unchecked", "up", "down", "ejected"];
 
 /// Classes of statuses.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{Checks, bans, guard, items, lists};
+use super::{Checks, bans, direct, guard, items, lists};
 use crate::config::{
     AttachMode, FragmentPolicy, Limits, Observe, Protocol, Rate, Service, Shield, bounds,
     problem::Place,
@@ -264,6 +264,7 @@ pub(super) fn services(raw: &[Item<RawService>], shield: &Shield, checks: &mut C
         names.map(|name| (&name.value, name.value.clone(), &name.at)),
     );
     checks.unique("service", raw.iter().filter_map(|item| identity(&item.value)));
+    direct::room(raw, checks);
     raw.iter()
         .filter_map(|item| service(&item.value, shield, checks))
         .collect()
@@ -338,6 +339,7 @@ fn service(raw: &RawService, shield: &Shield, checks: &mut Checks<'_>) -> Option
         );
     }
     let guard = guard::guard(raw, protocol, checks);
+    let direct = direct::direct(raw, checks);
     let port = u16::try_from(port?.get()).ok()?;
     Some(Service {
         name,
@@ -347,5 +349,6 @@ fn service(raw: &RawService, shield: &Shield, checks: &mut Checks<'_>) -> Option
         limits,
         observe: raw.observe.clone().or_default(),
         guard,
+        direct,
     })
 }

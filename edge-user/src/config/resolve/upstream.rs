@@ -1,7 +1,7 @@
 //! `[[upstream]]`: endpoints, how they are spoken to and how one is chosen.
 
 mod endpoint;
-mod health;
+pub(super) mod health;
 mod tables;
 mod tls;
 

@@ -13,6 +13,7 @@ fn with_keys(text: &str, dir: &std::path::Path) -> String {
         ("site.key", key.clone()),
         ("clients.pem", certificate.clone()),
         ("jwt.secret", "k".repeat(64)),
+        ("admin.token", "t".repeat(32)),
         ("sso.pem", "-----BEGIN PUBLIC KEY-----\n".to_owned()),
         ("partner-ca.pem", "-----BEGIN CERTIFICATE-----\n".to_owned()),
         ("api-ca.pem", certificate.clone()),

@@ -140,7 +140,7 @@ fn a_new_plan_serves_the_next_request_of_an_open_connection() {
         .replace(&config(&[&[new.address]], &[("/", 0, false)]), Arc::new(Tokens))
         .expect("a good plan");
     assert_eq!(client.get("/").body, "new");
-    // Counters of a route go on under the next plan.
+    // The route has the same name: what was counted goes on.
     eventually("counted", || edge.counters().routes[0].statuses[1] == 2);
 }
 

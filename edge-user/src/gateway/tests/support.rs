@@ -169,6 +169,8 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
         shutdown_grace: Duration::from_secs(5),
         lifecycle: crate::config::Lifecycle::default(),
         limits: GatewayLimits::default(),
+        admin: crate::config::Admin::default(),
+        document: crate::config::Document::default(),
         access_log: AccessLog {
             enabled: false,
             ..AccessLog::default()

@@ -11,7 +11,7 @@ use crate::config::{
 /// Statuses that are good where none are named: RFC 9110, 15.3.
 const SUCCESS: (u16, u16) = (200, 299);
 
-pub(super) fn check(raw: &RawHealth, checks: &mut Checks<'_>) -> HealthCheck {
+pub(in crate::config::resolve) fn check(raw: &RawHealth, checks: &mut Checks<'_>) -> HealthCheck {
     let interval = checks.duration(
         &raw.interval,
         bounds::DEFAULT_HEALTH_INTERVAL,
