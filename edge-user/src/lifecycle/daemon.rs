@@ -74,7 +74,6 @@ fn start(
     program: Program,
     (way, claimed, mut pool): Given<'_>,
 ) -> Result<(), LifecycleError> {
-    let mut prepared = None;
     let pins = Pins::new(bpffs);
     let was_there = pins.exist();
     let has_shield = match &request.source {
@@ -83,21 +82,7 @@ fn start(
     };
     // Before anything of a running daemon's could be touched: its key, its tables.
     let claim = has_shield.then(|| claim(&pins, claimed)).transpose()?;
-    let mut origin = None;
-    let config = match request.source {
-        ConfigSource::File { path, config } => {
-            let overrides = request.overrides;
-            origin = Some(Origin { path, overrides });
-            *config
-        }
-        ConfigSource::Quickstart => {
-            let fresh = quickstart::prepare().inspect_err(|_| take_back(&pins, was_there))?;
-            let mut config = fresh.config.clone();
-            request.overrides.apply(&mut config);
-            prepared = Some(fresh);
-            config
-        }
-    };
+    let (config, origin, prepared) = configuration(request).inspect_err(|_| take_back(&pins, was_there))?;
     if config.shield.interfaces.is_empty() && config.listeners.is_empty() {
         return Err(LifecycleError::Nothing);
     }
@@ -186,6 +171,22 @@ fn start(
     ran?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The configuration, where it comes from, and what the quick start has made for it.
+fn configuration(
+    request: RunRequest,
+) -> Result<(Config, Option<Origin>, Option<quickstart::Prepared>), LifecycleError> {
+    let overrides = request.overrides;
+    match request.source {
+        ConfigSource::File { path, config } => Ok((*config, Some(Origin { path, overrides }), None)),
+        ConfigSource::Quickstart => {
+            let fresh = quickstart::prepare()?;
+            let mut config = fresh.config.clone();
+            overrides.apply(&mut config);
+            Ok((config, None, Some(fresh)))
+        }
+    }
 }
 
 /// The right to be the daemon of this shield, taken or taken over.
