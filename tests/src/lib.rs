@@ -23,6 +23,7 @@
 )]
 
 pub mod backends;
+pub mod admin;
 pub mod bpffs;
 pub mod capture;
 pub mod config;
