@@ -22,8 +22,8 @@
     reason = "a step of a test that fails has to stop that test"
 )]
 
-pub mod backends;
 pub mod admin;
+pub mod backends;
 pub mod bpffs;
 pub mod capture;
 pub mod config;
