@@ -22,6 +22,7 @@
     reason = "a step of a test that fails has to stop that test"
 )]
 
+pub mod admin;
 pub mod backends;
 pub mod bpffs;
 pub mod capture;

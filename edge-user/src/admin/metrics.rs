@@ -6,6 +6,8 @@
 
 use prometheus_client::{collector::Collector, encoding, registry::Registry};
 
+#[cfg(test)]
+mod deployed;
 mod family;
 mod gateway;
 mod out;

@@ -10,7 +10,9 @@ mod bytes {
     mod beside;
     mod codec;
     mod compression;
+    mod conformance;
     mod corpus;
+    mod desync;
     mod faults;
     mod floods;
     mod forwarding;
@@ -45,6 +47,7 @@ mod hyper {
     mod beside;
     mod compression;
     mod corpus;
+    mod desync;
     mod faults;
     mod forwarding;
     mod http2;

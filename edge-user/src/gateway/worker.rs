@@ -61,7 +61,7 @@ pub(crate) struct Site {
     plan: Arc<Plan>,
     counters: Arc<WorkerCounters>,
     choosers: Choosers,
-    identity_fields: Rc<[String]>,
+    identity_fields: Arc<[String]>,
 }
 
 impl Site {
@@ -87,7 +87,7 @@ impl Site {
     }
 
     /// Names of the fields that a permit may set, in lower case.
-    pub(crate) fn identity_fields(&self) -> &Rc<[String]> {
+    pub(crate) fn identity_fields(&self) -> &Arc<[String]> {
         &self.identity_fields
     }
 

@@ -4,7 +4,7 @@
 //! extensions are dropped; they are bounded, as are sizes (16 hex digits, 2^63 - 1) and trailers. Trailer fields that frame,
 //! address or authenticate a message are refused, whatever they say; so are those that this proxy alone may set.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::field::{FieldKind, alias_of, classify, is_token};
 
@@ -77,7 +77,7 @@ pub struct Chunked {
     line: Vec<u8>,
     data: u64,
     /// Fields that no trailer may be, in lower case.
-    reserved: Option<Rc<[String]>>,
+    reserved: Option<Arc<[String]>>,
 }
 
 impl Default for Chunked {
@@ -96,7 +96,7 @@ impl Default for Chunked {
 
 impl Chunked {
     /// A body whose trailers are none of `reserved` (names in lower case), in no spelling.
-    pub fn without(reserved: Rc<[String]>) -> Self {
+    pub fn without(reserved: Arc<[String]>) -> Self {
         Self {
             reserved: Some(reserved),
             ..Self::default()
@@ -229,8 +229,30 @@ impl Chunked {
 /// `reserved`. An upstream may merge trailers into what it takes for the head.
 pub fn is_trailer(name: &[u8], reserved: &[String]) -> bool {
     let is_reserved = || reserved.iter().any(|field| alias_of(name, field.as_bytes()));
-    is_token(name) && classify(name) == FieldKind::Other && !is_reserved()
+    let is_early = || EARLY.iter().any(|field| alias_of(name, field.as_bytes()));
+    is_token(name) && classify(name) == FieldKind::Other && !is_early() && !is_reserved()
 }
+
+/// Fields that say what a message is, how it is to be read or who asks, and come too late behind it (RFC 9110, 6.5.1):
+/// whoever merges trailers into a head would let them change it.
+const EARLY: [&str; 16] = [
+    "age",
+    "cache-control",
+    "content-encoding",
+    "content-location",
+    "content-range",
+    "content-type",
+    "expires",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "max-forwards",
+    "range",
+    "set-cookie",
+    "www-authenticate",
+];
 
 fn check_trailer(line: &[u8], reserved: &[String]) -> Result<(), ChunkFault> {
     let colon = line
@@ -327,6 +349,9 @@ mod tests {
             ("x_USER", false),
             ("x-users", true),
             ("host", false),
+            ("Content_Type", false),
+            ("set-cookie", false),
+            ("grpc-status", true),
             ("a b", false),
         ] {
             assert_eq!(is_trailer(name.as_bytes(), &reserved), want, "{name}");

@@ -245,6 +245,10 @@ fn is_misspelt(method: &[u8]) -> bool {
 /// Notes what one field says, and refuses what contradicts another.
 fn walk(found: &mut Findings, bytes: &[u8], version: Version, field: &Field) -> Result<(), Refusal> {
     let value = field.value.of(bytes);
+    // In HTTP/1 blanks around a value are none of it; in HTTP/2 there must not be any (RFC 9113, 8.2.1).
+    if version == Version::Http2 && value.trim_ascii().len() != value.len() {
+        return Err(Refusal::because(Reason::BadField, "blanks around a value"));
+    }
     match field.kind {
         FieldKind::Host => {
             if found.host.replace(field.value).is_some() {

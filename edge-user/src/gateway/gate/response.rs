@@ -20,6 +20,9 @@ pub struct ResponseShape {
     pub fields: Vec<Field>,
 }
 
+/// Most interim responses to one request.
+pub const MAX_INTERIM: u32 = 64;
+
 /// How long a response's body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseBody {

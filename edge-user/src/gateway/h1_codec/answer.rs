@@ -18,13 +18,14 @@ use super::{
 };
 use crate::gateway::{
     exchange::Exchange,
-    gate::{ResponseBody, parse, response, scan::Scan},
+    gate::{
+        ResponseBody, parse,
+        response::{self, MAX_INTERIM},
+        scan::Scan,
+    },
     header_policy::{self, Dialect},
     refusal::{Reason, Refusal},
 };
-
-/// Most interim responses to one request.
-const MAX_INTERIM: u32 = 64;
 
 /// What is kept while an answer is waited for.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 //! Invariant: what is kept of a head is copied once, into the buffer that goes to the upstream.
 
 use std::{
-    rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -158,7 +158,7 @@ impl<S: Transport> Connection<'_, S> {
             RequestBody::None => Framing::Done,
             RequestBody::Length(length) => Framing::Length(length),
             RequestBody::Chunked => {
-                Framing::Chunked(Box::new(Chunked::without(Rc::clone(site.identity_fields()))))
+                Framing::Chunked(Box::new(Chunked::without(Arc::clone(site.identity_fields()))))
             }
         };
         let forward = Forward {

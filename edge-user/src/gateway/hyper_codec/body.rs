@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -43,7 +44,7 @@ pub(super) struct Source {
     kept: RefCell<Vec<Part>>,
     room: Cell<usize>,
     /// Fields that no trailer may be.
-    reserved: Rc<[String]>,
+    reserved: Arc<[String]>,
     /// Something was passed on that was not kept.
     lost: Cell<bool>,
     bytes: Cell<u64>,
@@ -65,7 +66,7 @@ impl Source {
         limits: &Limits,
         most: Option<u64>,
         room: usize,
-        reserved: &Rc<[String]>,
+        reserved: &Arc<[String]>,
         state: Rc<ConnectionState>,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -81,7 +82,7 @@ impl Source {
             state,
             kept: RefCell::default(),
             room: Cell::new(room),
-            reserved: Rc::clone(reserved),
+            reserved: Arc::clone(reserved),
             lost: Cell::new(false),
             bytes: Cell::new(0),
         })
@@ -234,7 +235,8 @@ impl Body for RequestBody {
                     source.state.body_fault.set(Some(Reason::BodyTooLarge));
                     return Poll::Ready(Some(Err(BodyError::TooLarge)));
                 }
-                if inner.is_end_stream() {
+                // Nothing comes behind trailers, and nobody asks for it.
+                if frame.is_trailers() || inner.is_end_stream() {
                     source.done.set(true);
                 }
             }

@@ -99,7 +99,7 @@ impl Link {
             Self::One(held) => {
                 let is_known = !reused || quiet::is_known(held.idle_since(), Instant::now());
                 let link = held.as_mut()?;
-                link.expects.head(is_known);
+                link.expects.head(&message, is_known);
                 Some(link.sender.try_send_request(message).await)
             }
             Self::Many(lease) => Some(lease.connection().clone().try_send_request(message).await),

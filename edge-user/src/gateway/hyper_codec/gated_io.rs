@@ -50,6 +50,8 @@ pub(super) struct ConnectionState {
     pub(super) in_flight: Cell<usize>,
     /// The client was told to go away.
     pub(super) refused: Cell<bool>,
+    /// HTTP/1: the request has a body that nobody reads if it is answered here; hyper then closes the connection.
+    pub(super) has_body: Cell<bool>,
     /// The last request was of HTTP/1.0, whose answers may end with the connection.
     pub(super) http10: Cell<bool>,
     /// The connection, where this is one stream of it.

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::gateway::{
-    gate::{Field, RequestShape, ResponseShape, Span, Version, field::classify},
+    gate::{Field, FieldKind, RequestShape, ResponseShape, Span, Version, field::classify},
     header_policy::FieldSink,
 };
 
@@ -25,19 +25,30 @@ pub(super) fn request(parts: &http::request::Parts, version: Version) -> Laid<Re
         http::Version::HTTP_10 => Version::Http10,
         _ => version,
     };
-    let start = laid.bytes.len();
-    if let (Some(scheme), Some(authority)) = (parts.uri.scheme_str(), parts.uri.authority()) {
-        laid.bytes.extend_from_slice(scheme.as_bytes());
-        laid.bytes.extend_from_slice(b"://");
-        laid.bytes.extend_from_slice(authority.as_str().as_bytes());
-    }
     let target = parts
         .uri
         .path_and_query()
         .map_or("", http::uri::PathAndQuery::as_str);
+    let start = laid.bytes.len();
+    if let (Some(scheme), Some(authority)) = (parts.uri.scheme_str(), parts.uri.authority()) {
+        if target == "*" {
+            // In HTTP/1 it stands alone, and the authority in a field (RFC 9112, 3.2.4).
+            let name = append(&mut laid.bytes, b"host");
+            let value = append(&mut laid.bytes, authority.as_str().as_bytes());
+            let kind = FieldKind::Host;
+            laid.shape.fields.push(Field { name, value, kind });
+        } else {
+            laid.bytes.extend_from_slice(scheme.as_bytes());
+            laid.bytes.extend_from_slice(b"://");
+            laid.bytes.extend_from_slice(authority.as_str().as_bytes());
+        }
+    }
+    let start = if target == "*" { laid.bytes.len() } else { start };
     laid.bytes.extend_from_slice(target.as_bytes());
     laid.shape.target = Span::new(start, laid.bytes.len());
-    fields(&mut laid.bytes, &mut laid.shape.fields, &parts.headers);
+    fields(&mut laid.bytes, &mut laid.shape.fields, &parts.headers, |value| {
+        value
+    });
     laid
 }
 
@@ -53,16 +64,17 @@ pub(super) fn response(parts: &http::response::Parts) -> Laid<ResponseShape> {
     } else {
         Version::Http11
     };
-    fields(&mut laid.bytes, &mut laid.shape.fields, &parts.headers);
+    // There may be blanks around values over HTTP/2, which hyper lets by.
+    let (bytes, trim) = (&mut laid.bytes, <[u8]>::trim_ascii);
+    fields(bytes, &mut laid.shape.fields, &parts.headers, trim);
     laid
 }
 
-fn fields(bytes: &mut Vec<u8>, into: &mut Vec<Field>, headers: &HeaderMap) {
+fn fields(bytes: &mut Vec<u8>, into: &mut Vec<Field>, headers: &HeaderMap, of: fn(&[u8]) -> &[u8]) {
     for (name, value) in headers {
         let kind = classify(name.as_str().as_bytes());
         let name = append(bytes, name.as_str().as_bytes());
-        // HTTP/1 has no blanks around a value; HTTP/2 must not have any (RFC 9113, 8.2.1), and hyper lets them by.
-        let value = append(bytes, value.as_bytes().trim_ascii());
+        let value = append(bytes, of(value.as_bytes()));
         into.push(Field { name, value, kind });
     }
 }

@@ -24,7 +24,8 @@ use crate::gateway::{
     exchange::Exchange,
     fan_out::Part,
     gate::{
-        Field, FieldKind, HeadLimits, Request, RequestBody, RequestShape, Version, request, response::Asked,
+        Field, FieldKind, HeadLimits, JudgedRequest, Request, RequestBody, RequestShape, Version, request,
+        response::Asked,
     },
     header_policy::FieldSink,
     limits::Codec,
@@ -65,17 +66,11 @@ pub(super) async fn answer(
         Ok(judged) => judged,
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };
-    if handshake.is_some() {
-        // What comes after the head is not a body.
-        judged.websocket = true;
-    } else if version == Version::Http2
-        && judged.body == RequestBody::None
-        && !hyper::body::Body::is_end_stream(&body)
-    {
-        // HTTP/2 frames its bodies; one of unknown length is chunked in HTTP/1.
-        judged.body = RequestBody::Chunked;
-    }
+    find_body(&mut judged, version, handshake.is_some(), &body);
     state.http10.set(laid.shape.version == Version::Http10);
+    state
+        .has_body
+        .set(version != Version::Http2 && judged.body != RequestBody::None);
     let request = Request::new(&laid.bytes, &laid.shape, &judged);
     let outgoing = Outgoing {
         request,
@@ -92,9 +87,13 @@ pub(super) async fn answer(
         Ok(Decision::FanOut(permit, parts)) => {
             return Ok(merged(exchange, &state, &permit, &outgoing, parts).await);
         }
-        Ok(Decision::Reply(reply)) => return Ok(self::reply(exchange, reply, request.method() == b"HEAD")),
+        Ok(Decision::Reply(reply)) => {
+            let is_head = request.method() == b"HEAD";
+            return Ok(self::reply(exchange, &state, reply, is_head));
+        }
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };
+    state.has_body.set(false);
     let body = (judged.body != RequestBody::None).then_some(body);
     let deadline = exchange.deadline(target.route());
     let forwarded = forward::forward(&mut exchange, &mut target, &outgoing, body);
@@ -146,6 +145,20 @@ pub(super) async fn answer(
     }
 }
 
+/// Notes whether there is a body, where the head does not tell.
+fn find_body(judged: &mut JudgedRequest, version: Version, is_handshake: bool, body: &Incoming) {
+    if is_handshake {
+        // What comes after the head is not a body.
+        judged.websocket = true;
+    } else if version == Version::Http2
+        && judged.body == RequestBody::None
+        && !hyper::body::Body::is_end_stream(body)
+    {
+        // HTTP/2 frames its bodies; one of unknown length is chunked in HTTP/1.
+        judged.body = RequestBody::Chunked;
+    }
+}
+
 /// Waits for something that has to be over at `deadline`.
 async fn in_time<T>(
     deadline: Option<Instant>,
@@ -191,13 +204,18 @@ async fn merged(
         None => Err(Reason::NoRoute.into()),
     };
     match merged {
-        Ok(reply) => self::reply(exchange, reply, outgoing.request.method() == b"HEAD"),
+        Ok(reply) => self::reply(exchange, state, reply, outgoing.request.method() == b"HEAD"),
         Err(refusal) => refuse(exchange, state, refusal),
     }
 }
 
 /// Turns an answer of this gateway's own into a response.
-fn reply(mut exchange: Exchange, reply: Reply, is_head: bool) -> Response<ResponseBody> {
+fn reply(
+    mut exchange: Exchange,
+    state: &ConnectionState,
+    reply: Reply,
+    is_head: bool,
+) -> Response<ResponseBody> {
     let mut sink = HeaderMapSink(HeaderMap::with_capacity(reply.fields.len() + 2));
     for (name, value) in &reply.fields {
         sink.put(name.as_bytes(), value);
@@ -211,7 +229,18 @@ fn reply(mut exchange: Exchange, reply: Reply, is_head: bool) -> Response<Respon
     let mut response = Response::new(ResponseBody::Own(Full::new(reply.body)));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     *response.headers_mut() = sink.0;
+    if state.has_body.get() {
+        close(&mut response, state);
+    }
     response
+}
+
+/// Has the connection end behind an answer, and says so.
+fn close(response: &mut Response<ResponseBody>, state: &ConnectionState) {
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    state.refused.set(true);
 }
 
 /// Turns a refusal into a response.
@@ -231,9 +260,8 @@ fn refuse(mut exchange: Exchange, state: &ConnectionState, refusal: Refusal) -> 
             headers.insert(HeaderName::from_static(name), value);
         }
     }
-    if refusal.reason.closes() {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        state.refused.set(true);
+    if refusal.reason.closes() || state.has_body.get() {
+        close(&mut response, state);
     }
     exchange.refused(refusal);
     exchange.ended(Instant::now(), std::time::Duration::ZERO);

@@ -158,7 +158,7 @@ impl Side {
                 let _ = connection.await;
                 drop(permit);
             });
-            expects.head(true);
+            expects.head(&message, true);
             sender.send_request(message).await
         }
     }
