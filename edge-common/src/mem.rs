@@ -212,6 +212,14 @@ impl MemTables {
         earned::claim_either(buckets, host, salt, gcra::now(tick))
     }
 
+    /// What all CPUs share of a service's guard.
+    pub fn set_syn_state(&self, service: u16, state: SynState) {
+        let cells = self.syn_states.get(usize::from(service)).into_iter().flatten();
+        for (cell, word) in cells.zip(state.cells) {
+            cell.store(word, Ordering::Relaxed);
+        }
+    }
+
     /// The buckets of earned sources.
     pub fn earned_buckets(&self) -> &[[AtomicU64; EARNED_WORDS]] {
         &self.earned

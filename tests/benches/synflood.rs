@@ -2,10 +2,12 @@
 //! off and with nftables' `synproxy` in its place.
 //!
 //! `cargo xtask bench synflood [SECONDS [CONNECTIONS]]`: 60 seconds and 2,000 new connections without numbers. Two hundred
-//! kept connections exchange bytes before, during and after. Needs root; sender, client and edge share the machine's
-//! cores, so what is compared are the rows of one run.
+//! kept connections exchange bytes before, during and after; a thousand bans and as many sources with exact state idle
+//! beside the shield's flood and have to be there after it. Needs root; sender, client and edge share the machine's cores,
+//! so what is compared are the rows of one run.
 
 use std::{
+    fmt,
     io::{Read, Write},
     net::TcpStream,
     process::Command,
@@ -17,12 +19,15 @@ use std::{
 use anyhow::{Context, Result};
 use tests::{
     daemon::cli,
-    proof::{Guarded, PORT, SynFlood},
+    flood::Idle,
+    proof::{Guarded, Held, PORT, SynFlood},
     stage::{packets, vips},
 };
 
 const SECONDS: u64 = 60;
 const CONNECTIONS: usize = 2_000;
+/// Connections whose times are measured before the flood.
+const CALM_CONNECTIONS: usize = 200;
 /// Kept connections, the threads that use them, and the bytes of one exchange.
 const KEPT: usize = 200;
 const THREADS: usize = 4;
@@ -31,8 +36,11 @@ const CHUNK: usize = 16 << 10;
 const LIMIT: Duration = Duration::from_secs(3);
 /// How long the kept connections are measured before and after.
 const CALM: Duration = Duration::from_secs(3);
-const GUARD: &str =
-    "syn = { budget = { per_second = 2000, burst = 2000 }, cookies = \"auto\", hold = \"2s\" }";
+/// Idle bans, and as many idle sources with exact state.
+const IDLE: u32 = 1_000;
+/// The limit is there for the sake of the exact state that it makes: nobody comes near it.
+const GUARD: &str = "limits = { source_packets = { per_second = 10000000, burst = 1000000 } }
+syn = { budget = { per_second = 2000, burst = 2000 }, cookies = \"auto\", hold = \"2s\" }";
 
 fn main() -> Result<()> {
     let numbers: Vec<u64> = std::env::args()
@@ -45,26 +53,26 @@ fn main() -> Result<()> {
     let Some(guarded) = Guarded::new("bench-synflood", |options| options, "native", GUARD) else {
         return Ok(());
     };
-    println!(
-        "{:<22} {:>9} {:>10} {:>8} {:>8} {:>9} {:>10}   kept, MiB/s: before / during / after",
-        "", "SYNs/s", "connected", "p50 ms", "p99 ms", "half open", "TCP pages"
-    );
-    row(&guarded, "shield, cookies auto", seconds, connections)?;
+    let idle = Idle::plant(&guarded.lab, IDLE)?;
+    println!("{HEADER}");
+    row(&guarded, "breakwater", seconds, connections)?;
+    idle.check(&guarded.lab)?;
     let status = guarded.status();
     println!(
-        "{:<22} {} answered, {} cookies taken back, {} sources earned",
+        "{:<22} {} answered, {} cookies taken back; all of {IDLE} bans and {} idle earned sources were there after it",
         "",
         packets(&status, "cookie_sent"),
         packets(&status, "cookie_accepted"),
-        status["earned"]
+        idle.earned(),
     );
     cli(&guarded.lab, ["detach"]).success();
-    row(&guarded, "stack, tcp_syncookies 1", seconds, connections)?;
-    guarded.lab.edge().sysctl("ipv4/tcp_syncookies", "0")?;
-    row(&guarded, "stack, tcp_syncookies 0", seconds, connections)?;
+    for (name, cookies) in [("stack, syncookies 1", "1"), ("stack, syncookies 0", "0")] {
+        guarded.lab.edge().sysctl("ipv4/tcp_syncookies", cookies)?;
+        row(&guarded, name, seconds, connections)?;
+    }
     match synproxy(&guarded) {
         Ok(()) => row(&guarded, "nftables synproxy", seconds, connections)?,
-        Err(why) => println!("nftables synproxy: not to be had here: {why:#}"),
+        Err(why) => println!("SKIPPED: nftables synproxy: not to be had here: {why:#}"),
     }
     Ok(())
 }
@@ -97,6 +105,8 @@ fn synproxy(guarded: &Guarded) -> Result<()> {
     edge.sysctl("netfilter/nf_conntrack_tcp_loose", "0")
 }
 
+const HEADER: &str = "                          SYNs/s  connected   p50 ms   p99 ms  (calm)  half open  req. slab  TCP pages  tracked   kept, MiB/s: before / during / after";
+
 /// One flood, and what it did.
 fn row(guarded: &Guarded, name: &str, seconds: Duration, connections: usize) -> Result<()> {
     let (vip, client) = (vips()[0], guarded.lab.client());
@@ -108,74 +118,109 @@ fn row(guarded: &Guarded, name: &str, seconds: Duration, connections: usize) -> 
         stream.set_read_timeout(Some(LIMIT))?;
     }
     let (moved, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let report = thread::scope(|scope| {
+    let measured = thread::scope(|scope| {
         for part in kept.chunks(KEPT / THREADS) {
             scope.spawn(|| exchange(part, &moved, &stop));
         }
-        let measured = measure(guarded, name, seconds, connections, &moved);
+        let measured = measure(guarded, seconds, connections, &moved);
         stop.store(true, Ordering::Relaxed);
         measured
     });
-    println!("{}", report?);
+    println!("{name:<22} {}", measured?);
     Ok(())
 }
 
-fn measure(
-    guarded: &Guarded,
-    name: &str,
-    seconds: Duration,
-    connections: usize,
-    moved: &AtomicU64,
-) -> Result<String> {
+/// What a flood did.
+struct Row {
+    syns_per_second: f64,
+    connected: usize,
+    tried: usize,
+    times: Times,
+    calm: Times,
+    held: Held,
+    kept: [f64; 3],
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Held {
+            half_open,
+            pages,
+            requests,
+            tracked,
+        } = self.held;
+        let [before, during, after] = self.kept;
+        let tried = format!("{}/{}", self.connected, self.tried);
+        write!(
+            f,
+            "{:>9.0} {tried:>10} {:>8.1} {:>8.1} {:>7.1} {half_open:>10} {requests:>10} {pages:>10} {tracked:>8}   {before:.0} / {during:.0} / {after:.0}",
+            self.syns_per_second,
+            self.times.at(50),
+            self.times.at(99),
+            self.calm.at(99),
+        )
+    }
+}
+
+/// How long connecting took, in order.
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn new(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        Self(times)
+    }
+
+    /// A percentile in milliseconds.
+    fn at(&self, percent: usize) -> f64 {
+        let index = self.0.len() * percent / 100;
+        let time = self.0.get(index.min(self.0.len().saturating_sub(1)));
+        time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+    }
+}
+
+fn measure(guarded: &Guarded, seconds: Duration, connections: usize, moved: &AtomicU64) -> Result<Row> {
     let (vip, client) = (vips()[0], guarded.lab.client());
     let calm = || {
         let from = moved.load(Ordering::Relaxed);
         thread::sleep(CALM);
         mebibytes(moved.load(Ordering::Relaxed) - from, CALM)
     };
+    let connect = || {
+        let start = Instant::now();
+        let connected = guarded.connect_within(client, vip, LIMIT).is_ok();
+        connected.then(|| start.elapsed())
+    };
     let before = calm();
+    let calm_times = Times::new((0..CALM_CONNECTIONS).filter_map(|_| connect()).collect());
     let (from, begun) = (moved.load(Ordering::Relaxed), Instant::now());
     let flood = SynFlood::start(guarded.lab.attacker(), vip, seconds);
-    let mut times = Vec::with_capacity(connections);
-    let (mut half_open, mut pages) = (0, 0);
+    let (mut times, mut tried, mut held) = (Vec::with_capacity(connections), 0, Held::default());
     let pause = seconds.mul_f64(0.9) / connections.max(1) as u32;
     for number in 0..connections {
         let due = begun + pause * number as u32;
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let start = Instant::now();
         // Where every connection fails, the flood is over before the last was tried.
-        if start > begun + seconds {
+        if begun.elapsed() > seconds {
             break;
         }
-        if guarded.connect_within(client, vip, LIMIT).is_ok() {
-            times.push(start.elapsed());
-        } else {
-            times.push(Duration::MAX);
-        }
+        tried += 1;
+        times.extend(connect());
         if number % 20 == 0 {
-            let (now_open, now_pages) = guarded.half_open();
-            half_open = half_open.max(now_open);
-            pages = pages.max(now_pages);
+            held = held.most(guarded.held());
         }
     }
     let (sent, took) = flood.finish()?;
     let during = mebibytes(moved.load(Ordering::Relaxed) - from, begun.elapsed());
-    let after = calm();
-    let tried = times.len();
-    times.retain(|time| *time != Duration::MAX);
-    times.sort_unstable();
-    let at = |percent: usize| {
-        let index = times.len() * percent / 100;
-        let time = times.get(index.min(times.len().saturating_sub(1)));
-        time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
-    };
-    Ok(format!(
-        "{name:<22} {:>9.0} {:>5}/{tried:<4} {:>8.1} {:>8.1} {half_open:>9} {pages:>10}   {before:.0} / {during:.0} / {after:.0}",
-        sent as f64 / took.as_secs_f64(),
-        times.len(),
-        at(50),
-        at(99),
-    ))
+    Ok(Row {
+        syns_per_second: sent as f64 / took.as_secs_f64(),
+        connected: times.len(),
+        tried,
+        times: Times::new(times),
+        calm: calm_times,
+        held,
+        kept: [before, during, calm()],
+    })
 }
 
 fn mebibytes(bytes: u64, time: Duration) -> f64 {

@@ -45,7 +45,35 @@ pub fn blast(host: &Host, vip: IpAddr, frames: u64) -> Result<Blasted> {
 
 /// [`blast`] to another port.
 pub fn blast_port(host: &Host, vip: IpAddr, port: u16, frames: u64) -> Result<Blasted> {
+    let template = |flags| {
+        let tcp = Tcp {
+            source: RAW_PORT,
+            destination: port,
+            flags,
+            ..Tcp::default()
+        };
+        host.frame(Frame::new(host.address_towards(vip), vip, Transport::Tcp(tcp)))
+    };
+    // Every second frame opens a connection.
+    let buffers = (0..BATCH).map(|index| template(if index.is_multiple_of(2) { SYN } else { ACK }));
     let socket = PacketSocket::sending(&host.namespace, host.interface)?;
+    pour(&socket, buffers.collect(), frames, |buffer, made| {
+        put_source(buffer, vip, made);
+    })
+}
+
+/// Sends `frames` times `frame` as fast as it goes.
+pub fn repeat(socket: &PacketSocket, frame: &[u8], frames: u64) -> Result<Blasted> {
+    pour(socket, vec![frame.to_vec(); BATCH], frames, |_, _| {})
+}
+
+/// Sends `buffers` in turn, each as `change` makes it of the one before for the number of the frame.
+fn pour(
+    socket: &PacketSocket,
+    mut buffers: Vec<Vec<u8>>,
+    frames: u64,
+    mut change: impl FnMut(&mut [u8], u64),
+) -> Result<Blasted> {
     let on: libc::c_int = 1;
     // SAFETY: the option's value lives until the call returns, and the length is its own.
     let result = unsafe {
@@ -58,19 +86,6 @@ pub fn blast_port(host: &Host, vip: IpAddr, port: u16, frames: u64) -> Result<Bl
         )
     };
     ensure!(result == 0, "PACKET_QDISC_BYPASS: {}", io::Error::last_os_error());
-    let template = |flags| {
-        let tcp = Tcp {
-            source: RAW_PORT,
-            destination: port,
-            flags,
-            ..Tcp::default()
-        };
-        host.frame(Frame::new(host.address_towards(vip), vip, Transport::Tcp(tcp)))
-    };
-    // Every second frame opens a connection.
-    let mut buffers: Vec<Vec<u8>> = (0..BATCH)
-        .map(|index| template(if index.is_multiple_of(2) { SYN } else { ACK }))
-        .collect();
     let mut vectors: Vec<libc::iovec> = buffers
         .iter_mut()
         .map(|buffer| libc::iovec {
@@ -93,7 +108,7 @@ pub fn blast_port(host: &Host, vip: IpAddr, port: u16, frames: u64) -> Result<Bl
     while made < frames {
         let count = (frames - made).min(BATCH as u64) as usize;
         for buffer in &mut buffers[..count] {
-            put_source(buffer, vip, made);
+            change(buffer, made);
             made += 1;
         }
         // SAFETY: the messages point at the vectors and those at the buffers, which all live as long as this function

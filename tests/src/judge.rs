@@ -3,7 +3,7 @@
 //! The tables in memory are a copy of the kernel's, made after the kernel's were filled by the code that the daemon
 //! runs; so what is compared is the pipeline, the maps and the compilers, not two ways of filling tables.
 
-use std::{net::IpAddr, path::Path, sync::atomic::Ordering};
+use std::{io, net::IpAddr, path::Path, sync::atomic::Ordering};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
@@ -13,7 +13,7 @@ use aya::{
 };
 use edge_common::{
     abi::{
-        AddressFlags, Control, LpmKey, Outcome, Reason, SLOTS_PER_LINE,
+        AddressFlags, Code, Control, LpmKey, Outcome, Reason, SEEN, SLOTS_PER_LINE, SynState,
         ban::BUCKET_WORDS,
         service::{MAX_SERVICES, PORTS},
     },
@@ -27,12 +27,13 @@ use edge_user::{
         Pins, ShieldTables,
         lists::{List, lpm_key},
         loader::{self, Sizes},
+        mapped::Mapped,
         services,
     },
 };
 use ipnet::IpNet;
 
-use crate::{bpffs::BpfDirectory, identity::Identity};
+use crate::{bpffs::BpfDirectory, identity::Identity, netns::Namespace};
 
 /// Small tables, so that collisions do occur.
 const SIZES: Sizes = Sizes {
@@ -50,6 +51,7 @@ pub struct Kernel {
     /// Where they are pinned.
     pub pins: Pins,
     cells: Array<MapData, [u64; SLOTS_PER_LINE]>,
+    newcomers: Mapped<u64>,
     _directory: BpfDirectory,
 }
 
@@ -66,11 +68,13 @@ impl Kernel {
         let pins = Pins::new(directory.path());
         let ebpf = loader::load(&pins, SIZES)?;
         let cells = Array::try_from(Map::Array(MapData::from_pin(pins.map("CELLS"))?))?;
+        let newcomers = Mapped::new(&MapData::from_pin(pins.map("NEWCOMERS"))?)?;
         Ok(Self {
             ebpf,
             tables: ShieldTables::open(&pins)?,
             pins,
             cells,
+            newcomers,
             _directory: directory,
         })
     }
@@ -125,17 +129,31 @@ impl Kernel {
         for index in 0..self.cells.len() {
             self.cells.set(index, [unused; SLOTS_PER_LINE], 0)?;
         }
+        let idle = SynState::unused(self.tables.params.epoch_tick);
+        for index in 0..MAX_SERVICES {
+            self.tables.syn_states.set(index, idle);
+        }
+        for index in 0..SEEN {
+            self.newcomers.store(index, 0);
+        }
         Ok(())
     }
 
-    /// Judges one packet; answers with the action.
+    /// Judges one packet, as if it had come over the interface with this index of the thread's network namespace, or
+    /// else over the loopback interface; answers with the action.
     ///
     /// # Errors
     /// The kernel refuses the packet.
-    pub fn judge(&mut self, packet: &[u8]) -> Result<u32> {
+    pub fn judge(&mut self, packet: &[u8], outside: Option<u32>) -> Result<u32> {
         let program = loader::program(&mut self.ebpf, loader::PROGRAM)?;
+        // `struct xdp_md` (include/uapi/linux/bpf.h): data, data_end, data_meta, ingress_ifindex, rx_queue_index,
+        // egress_ifindex. Every device has registered its first queue, which is what the kernel asks for
+        // (net/bpf/test_run.c, `xdp_convert_md_to_buff`).
+        let words = [0, packet.len() as u32, 0, outside.unwrap_or_default(), 0, 0];
+        let context: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let options = TestRunOptions {
             data_in: Some(packet),
+            ctx_in: outside.is_some().then_some(&*context),
             ..TestRunOptions::new()
         };
         Ok(program.test_run(options)?.return_value)
@@ -226,6 +244,10 @@ impl Kernel {
                 cell.store(word, Ordering::Relaxed);
             }
         }
+        for index in 0..MAX_SERVICES {
+            let state = tables.syn_states.get(index).context("SYN_STATES")?;
+            copy.set_syn_state(index as u16, state);
+        }
         copy.cookie_settings = tables.cookie_settings();
         Ok(copy)
     }
@@ -237,18 +259,56 @@ pub const fn counter(service: u16, reason: u8, observed: bool) -> u32 {
     half + service as u32 * Reason::SLOTS + reason as u32
 }
 
-/// Has both judge `packet`, and compares action and counters. `counts` are the kernel's counters so far.
+/// A network namespace with an interface that is not the loopback interface, for packets from outside.
+pub struct Outside {
+    namespace: Namespace,
+    index: u32,
+}
+
+impl Outside {
+    const NAME: &'static str = "outside0";
+
+    /// Makes both.
+    ///
+    /// # Errors
+    /// The machine has no namespaces or no veth.
+    pub fn new() -> Result<Self> {
+        let namespace = Namespace::create("outside")?;
+        namespace.ip(&format!("link add {} type veth peer name outside1", Self::NAME))?;
+        let index = namespace.enter(|| {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+            Ok::<_, io::Error>(rustix::net::netdevice::name_to_index(&socket, Self::NAME)?)
+        })?;
+        Ok(Self { namespace, index })
+    }
+
+    /// Runs `job` in the namespace, with the interface's index.
+    pub fn enter<T: Send>(&self, job: impl FnOnce(u32) -> T + Send) -> T {
+        self.namespace.enter(|| job(self.index))
+    }
+}
+
+/// Has both judge `packet`, come from `outside` if that is given ([`Kernel::judge`]), and compares action and counters.
+/// `counts` are the kernel's counters so far.
 ///
 /// # Errors
 /// They disagree.
-pub fn agree(kernel: &mut Kernel, memory: &MemTables, packet: &[u8], counts: &mut Counts) -> Result<Verdict> {
-    // The harness runs as if the frame had come over the loopback interface.
+pub fn agree(
+    kernel: &mut Kernel,
+    memory: &MemTables,
+    packet: &[u8],
+    outside: Option<u32>,
+    counts: &mut Counts,
+) -> Result<Verdict> {
     let arrival = At {
         tick: kernel.tables.clock.now(),
-        external: false,
+        external: outside.is_some(),
     };
-    let verdict = datapath::run(&Bytes(packet), memory, &arrival);
-    let action = kernel.judge(packet)?;
+    let mut verdict = datapath::run(&Bytes(packet), memory, &arrival);
+    if verdict.code == Code::ADMIT {
+        verdict = datapath::admit(memory, verdict.service, arrival.tick);
+    }
+    let action = kernel.judge(packet, outside)?;
     let expected = match verdict.reason().outcome() {
         Outcome::Pass => 2,
         Outcome::Drop => 1,

@@ -173,6 +173,10 @@ impl Guarded {
         guard: &str,
     ) -> Option<Self> {
         let lab = lab_with(name, configure)?;
+        // A stack that knows no way back to a source does not answer its SYNs, and keeps nothing for them.
+        lab.edge()
+            .ip(&format!("route add {MADE_UP_NET} via {}", lab.attacker().v4))
+            .expect("a route to the made-up sources");
         // What is sent back over a veth arrives only where its peer has a program too.
         let peers = [lab.client(), lab.attacker()]
             .map(|host| {
@@ -263,6 +267,7 @@ pub struct SynFlood {
 
 /// The made-up sources are 44.0.0.0/8.
 const MADE_UP: u32 = 0x2c00_0000;
+const MADE_UP_NET: &str = "44.0.0.0/8";
 /// Frames of one batch.
 const BATCH: u64 = 32;
 /// Where addresses and checksums lie in an untagged frame with IPv4.
@@ -331,24 +336,67 @@ impl Guarded {
         host.namespace.enter(|| TcpStream::connect_timeout(&to, limit))
     }
 
-    /// Half-open connections of the edge's stack, and the pages that its TCP holds.
-    pub fn half_open(&self) -> (u64, u64) {
+    /// What the edge's stack holds now.
+    pub fn held(&self) -> Held {
         self.lab.edge().enter(|| {
-            let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default();
+            let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+            let sockets = read("/proc/thread-self/net/tcp");
             let half_open = sockets
                 .lines()
                 .filter(|line| line.split_ascii_whitespace().nth(3) == Some("03"))
                 .count() as u64;
-            let stat = std::fs::read_to_string("/proc/thread-self/net/sockstat").unwrap_or_default();
-            let pages = stat
-                .lines()
-                .find(|line| line.starts_with("TCP:"))
-                .and_then(|line| line.split_ascii_whitespace().last())
-                .and_then(|pages| pages.parse().ok())
-                .unwrap_or(0);
-            (half_open, pages)
+            let stat = read("/proc/thread-self/net/sockstat");
+            let pages = field(&stat, "TCP:", |fields| fields.last());
+            let slabs = read("/proc/slabinfo");
+            Held {
+                half_open,
+                pages,
+                requests: field(&slabs, "request_sock_TCP ", |mut fields| fields.next()),
+                tracked: read("/proc/sys/net/netfilter/nf_conntrack_count")
+                    .trim()
+                    .parse()
+                    .unwrap_or(0),
+            }
         })
     }
+}
+
+/// What a stack holds of connections that are not there yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Held {
+    /// Connections in SYN-RECV.
+    pub half_open: u64,
+    /// Pages of all TCP sockets' buffers (`sockstat`), of the whole machine.
+    pub pages: u64,
+    /// Objects in use in the slab of half-open connections, of the whole machine.
+    pub requests: u64,
+    /// Entries of the connection tracking.
+    pub tracked: u64,
+}
+
+impl Held {
+    /// The greater of each.
+    #[must_use]
+    pub fn most(self, other: Self) -> Self {
+        Self {
+            half_open: self.half_open.max(other.half_open),
+            pages: self.pages.max(other.pages),
+            requests: self.requests.max(other.requests),
+            tracked: self.tracked.max(other.tracked),
+        }
+    }
+}
+
+/// One of the numbers that follow `name` at the beginning of a line.
+fn field<'t>(
+    text: &'t str,
+    name: &str,
+    choose: impl FnOnce(std::str::SplitAsciiWhitespace<'t>) -> Option<&'t str>,
+) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| choose(line.split_ascii_whitespace()))
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]

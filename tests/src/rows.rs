@@ -92,6 +92,36 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
+/// Rows about where a packet comes from: the reasons are those of packets from outside, on the loopback interface all of
+/// them are admitted.
+pub fn from_outside() -> Vec<Row> {
+    [
+        ("a source as usual", CLIENT, V4, Reason::Admitted),
+        ("its own address", V4, V4, Reason::SameAddress),
+        ("its own IPv6 address", V6, V6, Reason::SameAddress),
+        ("loopback", "127.0.0.1", V4, Reason::Martian),
+        ("the last of loopback", "127.255.255.255", V4, Reason::Martian),
+        ("beside loopback", "128.0.0.1", V4, Reason::Admitted),
+        ("unspecified", "0.0.0.0", V4, Reason::Martian),
+        ("this network", "0.255.255.255", V4, Reason::Martian),
+        ("beside this network", "1.0.0.0", V4, Reason::Admitted),
+        ("multicast", "224.0.0.1", V4, Reason::Martian),
+        ("the last of multicast", "239.255.255.255", V4, Reason::Martian),
+        ("before multicast", "223.255.255.255", V4, Reason::Admitted),
+        ("reserved", "240.0.0.1", V4, Reason::Martian),
+        ("broadcast", "255.255.255.255", V4, Reason::Martian),
+        ("a private address", "10.0.0.1", V4, Reason::Admitted),
+        ("IPv6 loopback", "::1", V6, Reason::Martian),
+        ("IPv6 unspecified", "::", V6, Reason::Martian),
+        ("IPv6 multicast", "ff02::1", V6, Reason::Martian),
+        ("an IPv6 address as usual", "2001:db8:1::1", V6, Reason::Admitted),
+        ("a link-local IPv6 address", "fe80::1", V6, Reason::Admitted),
+    ]
+    .into_iter()
+    .map(|(what, source, destination, reason)| row(what, tcp(source, destination, 443, ACK), reason))
+    .collect()
+}
+
 /// Which traffic is judged at all.
 fn scope() -> Vec<Row> {
     let mut arp = vec![0_u8; 60];

@@ -305,15 +305,6 @@ const FLOOD: Bounds = Bounds {
 };
 const CONNECTIONS: usize = 150;
 
-/// Half-open connections of the edge's stack.
-fn half_open(edge: &tests::netns::Namespace) -> usize {
-    edge.enter(|| std::fs::read_to_string("/proc/thread-self/net/tcp"))
-        .expect("a table")
-        .lines()
-        .filter(|line| line.split_ascii_whitespace().nth(3) == Some("03"))
-        .count()
-}
-
 /// SYNs from 2^24 made-up sources: honest clients connect throughout, the stack's queue stays within the budget; with no
 /// daemon alive cookies begin with the flood and end after it.
 #[test]
@@ -321,7 +312,7 @@ fn a_flood_of_made_up_sources_engages_cookies_and_nobody_honest_is_refused() {
     let Some(guarded) = Guarded::new("cookies-flood", |options| options, "native", AUTO) else {
         return;
     };
-    let (edge, client, attacker) = (guarded.lab.edge(), guarded.lab.client(), guarded.lab.attacker());
+    let (client, attacker) = (guarded.lab.client(), guarded.lab.attacker());
     let vip = vips()[0];
     let engaged = || {
         let status = guarded.status();
@@ -346,7 +337,7 @@ fn a_flood_of_made_up_sources_engages_cookies_and_nobody_honest_is_refused() {
         slowest = slowest.max(start.elapsed());
         if number % 10 == 0 {
             exchange(&stream, 1_000);
-            most_half_open = most_half_open.max(half_open(edge));
+            most_half_open = most_half_open.max(guarded.held().half_open);
         }
     }
     let was_engaged = engaged();

@@ -15,13 +15,13 @@ use std::{
 use anyhow::{Context, Result};
 use edge_common::abi::{BanSource, Control, Outcome, Reason, service::MAX_SERVICES};
 use edge_user::{
-    config::{Limits, Protocol, Rate, Service, Shield},
+    config::{CookieMode, Guard, Limits, Protocol, Rate, Service, Shield, Syn},
     kernel::bans::BanOrder,
 };
 use ipnet::IpNet;
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 use tests::{
-    judge::{self, Kernel},
+    judge::{self, Kernel, Outside},
     packets::{self, Spec, Target},
     rows, skip,
 };
@@ -90,7 +90,7 @@ fn every_row_leaves_with_its_reason_in_memory_and_in_the_kernel() {
     let memory = kernel.copy().expect("copied");
     let mut counts = kernel.counts().expect("counted");
     for row in rows::rows() {
-        let verdict = judge::agree(&mut kernel, &memory, &row.packet, &mut counts)
+        let verdict = judge::agree(&mut kernel, &memory, &row.packet, None, &mut counts)
             .unwrap_or_else(|error| panic!("{}: {error:#}", row.what));
         assert_eq!(verdict.reason(), row.reason, "{}", row.what);
     }
@@ -149,7 +149,7 @@ fn observing_drops_nothing_and_tells_the_reason() {
     let mut counts = kernel.counts().expect("counted");
     let mut observed = 0;
     for row in rows::rows() {
-        let verdict = judge::agree(&mut kernel, &memory, &row.packet, &mut counts)
+        let verdict = judge::agree(&mut kernel, &memory, &row.packet, None, &mut counts)
             .unwrap_or_else(|error| panic!("{}: {error:#}", row.what));
         assert_eq!(verdict.reason().outcome(), Outcome::Pass, "{}", row.what);
         if row.reason.outcome() == Outcome::Drop {
@@ -166,6 +166,16 @@ fn memory_and_kernel_judge_alike() {
     let Some(mut kernel) = kernel("differential") else {
         return;
     };
+    match Outside::new() {
+        Ok(outside) => outside.enter(|index| judge_at_random(&mut kernel, Some(index))),
+        Err(why) => {
+            skip::report("differential", format_args!("packets from outside: {why:#}"));
+            judge_at_random(&mut kernel, None);
+        }
+    }
+}
+
+fn judge_at_random(kernel: &mut Kernel, outside: Option<u32>) {
     let (mut judged, mut seen) = (0_u64, vec![0_u64; Reason::ALL.len()]);
     let begun = Instant::now();
     // The VM's runner says so.
@@ -176,7 +186,7 @@ fn memory_and_kernel_judge_alike() {
             break;
         }
         let mut rng = SmallRng::seed_from_u64(seed);
-        let spec = random_world(&mut kernel, &mut rng).expect("configured");
+        let spec = random_world(kernel, &mut rng).expect("configured");
         let memory = kernel.copy().expect("copied");
         let mut counts = kernel.counts().expect("counted");
         let world = Instant::now();
@@ -185,7 +195,8 @@ fn memory_and_kernel_judge_alike() {
                 break;
             }
             let packet = packets::generate(&mut rng, &spec);
-            let verdict = judge::agree(&mut kernel, &memory, &packet, &mut counts)
+            let from = outside.filter(|_| rng.random());
+            let verdict = judge::agree(kernel, &memory, &packet, from, &mut counts)
                 .unwrap_or_else(|error| panic!("seed {seed}, packet {number}: {error:#}: {packet:02x?}"));
             seen[usize::from(verdict.code.0)] += 1;
             judged += 1;
@@ -221,8 +232,19 @@ fn memory_and_kernel_judge_alike() {
         Reason::BadFlags,
         Reason::SourcePackets,
         Reason::NetworkPackets,
+        Reason::SynBudget,
+        Reason::NewSources,
     ] {
         assert!(seen[reason as usize] > 0, "{} never occurred", reason.name());
+    }
+    for reason in [Reason::Martian, Reason::SameAddress] {
+        let occurred = seen[reason as usize] > 0;
+        assert_eq!(
+            occurred,
+            outside.is_some(),
+            "{} occurred: {occurred}",
+            reason.name()
+        );
     }
 }
 
@@ -246,7 +268,7 @@ fn random_world(kernel: &mut Kernel, rng: &mut SmallRng) -> Result<Spec> {
             port: target.port,
             limits: random_limits(rng),
             observe: rng.random_ratio(1, 10),
-            guard: edge_user::config::Guard::None,
+            guard: random_guard(rng, target.protocol),
             direct: None,
         })
         .collect();
@@ -343,6 +365,8 @@ fn targets() -> Vec<Target> {
 }
 
 fn sources(rng: &mut SmallRng) -> Vec<IpAddr> {
+    let impossible = [rows::V4, rows::V6, "127.0.0.9", "240.1.2.3", "::1"];
+    let impossible = impossible.map(|text| text.parse().expect("an address"));
     (0..40_u8)
         .map(|number| {
             if rng.random_ratio(1, 2) {
@@ -360,6 +384,7 @@ fn sources(rng: &mut SmallRng) -> Vec<IpAddr> {
                 ])
             }
         })
+        .chain(impossible)
         .collect()
 }
 
@@ -377,6 +402,63 @@ fn random_limits(rng: &mut SmallRng) -> Limits {
         network_packets: slow(1, 30),
         network_syns: slow(1, 8),
         network_bytes: slow(10, 40_000),
+    }
+}
+
+/// Budgets alone: cookies take a stack, and are compared in `syn.rs`.
+fn random_guard(rng: &mut SmallRng, protocol: u8) -> Guard {
+    let budget = Rate {
+        per_second: 1,
+        burst: rng.random_range(2..20),
+    };
+    match (rng.random_ratio(1, 3), protocol) {
+        (false, _) => Guard::None,
+        (true, tests::frame::TCP) => Guard::Syn(Syn {
+            budget: Some(budget),
+            cookies: CookieMode::Off,
+            hold: Duration::from_secs(1),
+            window_scale: None,
+        }),
+        (true, _) => Guard::NewSources(budget),
+    }
+}
+
+/// What makes a source impossible holds outside alone: a machine speaks to itself from any address of its own.
+#[test]
+fn impossible_sources_are_dropped_outside_and_nowhere_else() {
+    let Some(mut kernel) = kernel("impossible") else {
+        return;
+    };
+    let outside = match Outside::new() {
+        Ok(outside) => outside,
+        Err(why) => return skip::report("impossible", format_args!("{why:#}")),
+    };
+    outside.enter(|index| {
+        for (bits, martian) in [(Control::DROP_MARTIANS, Reason::Martian), (0, Reason::Admitted)] {
+            judge_from_outside(&mut kernel, index, bits, martian);
+        }
+    });
+}
+
+fn judge_from_outside(kernel: &mut Kernel, index: u32, bits: u64, martian: Reason) {
+    let (services, shield) = rows::world();
+    let local = [rows::V4, rows::V6].map(|text| text.parse().expect("an address"));
+    kernel
+        .configure(&services, &shield, &local, bits)
+        .expect("configured");
+    let memory = kernel.copy().expect("copied");
+    let mut counts = kernel.counts().expect("counted");
+    for row in rows::from_outside() {
+        let reason = if row.reason == Reason::Martian {
+            martian
+        } else {
+            row.reason
+        };
+        for (from, expected) in [(Some(index), reason), (None, Reason::Admitted)] {
+            let verdict = judge::agree(kernel, &memory, &row.packet, from, &mut counts)
+                .unwrap_or_else(|error| panic!("{} from {from:?}: {error:#}", row.what));
+            assert_eq!(verdict.reason(), expected, "{} from {from:?}", row.what);
+        }
     }
 }
 

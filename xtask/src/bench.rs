@@ -21,7 +21,7 @@ struct Bench {
     about: &'static str,
 }
 
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     Bench {
         name: "shield",
         package: "edge-user",
@@ -49,6 +49,13 @@ const BENCHES: [Bench; 9] = [
         target: "synflood",
         profile: "quick",
         about: "SYNs from 2^24 forged sources: connections and throughput with cookies, without, and with synproxy",
+    },
+    Bench {
+        name: "dropping",
+        package: "tests",
+        target: "dropping",
+        profile: "quick",
+        about: "CPU time per dropped packet over veth: the shield beside nftables, by address and by a meter for each source",
     },
     Bench {
         name: "auth",

@@ -117,6 +117,7 @@ fn gateway_status(context: &Context, gateway: &Handle) -> Value {
         "limits": gateway.limits(),
         "refusals": refusals,
         "offences_lost": context.reporter.lost(),
+        "arrivals_lost": gateway.lost_arrivals(),
     })
 }
 
