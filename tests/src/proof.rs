@@ -346,7 +346,7 @@ impl Guarded {
                 .filter(|line| line.split_ascii_whitespace().nth(3) == Some("03"))
                 .count() as u64;
             let stat = read("/proc/thread-self/net/sockstat");
-            let pages = field(&stat, "TCP:", |fields| fields.last());
+            let pages = field(&stat, "TCP:", Iterator::last);
             let slabs = read("/proc/slabinfo");
             Held {
                 half_open,
