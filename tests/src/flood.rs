@@ -62,11 +62,6 @@ pub fn blast_port(host: &Host, vip: IpAddr, port: u16, frames: u64) -> Result<Bl
     })
 }
 
-/// Sends `frames` times `frame` as fast as it goes.
-pub fn repeat(socket: &PacketSocket, frame: &[u8], frames: u64) -> Result<Blasted> {
-    pour(socket, vec![frame.to_vec(); BATCH], frames, |_, _| {})
-}
-
 /// Sends `buffers` in turn, each as `change` makes it of the one before for the number of the frame.
 fn pour(
     socket: &PacketSocket,

@@ -1,4 +1,4 @@
-//! Switching a device feature off, as `ethtool -K` does: the lab's machines need no `ethtool`.
+//! Switching device features, as `ethtool -K` does: the lab's machines need no `ethtool`.
 //!
 //! Speaks the `SIOCETHTOOL` interface of linux/ethtool.h with buffers of 32-bit words, of which all its structures here
 //! are made.
@@ -24,6 +24,15 @@ const MAX_FEATURES: usize = 1024;
 
 /// Switches features of an interface off, by the names that `ethtool -k` shows.
 pub fn switch_off(namespace: &Namespace, interface: &str, features: &[&str]) -> Result<()> {
+    switch(namespace, interface, features, false)
+}
+
+/// Switches features of an interface on.
+pub fn switch_on(namespace: &Namespace, interface: &str, features: &[&str]) -> Result<()> {
+    switch(namespace, interface, features, true)
+}
+
+fn switch(namespace: &Namespace, interface: &str, features: &[&str], on: bool) -> Result<()> {
     namespace.enter(|| {
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
         let names = names(&socket, interface).with_context(|| format!("features of {interface}"))?;
@@ -35,9 +44,10 @@ pub fn switch_off(namespace: &Namespace, interface: &str, features: &[&str]) -> 
             };
             // Each block is a pair: which bits to change, and to what. Zero is off.
             request[2 + 2 * (index / 32)] |= 1 << (index % 32);
+            request[3 + 2 * (index / 32)] |= u32::from(on) << (index % 32);
         }
         ethtool(&socket, interface, &mut request)
-            .with_context(|| format!("switching {features:?} of {interface} off"))
+            .with_context(|| format!("switching {features:?} of {interface}"))
     })
 }
 

@@ -16,6 +16,8 @@ pub enum Action {
     Drop = 1,
     /// `XDP_PASS`.
     Pass = 2,
+    /// `XDP_TX`.
+    Send = 3,
 }
 
 /// Where it runs.
@@ -25,6 +27,84 @@ pub enum Mode {
     Generic = 1 << 1,
     /// `XDP_FLAGS_DRV_MODE`.
     Native = 1 << 2,
+}
+
+/// Frames that are made in the kernel, as a driver hands them to XDP: no socket, no buffer of a socket's.
+///
+/// `BPF_PROG_TEST_RUN` with live frames (Linux 5.18, net/bpf/test_run.c, `xdp_test_run_batch`): the program runs for each,
+/// and what it says is done.
+#[derive(Debug)]
+pub struct Emitter {
+    program: OwnedFd,
+}
+
+/// The head of `union bpf_attr` for `BPF_PROG_TEST_RUN`.
+#[repr(C)]
+#[derive(Default)]
+struct RunAttributes {
+    program: u32,
+    result: u32,
+    data_bytes: u32,
+    data_out_bytes: u32,
+    data: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_bytes: u32,
+    context_out_bytes: u32,
+    context: u64,
+    context_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch: u32,
+    reserved: u32,
+}
+
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
+
+impl Emitter {
+    /// [`Action::Send`] sends every frame, [`Action::Drop`] makes it and throws it away.
+    ///
+    /// # Errors
+    /// The kernel refuses the program.
+    pub fn new(action: Action) -> Result<Self> {
+        let program = load(action).context("BPF_PROG_LOAD")?;
+        Ok(Self { program })
+    }
+
+    /// Sends `frame` so many times out of the interface with this index of the thread's network namespace.
+    ///
+    /// # Errors
+    /// The kernel has no live frames, or the interface takes none.
+    pub fn emit(&self, index: u32, frame: &[u8], count: u32) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context = [0, frame.len() as u32, 0, index, 0, 0_u32];
+        let attributes = RunAttributes {
+            program: self.program.as_raw_fd().cast_unsigned(),
+            data_bytes: frame.len() as u32,
+            data: frame.as_ptr() as u64,
+            repeat: count,
+            context_bytes: size_of_val(&context) as u32,
+            context: context.as_ptr() as u64,
+            flags: BPF_F_TEST_XDP_LIVE_FRAMES,
+            ..RunAttributes::default()
+        };
+        // SAFETY: as in [`bpf`]; the command gives no descriptor.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_PROG_TEST_RUN,
+                std::ptr::from_ref(&attributes),
+                size_of::<RunAttributes>(),
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
 }
 
 /// Name the kernel knows the program by.
