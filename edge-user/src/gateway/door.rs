@@ -56,19 +56,28 @@ impl Door {
         contains(&self.proxy_protocol, peer)
     }
 
-    /// Takes a connection up to where HTTP begins. `slot` is counted for the client once it is known.
+    /// The client, if there is nothing to be done before HTTP begins.
+    pub(crate) fn stands_open(&self, local: SocketAddr, peer: SocketAddr) -> Option<Client> {
+        if self.tls.is_some() || self.is_proxied(peer) {
+            return None;
+        }
+        let mut client = Client::direct(peer, local);
+        client.is_trusted = contains(&self.trusted_proxies, peer);
+        Some(client)
+    }
+
+    /// Takes a connection between our address and the peer's up to where HTTP begins. `slot` is counted for the client once it is known.
     ///
     /// # Errors
     /// Why the connection is closed instead; the client as far as it is known.
     pub(crate) async fn enter(
         &self,
         mut stream: TcpStream,
-        peer: SocketAddr,
+        (local, peer): (SocketAddr, SocketAddr),
         slot: &mut Slot,
         limits: &Limits,
         turns: &tokio::sync::Semaphore,
     ) -> Result<(Socket, Client), (Closing, Client)> {
-        let local = stream.local_addr().unwrap_or(peer);
         let mut client = Client::direct(peer, local);
         if self.is_proxied(peer) {
             match timeout(limits.proxy_header_timeout, proxy_protocol::read(&mut stream)).await {

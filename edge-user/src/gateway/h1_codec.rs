@@ -8,6 +8,7 @@
 //! Layers: [`side::Transport`] is what it speaks over (TCP, TLS over TCP), for clients and upstreams alike; a [`flow`]
 //! moves one direction of an exchange in constant memory; [`exchange`], [`forward`] and [`answer`] are one request and its answer;
 //! [`connection`] is a client's connection.
+//! [`ask`](mod@ask) and [`answer_body`] are the half towards the upstream for clients of HTTP/2.
 //!
 //! What it does not do it declines before anything has gone out: [`Ended::Declined`] gives the connection back with
 //! its unread bytes, and hyper serves it from there on. Which requests those are the stages
@@ -22,6 +23,8 @@ use std::{
 };
 
 mod answer;
+mod answer_body;
+mod ask;
 mod buffers;
 mod connection;
 mod exchange;
@@ -30,12 +33,16 @@ mod forward;
 mod linger;
 mod link;
 mod own;
+mod piped;
+mod pipes;
 mod side;
 mod timers;
 mod tunnel;
 mod websocket;
 mod writing;
 
+pub(crate) use answer_body::{AnswerBody, Piece};
+pub(crate) use ask::{Question, ask};
 use buffers::Buffers;
 pub(crate) use connection::{Ended, serve};
 pub(crate) use linger::close;
@@ -91,6 +98,16 @@ impl Local {
         if kept.len() < KEPT_SHAPES {
             kept.push(shape);
         }
+    }
+
+    /// An empty buffer for a head.
+    pub(crate) fn take_buffer(&self) -> Vec<u8> {
+        self.buffers.take_head()
+    }
+
+    /// Takes such a buffer back.
+    pub(crate) fn put_buffer(&self, buffer: Vec<u8>) {
+        self.buffers.put(buffer);
     }
 
     /// Deadlines of the connections.

@@ -21,6 +21,7 @@ pub(crate) mod body;
 mod body_error;
 pub(crate) mod client;
 mod compress;
+mod direct;
 mod forward;
 mod gated_io;
 mod guarded_io;
@@ -40,7 +41,7 @@ use super::{
     limits::{Codec, Limits},
     provenance::Provenance,
     socket::Socket,
-    worker::Worker,
+    worker::{Counted, Worker},
 };
 
 /// What hyper leaves to the header policy.
@@ -54,21 +55,30 @@ const DIALECT: Dialect = Dialect {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(worker: &Rc<Worker>, stream: Socket, client: Client) {
+pub(crate) fn serve(counted: Counted, stream: Socket, client: Client) -> impl Future<Output = ()> + 'static {
     let agreed = client.tls.as_ref().is_some_and(|tls| tls.http2);
+    let by_bytes = !agreed && counted.worker().limits().codec == Codec::Bytes;
     let provenance = Rc::new(Provenance::new(client));
-    let (mut stream, first) = match worker.limits().codec {
-        Codec::Bytes if !agreed => match h1_codec::serve(worker, stream, Vec::new(), &provenance).await {
-            Ended::Closed => return,
-            Ended::Declined(stream, unread) => (stream, unread),
-        },
-        Codec::Bytes | Codec::Hyper => (stream, Vec::new()),
-    };
+    async move {
+        let worker = counted.worker();
+        let (stream, first) = if by_bytes {
+            match h1_codec::serve(worker, stream, &provenance).await {
+                Ended::Closed => return,
+                Ended::Declined(stream, unread) => (stream, unread),
+            }
+        } else {
+            (stream, Vec::new())
+        };
+        // Boxed, as the task of a connection is as large as what it may have to hold, and most of them are HTTP/1.
+        Box::pin(serve_by_hyper(worker, stream, first, provenance)).await;
+    }
+}
+
+async fn serve_by_hyper(worker: &Rc<Worker>, mut stream: Socket, first: Vec<u8>, provenance: Rc<Provenance>) {
     let Some(first) = first_bytes(worker, &mut stream, first).await else {
         return;
     };
     if first.starts_with(PREFACE) {
-        // Boxed, as the task of a connection is as large as what it may have to hold, and most of them are HTTP/1.
         Box::pin(http2::serve(worker, stream, first, provenance)).await;
     } else {
         Box::pin(serve_http1(worker, stream, first, provenance)).await;

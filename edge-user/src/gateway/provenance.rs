@@ -15,15 +15,17 @@ use super::{
     header_policy::FieldSink,
 };
 
+thread_local! {
+    /// Where the element of one request is put together; filled and read without a pause in between.
+    static ELEMENT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// What is said about a client's connection; written once per connection, copied per request.
 #[derive(Debug)]
 pub struct Provenance {
     /// The other end.
     pub client: Rc<Client>,
     address: String,
-    element: String,
-    /// Where the element of one request is put together.
-    room: RefCell<Vec<u8>>,
     scheme: &'static str,
 }
 
@@ -34,9 +36,7 @@ impl Provenance {
         let ip = client.address.ip().to_canonical();
         Self {
             address: ip.to_string(),
-            element: format!("{};proto={scheme}", node(ip)),
             client: Rc::new(client),
-            room: RefCell::default(),
             scheme,
         }
     }
@@ -57,20 +57,39 @@ impl Provenance {
         for (name, value) in secured {
             sink.put(name.as_bytes(), value);
         }
-        let mut element = self.room.borrow_mut();
-        element.clear();
-        element.extend_from_slice(self.element.as_bytes());
-        element.extend_from_slice(b";host=\"");
-        element.extend_from_slice(host);
-        element.push(b'"');
-        if self.client.is_trusted {
-            self.put_continued(sink, request, host, &element);
-            return;
-        }
-        sink.put(b"x-forwarded-for", self.address.as_bytes());
-        sink.put(b"x-forwarded-proto", self.scheme.as_bytes());
-        sink.put(b"x-forwarded-host", host);
-        sink.put(b"forwarded", &element);
+        ELEMENT.with_borrow_mut(|element| {
+            element.clear();
+            self.put_element(element, host);
+            if self.client.is_trusted {
+                self.put_continued(sink, request, host, element);
+                return;
+            }
+            sink.put(b"x-forwarded-for", self.address.as_bytes());
+            sink.put(b"x-forwarded-proto", self.scheme.as_bytes());
+            sink.put(b"x-forwarded-host", host);
+            sink.put(b"forwarded", element);
+        });
+    }
+
+    /// What this proxy saw, as an element of `Forwarded`.
+    fn put_element(&self, element: &mut Vec<u8>, host: &[u8]) {
+        // An IPv6 address is quoted and in brackets (RFC 7239, 6).
+        let (open, close): (&[u8], &[u8]) = if self.address.contains(':') {
+            (b"for=\"[", b"]\"")
+        } else {
+            (b"for=", b"")
+        };
+        let parts = [
+            open,
+            self.address.as_bytes(),
+            close,
+            b";proto=",
+            self.scheme.as_bytes(),
+            b";host=\"",
+            host,
+            b"\"",
+        ];
+        parts.iter().for_each(|part| element.extend_from_slice(part));
     }
 
     /// Writes what a trusted proxy says and this one adds.

@@ -19,6 +19,7 @@ mod bytes {
     mod frames;
     mod grpc;
     mod http2;
+    mod http2_direct;
     mod lifecycle;
     mod limiting;
     mod listeners;
@@ -51,6 +52,7 @@ mod hyper {
     mod faults;
     mod forwarding;
     mod http2;
+    mod http2_direct;
     mod lifecycle;
     mod limiting;
     mod listeners;

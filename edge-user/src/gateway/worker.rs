@@ -5,6 +5,7 @@ use std::{
     hash::RandomState,
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
@@ -42,6 +43,7 @@ use super::{
     refusal::{Reason, Refusal},
     request_id::{RequestId, RequestIds},
     route::{self, Routed},
+    socket::Socket,
     template::Facts,
 };
 use crate::{
@@ -417,7 +419,9 @@ impl Order {
 /// Accepts until a stop or until the entrance is closed, then takes what has come, and closes the listening socket.
 async fn accept(worker: Rc<Worker>, listener: TcpListener, entrance: Arc<Entrance>) {
     let (mut stop, mut closed) = (worker.stop(), entrance.closed());
-    let port = listener.local_addr().map_or(0, |address| address.port());
+    let local = listener
+        .local_addr()
+        .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -426,7 +430,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, entrance: Arc<Entranc
             _ = closed.wait_for(|closed| *closed) => break,
         };
         match accepted {
-            Ok((stream, peer)) => admit(&worker, &entrance.door(), port, stream, peer),
+            Ok((stream, peer)) => admit(&worker, &entrance.door(), local, stream, peer),
             Err(error) => {
                 tracing::debug!(%error, "accept failed");
                 if !matches!(
@@ -443,12 +447,12 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, entrance: Arc<Entranc
         let Some(Ok((stream, peer))) = listener.accept().now_or_never() else {
             return;
         };
-        admit(&worker, &entrance.door(), port, stream, peer);
+        admit(&worker, &entrance.door(), local, stream, peer);
     }
 }
 
 /// Counts a new connection and serves it, or turns it away.
-fn admit(worker: &Rc<Worker>, door: &Arc<Door>, port: u16, stream: TcpStream, peer: SocketAddr) {
+fn admit(worker: &Rc<Worker>, door: &Arc<Door>, local: SocketAddr, stream: TcpStream, peer: SocketAddr) {
     if worker.is_kept_out(peer.ip()) {
         worker.closed(Offender::peer(peer.ip()), Closing::Banned);
         return;
@@ -474,32 +478,62 @@ fn admit(worker: &Rc<Worker>, door: &Arc<Door>, port: u16, stream: TcpStream, pe
         }
     };
     if let Some(doorman) = &worker.doorman {
-        doorman.arrived(peer.ip(), port, Instant::now());
+        doorman.arrived(peer.ip(), local.port(), Instant::now());
     }
-    spawn_local(attend(Rc::clone(worker), Arc::clone(door), stream, peer, slot));
+    let counted = Counted::new(Rc::clone(worker), slot);
+    // Most of all connections wait most of the time, so what one of them holds is kept small: its way in is a task of
+    // its own size where there is one.
+    // What arrives at a socket of one address was sent to that; else the kernel is asked.
+    let local = if local.ip().is_unspecified() {
+        stream.local_addr().unwrap_or(peer)
+    } else {
+        local
+    };
+    match door.stands_open(local, peer) {
+        Some(client) => {
+            spawn_local(hyper_codec::serve(counted, Socket::Plain(stream), client));
+        }
+        None => {
+            spawn_local(attend(counted, Arc::clone(door), stream, (local, peer)));
+        }
+    }
 }
 
 /// Takes a connection through its door, and serves it to its end.
-async fn attend(worker: Rc<Worker>, door: Arc<Door>, stream: TcpStream, peer: SocketAddr, mut slot: Slot) {
-    let open = Open::new(&worker);
+async fn attend(counted: Counted, door: Arc<Door>, stream: TcpStream, ends: (SocketAddr, SocketAddr)) {
+    // Boxed: it is large, and over before the connection is.
+    if let Some(served) = Box::pin(enter(counted, door, stream, ends)).await {
+        served.await;
+    }
+}
+
+/// Takes a connection through its door; answers with its service.
+async fn enter(
+    mut counted: Counted,
+    door: Arc<Door>,
+    stream: TcpStream,
+    (local, peer): (SocketAddr, SocketAddr),
+) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+    let worker = Rc::clone(&counted.worker);
     let limits = worker.limits();
     let mut stop = worker.stop();
     let entered = tokio::select! {
         biased;
-        entered = Box::pin(door.enter(stream, peer, &mut slot, &limits, &worker.turns)) => entered,
-        _ = stop.wait_for(|stop| *stop) => return,
+        entered = door.enter(stream, (local, peer), &mut counted.slot, &limits, &worker.turns) => entered,
+        _ = stop.wait_for(|stop| *stop) => return None,
     };
     match entered {
         Ok((_, client)) if worker.is_kept_out(client.address.ip()) => {
             worker.closed(client.offender(), Closing::Banned);
+            None
         }
-        Ok((socket, client)) => hyper_codec::serve(&worker, socket, client).await,
+        Ok((socket, client)) => Some(Box::pin(hyper_codec::serve(counted, socket, client))),
         Err((closing, client)) => {
             tracing::debug!(listener = door.name(), %peer, why = closing.slug(), "connection closed");
             worker.closed(client.offender(), closing);
+            None
         }
     }
-    drop((open, slot));
 }
 
 /// Tells a client that the gateway is full, if that can be done at once.
@@ -509,19 +543,27 @@ fn turn_away(stream: &TcpStream) {
     let _ = stream.try_write(FULL);
 }
 
-/// Counts a connection of this worker while it lives.
-struct Open<'w>(&'w Worker);
+/// A connection of this worker, counted while it lives.
+pub(crate) struct Counted {
+    worker: Rc<Worker>,
+    slot: Slot,
+}
 
-impl<'w> Open<'w> {
-    fn new(worker: &'w Worker) -> Self {
+impl Counted {
+    fn new(worker: Rc<Worker>, slot: Slot) -> Self {
         worker.open.set(worker.open.get() + 1);
-        Self(worker)
+        Self { worker, slot }
+    }
+
+    /// Whose it is.
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
+        self.worker.open.set(self.worker.open.get() - 1);
     }
 }
 
@@ -558,5 +600,25 @@ fn pin(index: usize) {
     one.set(*cpu);
     if let Err(error) = sched_setaffinity(None, &one) {
         tracing::debug!(%error, cpu, "worker not pinned");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Ten thousand connections that wait hold this ten thousand times.
+    #[test]
+    fn a_connection_that_waits_is_small() {
+        type Arrived = (Counted, Arc<Door>, TcpStream, (SocketAddr, SocketAddr));
+        let plain =
+            size(|(counted, stream, client)| hyper_codec::serve(counted, Socket::Plain(stream), client));
+        let entering = size(|(counted, door, stream, ends): Arrived| attend(counted, door, stream, ends));
+        assert!(plain <= 512, "{plain} bytes");
+        assert!(entering <= 192, "{entering} bytes");
     }
 }

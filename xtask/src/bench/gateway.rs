@@ -46,6 +46,10 @@ pub(crate) struct Options {
     /// CPU of origin and load.
     #[arg(long, default_value_t = 1)]
     load_cpu: u32,
+    /// Everything runs at real-time priority (`chrt -f 10`): for latencies beside other work. Not for a machine that
+    /// somebody else is using.
+    #[arg(long)]
+    realtime: bool,
     /// Profile that Breakwater is built in.
     #[arg(long, default_value = "release")]
     profile: String,
@@ -71,6 +75,8 @@ pub(crate) struct Sample {
     /// Latency, microseconds.
     p50_us: f64,
     p99_us: f64,
+    /// The origin's own median latency in the same round.
+    direct_us: f64,
     /// Proportional set size, KiB.
     pss_kib: u64,
     /// Answers that were not wanted.
@@ -112,17 +118,19 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         Some(binary) => binary.clone(),
         None => crate::build::in_profile(&options.profile)?,
     };
-    let mut site = Site::prepare(&folder, options.proxy_cpu, options.load_cpu)?;
+    let mut site = Site::prepare(&folder, options.proxy_cpu, options.load_cpu, options.realtime)?;
     if scenarios.iter().any(|(_, scenario)| scenario.tokens.is_some()) {
         jwt::prepare(&site)?;
     }
     let origin = origin::Origins::start(&mut site)?;
     let kinds = peers(options.peers.as_deref())?;
+    println!("load average before: {}", load_average());
     let mut samples = Samples::new();
     for (index, scenario) in &scenarios {
         println!("\n{}: {}", scenario.name, scenario.about);
         let proxies = proxies::start(&site, &binary, &kinds, scenario)?;
         for round in 0..options.rounds {
+            let mut measured = Vec::with_capacity(proxies.len());
             for proxy in &proxies {
                 let sample = scenario
                     .measure(&site, proxy, Duration::from_secs(options.seconds))
@@ -130,7 +138,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
                 if sample.errors > 0 {
                     println!("  {}: {} wrong answers", proxy.name, sample.errors);
                 }
-                samples.entry((*index, proxy.name)).or_default().push(sample);
+                measured.push((proxy.name, sample));
+            }
+            let direct = measured.iter().find(|(name, _)| *name == report::DIRECT);
+            let direct_us = direct.map_or(0.0, |(_, sample)| sample.p50_us);
+            for (name, sample) in measured {
+                let sample = Sample { direct_us, ..sample };
+                samples.entry((*index, name)).or_default().push(sample);
             }
         }
         drop(proxies);
@@ -141,6 +155,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let chart = chart::write(&folder, &samples)?;
     println!("\n{}\n{}", results.display(), chart.display());
     Ok(())
+}
+
+/// How busy the machine is: what was measured beside other work is worth less.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let words: Vec<&str> = text.split_whitespace().take(3).collect();
+    words.join(" ")
 }
 
 /// Names of the scenarios that are about tokens.

@@ -1,7 +1,8 @@
 //! `cargo xtask bench instructions`: what one request costs in user instructions (callgrind) and system calls (strace).
 //!
 //! Counts repeat within a percent where times do not, so they guard against regressions on any machine. A request is
-//! the difference between a short and a long run, so starting and stopping count nothing. The load is in step: all
+//! the difference between a short and a long run, so starting and stopping count nothing. The load is in step, over
+//! HTTP/1 and over HTTP/2 in the clear: all
 //! connections are asked, then all are answered, which keeps the number of turns of the event loop the same.
 
 use std::{
@@ -19,6 +20,8 @@ use clap::Parser;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process;
+
+mod http2;
 
 /// How long the gateway may take to start under valgrind, and to stop.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -43,6 +46,9 @@ struct Options {
     /// Fails if a plain request takes more user instructions.
     #[arg(long)]
     most: Option<u64>,
+    /// Fails if a request over HTTP/2 takes more user instructions.
+    #[arg(long)]
+    most_http2: Option<u64>,
     /// Leaves callgrind's profile of the long run in this file, for `callgrind_annotate`.
     #[arg(long)]
     keep: Option<PathBuf>,
@@ -66,57 +72,107 @@ pub(super) fn run(arguments: &[String]) -> Result<()> {
     let folder = process::target_dir().join("bench-instructions");
     fs::create_dir_all(&folder)?;
     let origin = origin()?;
-    let instructions = |rounds: usize| -> Result<u64> {
+    let instructions = |rounds: usize, load: Load| -> Result<u64> {
         let file = folder.join("callgrind.out");
         let mut command = Command::new("valgrind");
         command
             .args(["--tool=callgrind", "--quiet"])
             .arg(format!("--callgrind-out-file={}", file.display()));
-        drive(&mut command, &binary, &folder, origin, rounds)?;
+        drive(&mut command, &binary, &folder, origin, rounds, load)?;
         let text = fs::read_to_string(&file).context("callgrind wrote nothing")?;
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix("summary:").or(line.strip_prefix("totals:")));
         if let (LONG, Some(keep)) = (rounds, &options.keep) {
-            fs::copy(&file, keep)?;
+            fs::copy(&file, keep.with_extension(load.name()))?;
         }
         line.and_then(|count| count.split_whitespace().next()?.parse().ok())
             .context("callgrind told no sum")
     };
-    let calls = |rounds: usize| -> Result<Vec<(String, u64)>> {
+    let calls = |rounds: usize, load: Load| -> Result<Vec<(String, u64)>> {
         let file = folder.join("strace.out");
         let mut command = Command::new("strace");
         command.args(["-f", "-c", "-o"]).arg(&file);
-        drive(&mut command, &binary, &folder, origin, rounds)?;
+        drive(&mut command, &binary, &folder, origin, rounds, load)?;
         Ok(summary(
             &fs::read_to_string(&file).context("strace wrote nothing")?,
         ))
     };
-    let requests = ((LONG - SHORT) * CONNECTIONS) as u64;
-    let user = (instructions(LONG)? - instructions(SHORT)?) / requests;
-    println!("user instructions a request: {user}");
-    let (short, long) = (calls(SHORT)?, calls(LONG)?);
-    let before = |name: &str| {
-        short
-            .iter()
-            .find(|(have, _)| have == name)
-            .map_or(0, |(_, count)| *count)
-    };
-    println!("system calls a request:");
-    for (name, count) in &long {
-        let each = count.saturating_sub(before(name)) as f64 / requests as f64;
-        if each >= 0.01 {
-            println!("  {name:14} {each:.2}");
+    let mut over = Vec::new();
+    for (load, most) in [(Load::Http1, options.most), (Load::Http2, options.most_http2)] {
+        let requests = ((LONG - SHORT) * load.at_once()) as u64;
+        let user = (instructions(LONG, load)? - instructions(SHORT, load)?) / requests;
+        println!("{}: user instructions a request: {user}", load.name());
+        let (short, long) = (calls(SHORT, load)?, calls(LONG, load)?);
+        let before = |name: &str| {
+            short
+                .iter()
+                .find(|(have, _)| have == name)
+                .map_or(0, |(_, count)| *count)
+        };
+        println!("{}: system calls a request:", load.name());
+        for (name, count) in &long {
+            let each = count.saturating_sub(before(name)) as f64 / requests as f64;
+            if each >= 0.01 {
+                println!("  {name:14} {each:.2}");
+            }
+        }
+        if let Some(most) = most.filter(|most| user > *most) {
+            over.push(format!(
+                "{}: {user} user instructions a request, above {most}",
+                load.name()
+            ));
         }
     }
-    match options.most {
-        Some(most) if user > most => bail!("{user} user instructions a request, above {most}"),
-        _ => Ok(()),
+    if over.is_empty() {
+        Ok(())
+    } else {
+        bail!("{}", over.join("; "))
+    }
+}
+
+/// How the gateway is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Load {
+    /// One request on each connection.
+    Http1,
+    /// Several streams on each connection, in the clear.
+    Http2,
+}
+
+impl Load {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+        }
+    }
+
+    /// Requests of one round.
+    fn at_once(self) -> usize {
+        match self {
+            Self::Http1 => CONNECTIONS,
+            Self::Http2 => http2::CONNECTIONS * http2::STREAMS,
+        }
+    }
+
+    fn ask(self, address: SocketAddr, rounds: usize) -> Result<()> {
+        match self {
+            Self::Http1 => ask(address, rounds),
+            Self::Http2 => http2::ask(address, rounds),
+        }
     }
 }
 
 /// Starts the gateway under a tool, asks it, and stops it.
-fn drive(tool: &mut Command, binary: &Path, folder: &Path, origin: SocketAddr, rounds: usize) -> Result<()> {
+fn drive(
+    tool: &mut Command,
+    binary: &Path,
+    folder: &Path,
+    origin: SocketAddr,
+    rounds: usize,
+    load: Load,
+) -> Result<()> {
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let file = folder.join("edge.toml");
     let mut parts = vec![format!(
@@ -139,7 +195,7 @@ fn drive(tool: &mut Command, binary: &Path, folder: &Path, origin: SocketAddr, r
         .stderr(fs::File::create(folder.join("log"))?)
         .spawn()
         .with_context(|| format!("cannot start {}", process::shown(tool)))?;
-    let asked = ask(address, rounds);
+    let asked = load.ask(address, rounds);
     // The tool's child is the gateway under strace; valgrind is the gateway itself.
     for pid in children(child.id()).into_iter().chain([child.id()]) {
         if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
@@ -175,10 +231,11 @@ const REQUEST: &[u8] =
     b"GET /api/one/items?page=2 HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: bench/1.0\r\n\
     Accept: application/json\r\nAccept-Encoding: gzip, br\r\nCookie: theme=dark; session=abcdefgh\r\n\r\n";
 
-fn ask(address: SocketAddr, rounds: usize) -> Result<()> {
+/// Opens connections, as soon as the gateway listens.
+fn connect(address: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
     let begun = Instant::now();
-    let mut connections = Vec::with_capacity(CONNECTIONS);
-    while connections.len() < CONNECTIONS {
+    let mut connections = Vec::with_capacity(count);
+    while connections.len() < count {
         match TcpStream::connect(address) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
@@ -191,6 +248,11 @@ fn ask(address: SocketAddr, rounds: usize) -> Result<()> {
             Err(_) => thread::sleep(Duration::from_millis(50)),
         }
     }
+    Ok(connections)
+}
+
+fn ask(address: SocketAddr, rounds: usize) -> Result<()> {
+    let mut connections = connect(address, CONNECTIONS)?;
     let mut buffer = [0; 4096];
     for _ in 0..rounds {
         for stream in &mut connections {

@@ -78,6 +78,8 @@ pub struct Chunked {
     data: u64,
     /// Fields that no trailer may be, in lower case.
     reserved: Option<Arc<[String]>>,
+    /// Lines of trailers, where somebody wants them.
+    kept: Option<Vec<Vec<u8>>>,
 }
 
 impl Default for Chunked {
@@ -90,6 +92,7 @@ impl Default for Chunked {
             line: Vec::new(),
             data: 0,
             reserved: None,
+            kept: None,
         }
     }
 }
@@ -101,6 +104,19 @@ impl Chunked {
             reserved: Some(reserved),
             ..Self::default()
         }
+    }
+
+    /// A body whose trailers are kept for [`Chunked::take_trailers`].
+    pub fn keeping_trailers() -> Self {
+        Self {
+            kept: Some(Vec::new()),
+            ..Self::default()
+        }
+    }
+
+    /// The lines of the trailers that were kept, if there are any.
+    pub fn take_trailers(&mut self) -> Option<Vec<Vec<u8>>> {
+        self.kept.take().filter(|lines| !lines.is_empty())
     }
 
     /// Whether the body has ended.
@@ -204,7 +220,10 @@ impl Chunked {
             (State::Trailer, b'\r') => State::TrailerLf,
             (State::TrailerLf, b'\n') => {
                 check_trailer(&self.line, self.reserved.as_deref().unwrap_or_default())?;
-                self.line.clear();
+                match &mut self.kept {
+                    Some(kept) => kept.push(std::mem::take(&mut self.line)),
+                    None => self.line.clear(),
+                }
                 State::TrailerStart
             }
             (State::TrailerStart | State::Trailer, b'\t' | b' '..=b'~' | 0x80..) => {

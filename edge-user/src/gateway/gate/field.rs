@@ -94,8 +94,10 @@ pub fn classify(name: &[u8]) -> FieldKind {
         19 => &[("proxy-authorization", Kind::HopByHop)],
         _ => &[],
     };
+    let initial = name.first().map_or(0, u8::to_ascii_lowercase);
     for (known, kind) in candidates {
-        if alias_of(name, known.as_bytes()) {
+        // Most names fall here, at their first letter.
+        if known.as_bytes().first() == Some(&initial) && alias_of(name, known.as_bytes()) {
             let disguised = name.contains(&b'_')
                 && matches!(
                     kind,
@@ -108,7 +110,10 @@ pub fn classify(name: &[u8]) -> FieldKind {
             return if disguised { Kind::Disguised } else { *kind };
         }
     }
-    if name.len() > FORWARDED_PREFIX.len() && alias_of(&name[..FORWARDED_PREFIX.len()], FORWARDED_PREFIX) {
+    if initial == b'x'
+        && name.len() > FORWARDED_PREFIX.len()
+        && alias_of(&name[..FORWARDED_PREFIX.len()], FORWARDED_PREFIX)
+    {
         return Kind::Forwarding;
     }
     Kind::Other

@@ -138,7 +138,7 @@ impl<S: Transport> Connection<'_, S> {
             // HTTP/1.0 has none (RFC 9110, 15.2); nobody waits for a 100 that was not asked for.
             let wanted = !forward.http10 && (shape.status != 100 || forward.expects);
             let out = wanted.then(|| {
-                let mut out = local.buffers().take();
+                let mut out = local.buffers().take_head();
                 writing::status_line(&mut out, head, shape);
                 header_policy::response(&mut out, head, shape, &judged, None, DIALECT);
                 out.extend_from_slice(b"\r\n");
@@ -164,7 +164,7 @@ impl<S: Transport> Connection<'_, S> {
             client: forward.keep_alive && delimited && !cut && !self.worker.is_leaving(),
             upstream: judged.keep_alive,
         };
-        let mut out = local.buffers().take();
+        let mut out = local.buffers().take_head();
         writing::status_line(&mut out, head, shape);
         let mut sink = ResponseSink {
             out: &mut out,

@@ -6,7 +6,13 @@
 
 use std::cell::RefCell;
 
-/// Bytes of a buffer for heads and small bodies.
+use super::pipes::Pipes;
+
+/// Bytes of a buffer in which a head is put together, with a small body behind it. A request holds one for as long as it
+/// waits for its answer.
+const HEAD: usize = 8 * 1024;
+
+/// Bytes of a buffer for reading heads and small bodies.
 pub(crate) const SMALL: usize = 16 * 1024;
 
 /// Bytes of a buffer for bodies known or found to be large: one read of it replaces thirty-two.
@@ -19,11 +25,19 @@ const KEPT_LARGE: usize = 4;
 /// Buffers that nobody uses.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
+    heads: RefCell<Vec<Vec<u8>>>,
     small: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
+    pipes: Pipes,
 }
 
 impl Buffers {
+    /// An empty buffer of [`HEAD`] bytes.
+    pub(crate) fn take_head(&self) -> Vec<u8> {
+        let kept = self.heads.borrow_mut().pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(HEAD))
+    }
+
     /// An empty buffer of [`SMALL`] bytes.
     pub(crate) fn take(&self) -> Vec<u8> {
         let kept = self.small.borrow_mut().pop();
@@ -36,9 +50,15 @@ impl Buffers {
         kept.unwrap_or_else(|| Vec::with_capacity(LARGE))
     }
 
+    /// Pipes to be lent.
+    pub(super) fn pipes(&self) -> &Pipes {
+        &self.pipes
+    }
+
     /// Takes a buffer back.
     pub(crate) fn put(&self, mut buffer: Vec<u8>) {
         let (kept, most) = match buffer.capacity() {
+            HEAD => (&self.heads, KEPT_SMALL),
             SMALL => (&self.small, KEPT_SMALL),
             LARGE => (&self.large, KEPT_LARGE),
             _ => return,
@@ -63,11 +83,13 @@ mod tests {
             buffer.push(1);
             buffers.put(buffer);
             buffers.put(Vec::with_capacity(LARGE));
+            buffers.put(Vec::with_capacity(HEAD));
             buffers.put(Vec::with_capacity(SMALL * 2));
             buffers.put(Vec::new());
         }
         assert_eq!(buffers.small.borrow().len(), KEPT_SMALL);
         assert_eq!(buffers.large.borrow().len(), KEPT_LARGE);
+        assert_eq!(buffers.heads.borrow().len(), KEPT_SMALL);
         assert!(buffers.take().is_empty());
         assert_eq!(buffers.take_large().capacity(), LARGE);
     }

@@ -59,85 +59,94 @@ enum Next {
     End,
 }
 
-/// Serves one HTTP/1 connection of which `first` was read already.
-pub(crate) async fn serve<S: Transport>(
-    worker: &Rc<Worker>,
-    io: S,
-    first: Vec<u8>,
-    provenance: &Provenance,
-) -> Ended<S> {
+/// Serves one HTTP/1 connection.
+pub(crate) async fn serve<S: Transport>(worker: &Rc<Worker>, io: S, provenance: &Provenance) -> Ended<S> {
     let timer = Timer::new(worker.h1().timers());
     let turn = Cell::new(Instant::now());
-    let connection = Connection {
+    let mut connection = Connection {
         worker,
-        client: Side::new(io, first),
+        client: Side::new(io, Vec::new()),
         provenance,
         timer: &timer,
         turn: &turn,
         scan: Scan::default(),
         fresh: true,
     };
-    let mut served = pin!(connection.run());
-    let mut registered = false;
-    poll_fn(|context| {
-        if !registered {
-            // The task stays the same for as long as the connection lives.
-            timer.register(context);
-            registered = true;
+    let after = {
+        let mut served = pin!(connection.run());
+        let mut registered = false;
+        poll_fn(|context| {
+            if !registered {
+                // The task stays the same for as long as the connection lives.
+                timer.register(context);
+                registered = true;
+            }
+            turn.set(Instant::now());
+            served.as_mut().poll(context)
+        })
+        .await
+    };
+    let client = connection.client;
+    match after {
+        After::Declined => {
+            let (io, unread) = client.into_parts();
+            Ended::Declined(io, unread)
         }
-        turn.set(Instant::now());
-        served.as_mut().poll(context)
-    })
-    .await
+        After::Abort => {
+            client.io.abort();
+            Ended::Closed
+        }
+        After::Next | After::Close { linger: false } if !client.io.has_goodbye() => Ended::Closed,
+        After::Next | After::Close { .. } => {
+            let linger = after == After::Close { linger: true };
+            Box::pin(close(client.io, linger)).await;
+            Ended::Closed
+        }
+    }
 }
 
 impl<S: Transport> Connection<'_, S> {
-    async fn run(mut self) -> Ended<S> {
+    /// Serves requests until there is no next one; tells how the connection ends.
+    async fn run(&mut self) -> After {
         loop {
-            let next = self.next().await;
-            let mut exchange = match next {
-                Next::End => {
-                    let linger = !self.client.unread().is_empty();
-                    close(self.client.io, linger).await;
-                    return Ended::Closed;
-                }
-                Next::Head(_) | Next::Refused(_) => {
-                    // Boxed: it is handed from stage to stage, and is not small.
-                    Box::new(Exchange::begin(
-                        self.worker,
-                        &self.provenance.client,
-                        self.turn.get(),
-                    ))
-                }
-            };
-            let after = match next {
-                Next::Head(len) if self.is_http2(len) => {
-                    exchange.passed_on();
-                    let (io, unread) = self.client.into_parts();
-                    return Ended::Declined(io, unread);
-                }
-                Next::Head(len) => match self.prepare(&mut exchange, len).await {
-                    Prepared::Forward(forward) => self.forward(exchange, forward).await,
-                    Prepared::Refused(refused) => self.refuse(exchange, refused).await,
-                    Prepared::Declined => {
-                        exchange.passed_on();
-                        let (io, unread) = self.client.into_parts();
-                        return Ended::Declined(io, unread);
-                    }
+            let after = match self.next().await {
+                Next::End => After::Close {
+                    linger: !self.client.unread().is_empty(),
                 },
-                Next::Refused(refusal) => self.refuse(exchange, refusal.into()).await,
-                Next::End => After::Close { linger: false },
+                // Boxed: a connection waits for its next request most of the time, and should hold no more than that
+                // takes.
+                next => Box::pin(self.exchange(next)).await,
             };
-            match after {
-                After::Next => {}
-                After::Close { linger } => {
-                    close(self.client.io, linger).await;
-                    return Ended::Closed;
-                }
-                After::Abort => {
-                    self.client.io.abort();
-                    return Ended::Closed;
-                }
+            if after != After::Next {
+                return after;
+            }
+        }
+    }
+
+    /// Serves one request.
+    async fn exchange(&mut self, next: Next) -> After {
+        // Boxed: it is handed from stage to stage, and is not small.
+        let mut exchange = Box::new(Exchange::begin(
+            self.worker,
+            &self.provenance.client,
+            self.turn.get(),
+        ));
+        let len = match next {
+            Next::Head(len) => len,
+            Next::Refused(refusal) => return self.refuse(exchange, refusal.into()).await,
+            Next::End => return After::Close { linger: false },
+        };
+        let prepared = if self.is_http2(len) {
+            Prepared::Declined
+        } else {
+            self.prepare(&mut exchange, len).await
+        };
+        match prepared {
+            Prepared::Forward(forward) => self.forward(exchange, forward).await,
+            Prepared::Refused(refused) => self.refuse(exchange, refused).await,
+            Prepared::Declined => {
+                exchange.passed_on();
+                After::Declined
             }
         }
     }

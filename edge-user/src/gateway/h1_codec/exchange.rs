@@ -33,6 +33,8 @@ pub(super) enum After {
     Close { linger: bool },
     /// Not at all, and not as if all were well: by a reset.
     Abort,
+    /// By another codec: the next request is not for this one.
+    Declined,
 }
 
 /// What became of a head.
@@ -139,7 +141,7 @@ impl<S: Transport> Connection<'_, S> {
         };
         let site = exchange.site();
         let route = site.plan().route(target.route());
-        let mut out = worker.h1().buffers().take();
+        let mut out = worker.h1().buffers().take_head();
         out.extend_from_slice(request.method());
         out.push(b' ');
         header_policy::put_target(&mut out, &request, target.permit());
@@ -180,6 +182,8 @@ impl<S: Transport> Connection<'_, S> {
             target,
         };
         self.client.consume(len);
+        // While the upstream is waited for nothing is read.
+        self.client.release(worker.h1().buffers());
         Prepared::Forward(Box::new(forward))
     }
 }

@@ -7,25 +7,29 @@
 use std::{
     io::{self, IoSlice, Write},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
 use super::{
     buffers::{Buffers, SMALL},
+    pipes::Pipe,
     side::{Side, Transport},
     websocket::Frames,
 };
 use crate::gateway::{
     gate::chunked::{ChunkFault, Chunked},
-    patience::Patience,
+    patience::{Patience, TooSlow},
 };
 
 /// Most bytes that one flow moves before others get their turn.
-const TURN: usize = 1024 * 1024;
+pub(super) const TURN: usize = 1024 * 1024;
 
 /// Up to this many bytes of a body are copied behind its head; more are written from where they lie, in the same call.
 const COPIED: usize = 4 * 1024;
+
+/// A body of known length of which this much is left goes through a pipe, if both its ends are sockets in the clear.
+const LEAST_PIPED: u64 = 256 * 1024;
 
 /// How a body is delimited on its way.
 #[derive(Debug)]
@@ -87,16 +91,20 @@ pub(super) struct Flow {
     at: usize,
     /// How many of the source's unread bytes were judged and may be written.
     ready: usize,
-    framing: Framing,
+    pub(super) framing: Framing,
     /// Bytes of the body so far, framing left out.
-    data: u64,
-    limit: Option<u64>,
+    pub(super) data: u64,
+    pub(super) limit: Option<u64>,
     unflushed: bool,
     /// Everything written so far is still in `out`.
-    whole: bool,
-    waits: Waits,
-    moved: u64,
+    pub(super) whole: bool,
+    pub(super) waits: Waits,
+    pub(super) moved: u64,
     patience: Option<Patience>,
+    /// What moves a large body; what is in it goes out next.
+    pub(super) pipe: Option<Pipe>,
+    /// Bodies cannot be moved that way here.
+    pub(super) unpiped: bool,
 }
 
 impl Flow {
@@ -114,6 +122,8 @@ impl Flow {
             waits: Waits::Sink,
             moved: 0,
             patience: None,
+            pipe: None,
+            unpiped: false,
         }
     }
 
@@ -186,7 +196,7 @@ impl Flow {
     }
 
     fn is_drained(&self) -> bool {
-        self.at >= self.out.len() && self.ready == 0
+        self.at >= self.out.len() && self.ready == 0 && self.pipe.is_none()
     }
 
     /// Begins again on another connection, if everything that was written is still here.
@@ -229,6 +239,9 @@ impl Flow {
     ) -> Poll<Result<(), FlowFault>> {
         let turn_ends = self.moved + TURN as u64;
         loop {
+            if self.pipe.is_some() {
+                ready!(self.poll_pipe(context, buffers, from, to))?;
+            }
             while !self.is_drained() {
                 self.waits = Waits::Sink;
                 match self.poll_write(context, from, to) {
@@ -259,6 +272,16 @@ impl Flow {
                 return Poll::Pending;
             }
             if from.unread().is_empty() {
+                if let Framing::Length(LEAST_PIPED..) = self.framing
+                    && !self.unpiped
+                    && from.io.plain().is_some()
+                    && to.plain().is_some()
+                {
+                    self.pipe = buffers.pipes().take();
+                    if self.pipe.is_some() {
+                        continue;
+                    }
+                }
                 let large = match self.framing {
                     Framing::Length(left) => left > SMALL as u64,
                     _ => self.moved > 4 * SMALL as u64,
@@ -269,24 +292,35 @@ impl Flow {
                         continue;
                     }
                     Poll::Ready(Ok(came)) => {
-                        if let Some(patience) = &mut self.patience
-                            && patience.came(came as u64, Instant::now()).is_err()
-                        {
-                            return Poll::Ready(Err(FlowFault::TooSlow));
-                        }
+                        self.came(came)?;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowFault::Source(error))),
                     Poll::Pending => {
-                        if let Some(patience) = &mut self.patience {
-                            patience.wait(Instant::now());
-                        }
-                        self.waits = Waits::Source;
+                        self.wait_for_source();
                         return Poll::Pending;
                     }
                 }
             }
             self.take_in(from)?;
         }
+    }
+
+    /// Notes that bytes came from the source.
+    pub(super) fn came(&mut self, bytes: usize) -> Result<(), FlowFault> {
+        match &mut self.patience {
+            Some(patience) => patience
+                .came(bytes as u64, Instant::now())
+                .map_err(|TooSlow| FlowFault::TooSlow),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that it is the source that is waited for.
+    pub(super) fn wait_for_source(&mut self) {
+        if let Some(patience) = &mut self.patience {
+            patience.wait(Instant::now());
+        }
+        self.waits = Waits::Source;
     }
 
     /// Writes once: what was put together, and behind it what lies ready at the source.

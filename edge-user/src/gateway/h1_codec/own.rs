@@ -88,7 +88,7 @@ impl<S: Transport> Connection<'_, S> {
         } = refused;
         let closes = matches!(&own, Own::Refusal(refusal) if refusal.reason.closes());
         let kept = keep_alive && !closes && body.is_some() && !self.worker.is_leaving();
-        let mut out = self.worker.h1().buffers().take();
+        let mut out = self.worker.h1().buffers().take_head();
         let (persistence, timers) = (Persistence::of(kept, http10), self.worker.h1().timers());
         // The account is closed before the client can act on the answer: an offence counts from here.
         match own {

@@ -6,7 +6,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 use super::buffers::Buffers;
 use crate::{gateway::socket::Socket, upstream::stream::Stream};
@@ -25,6 +28,11 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {
         Self: Sized,
     {
     }
+
+    /// The socket, if bytes pass through it as they are.
+    fn plain(&self) -> Option<&TcpStream> {
+        None
+    }
 }
 
 impl Transport for Socket {
@@ -35,9 +43,24 @@ impl Transport for Socket {
     fn abort(self) {
         Self::abort(self);
     }
+
+    fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(_) => None,
+        }
+    }
 }
 
-impl Transport for Stream {}
+impl Transport for Stream {
+    fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(_) => None,
+        }
+    }
+}
+
 impl Transport for tokio::io::Empty {}
 
 /// A stream and its unread bytes.

@@ -17,7 +17,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 pub(crate) use super::body_error::BodyError;
-use super::{client::Link, compress::Coded, gated_io::ConnectionState};
+use super::{client::Link, compress::Coded, direct::Direct, gated_io::ConnectionState};
 use crate::{
     gateway::{
         exchange::Exchange, gate::chunked::is_trailer, limits::Limits, patience::Patience, refusal::Reason,
@@ -307,12 +307,14 @@ pub(super) enum ResponseBody {
     Own(Full<Bytes>),
     /// From the upstream.
     Upstream(Box<FromUpstream>),
+    /// From the upstream, by the codec by bytes.
+    Direct(Box<Direct>),
 }
 
 /// A response body from the upstream.
 pub(super) struct FromUpstream {
     pub(super) inner: Incoming,
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
     pub(super) returning: Returning,
     pub(super) stall_limit: Duration,
     pub(super) stall: Option<Pin<Box<Sleep>>>,
@@ -380,13 +382,7 @@ impl Drop for FromUpstream {
             self.end();
         } else if self.returning.link.is_some() {
             // The client went away, or stopped reading.
-            let reason = self
-                .in_flight
-                .state()
-                .body_fault
-                .take()
-                .filter(|reason| *reason == Reason::ClientStalled);
-            if let Some(reason) = reason {
+            if let Some(reason) = self.in_flight.stalled() {
                 self.exchange.broke(reason);
             }
         }
@@ -407,6 +403,7 @@ impl Body for ResponseBody {
                     .poll_frame(context)
                     .map_err(|never: Infallible| match never {});
             }
+            Self::Direct(direct) => return direct.poll(context),
             Self::Upstream(from) => &mut **from,
         };
         from.in_flight.blocked(false);
@@ -422,6 +419,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(body) => body.is_end_stream(),
+            Self::Direct(direct) => direct.is_over(),
             Self::Upstream(from) => match &from.coded {
                 Some(coded) => coded.is_over(),
                 None => from.inner.is_end_stream(),
@@ -432,6 +430,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(body) => body.size_hint(),
+            Self::Direct(direct) => direct.left().map_or_else(SizeHint::new, SizeHint::with_exact),
             Self::Upstream(from) => match &from.coded {
                 Some(_) => SizeHint::default(),
                 None => from.inner.size_hint(),
@@ -468,8 +467,10 @@ impl InFlight {
         }
     }
 
-    fn state(&self) -> &ConnectionState {
-        &self.state
+    /// Whether a body that is given up was given up because the client took nothing.
+    pub(super) fn stalled(&self) -> Option<Reason> {
+        let fault = self.state.body_fault.take();
+        fault.filter(|reason| *reason == Reason::ClientStalled)
     }
 }
 

@@ -287,13 +287,13 @@ fn build(
 
 /// Turns the upstream's answer into the client's, once it has passed the gate.
 pub(super) fn respond(
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     target: &Target,
     (asked, wanted): (response::Asked, Option<Coding>),
     answer: Response<Incoming>,
     mut returning: Returning,
     in_flight: InFlight,
-) -> Result<Response<ResponseBody>, Box<(Refusal, Exchange)>> {
+) -> Result<Response<ResponseBody>, Box<(Refusal, Box<Exchange>)>> {
     let (parts, inner) = answer.into_parts();
     let laid = head::response(&parts);
     let judged = match response::judge(&laid.bytes, &laid.shape, asked) {

@@ -71,6 +71,7 @@ pub(super) fn response(parts: &http::response::Parts) -> Laid<ResponseShape> {
 }
 
 fn fields(bytes: &mut Vec<u8>, into: &mut Vec<Field>, headers: &HeaderMap, of: fn(&[u8]) -> &[u8]) {
+    into.reserve_exact(headers.len());
     for (name, value) in headers {
         let kind = classify(name.as_str().as_bytes());
         let name = append(bytes, name.as_str().as_bytes());

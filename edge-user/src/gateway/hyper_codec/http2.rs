@@ -49,7 +49,14 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, p
         // Faults of one stream are not those of its neighbours.
         let stream = Rc::new(ConnectionState::of_stream(&state));
         let (worker, provenance) = (Rc::clone(worker), Rc::clone(&provenance));
-        service::answer(worker, stream, provenance, Version::Http2, request)
+        // Boxed, as hyper moves it several times, and it is large.
+        Box::pin(service::answer(
+            worker,
+            stream,
+            provenance,
+            Version::Http2,
+            request,
+        ))
     });
     let mut connection = pin!(
         http2::Builder::new(LocalExecutor)

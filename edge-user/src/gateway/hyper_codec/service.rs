@@ -11,6 +11,7 @@ use tokio::time::timeout_at;
 use super::{
     beside,
     body::{InFlight, ResponseBody},
+    direct,
     forward::{self, Outgoing},
     gated_io::ConnectionState,
     head::{self, HeaderMapSink},
@@ -20,6 +21,7 @@ use crate::config::Coding;
 use crate::gateway::{
     answer::Reply,
     authenticate::Permit,
+    balance::Target,
     coding,
     exchange::Exchange,
     fan_out::Part,
@@ -43,7 +45,8 @@ pub(super) async fn answer(
     version: Version,
     mut request: http::Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let mut exchange = Exchange::begin(&worker, &provenance.client, Instant::now());
+    // Boxed: it is handed from stage to stage, and is not small.
+    let mut exchange = Box::new(Exchange::begin(&worker, &provenance.client, Instant::now()));
     let in_flight = InFlight::new(&state);
     if let Some(refusal) = state.head_refusal.take() {
         return Ok(refuse(exchange, &state, refusal));
@@ -94,55 +97,63 @@ pub(super) async fn answer(
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };
     state.has_body.set(false);
+    if direct::takes(&exchange, &target, &outgoing) {
+        let answered = direct::forward(exchange, &mut target, &outgoing, in_flight).await;
+        return Ok(answered.unwrap_or_else(|(refusal, exchange)| refuse(exchange, &state, refusal)));
+    }
     let body = (judged.body != RequestBody::None).then_some(body);
+    // Boxed: it takes more room than all of what comes before, and most requests do not go this way.
+    Ok(Box::pin(by_hyper(exchange, target, &outgoing, body, handshake, in_flight)).await)
+}
+
+/// Forwards a request by hyper's client, and answers with what comes back.
+async fn by_hyper(
+    mut exchange: Box<Exchange>,
+    mut target: Target,
+    outgoing: &Outgoing<'_>,
+    body: Option<Incoming>,
+    handshake: Option<Handshake>,
+    in_flight: InFlight,
+) -> Response<ResponseBody> {
+    let (request, state) = (&outgoing.request, outgoing.state);
     let deadline = exchange.deadline(target.route());
-    let forwarded = forward::forward(&mut exchange, &mut target, &outgoing, body);
+    let forwarded = forward::forward(&mut exchange, &mut target, outgoing, body);
     let (response, returning) = match in_time(deadline, forwarded).await {
         Ok(answered) => answered,
-        Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
+        Err(refusal) => return refuse(exchange, state, refusal),
     };
     exchange.answered(Instant::now(), response.status().as_u16());
-    beside::mirror(&exchange, &target, &outgoing, &returning.request);
-    if let Some(handshake) = handshake
+    beside::mirror(&exchange, &target, outgoing, &returning.request);
+    let answered = if let Some(handshake) = handshake
         && response.status() == StatusCode::SWITCHING_PROTOCOLS
     {
         exchange.answered(Instant::now(), 200);
-        return Ok(handshake
-            .join(
-                exchange,
-                target.permit().changes(),
-                response,
-                returning,
-                in_flight,
-            )
-            .unwrap_or_else(|refused| {
-                let (refusal, mut exchange) = *refused;
-                exchange.unanswered();
-                refuse(exchange, &state, refusal)
-            }));
-    }
-    let asked = Asked {
-        head: request.method() == b"HEAD",
-        websocket: false,
-    };
-    let wanted = wanted(&exchange, target.route(), &request);
-    // A client that is still sending is told that nothing after its body will be looked at (RFC 9112, 9.6).
-    let closes = version != Version::Http2 && (worker.is_leaving() || !returning.request.is_done());
-    match forward::respond(exchange, &target, (asked, wanted), response, returning, in_flight) {
-        Ok(mut response) => {
-            if closes {
+        let changes = target.permit().changes();
+        handshake.join(exchange, changes, response, returning, in_flight)
+    } else {
+        let asked = Asked {
+            head: request.method() == b"HEAD",
+            websocket: false,
+        };
+        let wanted = wanted(&exchange, target.route(), request);
+        // A client that is still sending is told that nothing after its body will be looked at (RFC 9112, 9.6).
+        let closes = request.version() != Version::Http2
+            && (exchange.worker().is_leaving() || !returning.request.is_done());
+        forward::respond(exchange, &target, (asked, wanted), response, returning, in_flight).map(
+            |mut response| {
+                if closes {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
                 response
-                    .headers_mut()
-                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok(response)
-        }
-        Err(refused) => {
-            let (refusal, mut exchange) = *refused;
-            exchange.unanswered();
-            Ok(refuse(exchange, &state, refusal))
-        }
-    }
+            },
+        )
+    };
+    answered.unwrap_or_else(|refused| {
+        let (refusal, mut exchange) = *refused;
+        exchange.unanswered();
+        refuse(exchange, state, refusal)
+    })
 }
 
 /// Notes whether there is a body, where the head does not tell.
@@ -193,7 +204,7 @@ fn wanted(exchange: &Exchange, route: RouteId, request: &Request<'_>) -> Option<
 
 /// Answers with what several services say.
 async fn merged(
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     state: &ConnectionState,
     permit: &Permit,
     outgoing: &Outgoing<'_>,
@@ -211,7 +222,7 @@ async fn merged(
 
 /// Turns an answer of this gateway's own into a response.
 fn reply(
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     state: &ConnectionState,
     reply: Reply,
     is_head: bool,
@@ -244,7 +255,7 @@ fn close(response: &mut Response<ResponseBody>, state: &ConnectionState) {
 }
 
 /// Turns a refusal into a response.
-fn refuse(mut exchange: Exchange, state: &ConnectionState, refusal: Refusal) -> Response<ResponseBody> {
+fn refuse(mut exchange: Box<Exchange>, state: &ConnectionState, refusal: Refusal) -> Response<ResponseBody> {
     let body = refusal.body(exchange.id().as_str(), exchange.form());
     let mut response = Response::new(ResponseBody::Own(Full::new(Bytes::from(body))));
     *response.status_mut() =

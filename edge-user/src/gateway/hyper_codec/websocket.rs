@@ -88,12 +88,12 @@ impl Handshake {
     /// Joins the two sides after the upstream's 101; answers with the client's 200.
     pub(super) fn join(
         self,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         changes: Option<&Changes>,
         mut answer: Response<Incoming>,
         returning: Returning,
         in_flight: InFlight,
-    ) -> Result<Response<ResponseBody>, Box<(Refusal, Exchange)>> {
+    ) -> Result<Response<ResponseBody>, Box<(Refusal, Box<Exchange>)>> {
         let upstream = hyper::upgrade::on(&mut answer);
         let (mut parts, _) = answer.into_parts();
         let accepted = self.accepts(&parts.headers);
@@ -124,7 +124,7 @@ impl Handshake {
 
 /// Passes bytes until the end, and closes the account.
 async fn pass(
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     client: OnUpgrade,
     upstream: OnUpgrade,
     returning: Returning,

@@ -20,7 +20,7 @@ pub(super) struct Wrk<'a> {
 impl Wrk<'_> {
     /// Runs for `time`; CPU and memory are not filled in.
     pub(super) fn run(&self, site: &Site, time: Duration) -> Result<Sample> {
-        let mut command = on_cpu(site.load_cpu, "wrk");
+        let mut command = on_cpu(site, site.load_cpu, "wrk");
         command
             .args(["-t1", "--latency", "--timeout", "10s"])
             .arg(format!("-c{}", self.connections))
@@ -63,7 +63,7 @@ fn wrk(text: &str) -> Result<Sample> {
 
 /// Runs h2load over HTTP/2 for `time`.
 pub(super) fn h2load(site: &Site, url: &str, time: Duration) -> Result<Sample> {
-    let mut command = on_cpu(site.load_cpu, "h2load");
+    let mut command = on_cpu(site, site.load_cpu, "h2load");
     command
         .args(["-t1", "-c16", "-m8", "--warm-up-time=0"])
         .arg(format!("-D{}", time.as_secs()))
@@ -96,9 +96,13 @@ pub(super) fn h2load(site: &Site, url: &str, time: Duration) -> Result<Sample> {
 }
 
 /// A command tied to a CPU.
-pub(super) fn on_cpu(cpu: u32, program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub(super) fn on_cpu(site: &Site, cpu: u32, program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("taskset");
-    command.arg("-c").arg(cpu.to_string()).arg(program);
+    command.arg("-c").arg(cpu.to_string());
+    if site.realtime {
+        command.args(["chrt", "-f", "10"]);
+    }
+    command.arg(program);
     command
 }
 

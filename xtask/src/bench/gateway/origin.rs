@@ -39,7 +39,7 @@ impl Origins {
         );
         let file = folder.join("nginx.conf");
         fs::write(&file, configuration)?;
-        let mut command = on_cpu(site.load_cpu, "nginx");
+        let mut command = on_cpu(site, site.load_cpu, "nginx");
         command
             .arg("-c")
             .arg(&file)

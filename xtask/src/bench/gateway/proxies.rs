@@ -15,8 +15,9 @@ use super::{
     idle,
     load::on_cpu,
     origin::free_address,
+    report::DIRECT,
     running::Running,
-    scenarios::{Scenario, Tokens},
+    scenarios::{Figure, Scenario, Tokens},
 };
 use crate::process;
 
@@ -26,6 +27,8 @@ pub(super) struct Site {
     pub(super) folder: PathBuf,
     pub(super) proxy_cpu: u32,
     pub(super) load_cpu: u32,
+    /// Everything runs at real-time priority.
+    pub(super) realtime: bool,
     /// Connections that a proxy has files for.
     pub(super) connections: usize,
     /// For downloads.
@@ -36,7 +39,7 @@ pub(super) struct Site {
 
 impl Site {
     /// Makes the folder, and a certificate for TLS.
-    pub(super) fn prepare(folder: &Path, proxy_cpu: u32, load_cpu: u32) -> Result<Self> {
+    pub(super) fn prepare(folder: &Path, proxy_cpu: u32, load_cpu: u32, realtime: bool) -> Result<Self> {
         // Programs that give up root still have to read it.
         let folder = fs::canonicalize(folder)?;
         if !folder.join("key.pem").exists() {
@@ -68,6 +71,7 @@ impl Site {
             folder,
             proxy_cpu,
             load_cpu,
+            realtime,
             origin: SocketAddr::from(([127, 0, 0, 1], 0)),
             sink: SocketAddr::from(([127, 0, 0, 1], 0)),
         })
@@ -121,11 +125,24 @@ impl Kind {
     }
 }
 
+impl Proxy {
+    /// CPU time of its threads, nanoseconds.
+    pub(super) fn cpu_ns(&self) -> u64 {
+        self.running.as_ref().map_or(0, Running::cpu_ns)
+    }
+
+    /// Its proportional set size, KiB.
+    pub(super) fn pss_kib(&self) -> u64 {
+        self.running.as_ref().map_or(0, Running::pss_kib)
+    }
+}
+
 /// A proxy that runs.
 #[derive(Debug)]
 pub(super) struct Proxy {
     pub(super) name: &'static str,
-    pub(super) running: Running,
+    /// Absent where the origin itself is asked.
+    pub(super) running: Option<Running>,
     pub(super) plain: SocketAddr,
     pub(super) tls: SocketAddr,
 }
@@ -142,6 +159,14 @@ pub(super) fn start(site: &Site, binary: &Path, kinds: &[Kind], scenario: &Scena
     proxies.push(breakwater(site, binary, scenario, "breakwater", 10)?);
     for kind in kinds.iter().filter(|kind| kind.does(scenario)) {
         proxies.push(peer(site, *kind, scenario).with_context(|| kind.name())?);
+    }
+    if scenario.figure == Figure::Latency {
+        proxies.push(Proxy {
+            name: DIRECT,
+            running: None,
+            plain: site.origin,
+            tls: site.origin,
+        });
     }
     Ok(proxies)
 }
@@ -184,7 +209,7 @@ fn breakwater(
     }
     let file = folder.join("edge.toml");
     fs::write(&file, parts.concat())?;
-    let mut command = on_cpu(site.proxy_cpu, binary);
+    let mut command = on_cpu(site, site.proxy_cpu, binary);
     command
         .args(["run", "--config"])
         .arg(&file)
@@ -198,7 +223,7 @@ fn peer(site: &Site, kind: Kind, scenario: &Scenario) -> Result<Proxy> {
     let (plain, tls) = (free_address()?, free_address()?);
     let target = if scenario.upload { site.sink } else { site.origin };
     let (here, there) = (site.folder.display(), folder.display());
-    let mut command = on_cpu(site.proxy_cpu, kind.name());
+    let mut command = on_cpu(site, site.proxy_cpu, kind.name());
     match kind {
         Kind::Nginx => {
             let file = folder.join("nginx.conf");
@@ -338,7 +363,7 @@ fn run(
         .with_context(|| format!("{name}, see {}", folder.join("log").display()))?;
     Ok(Proxy {
         name,
-        running,
+        running: Some(running),
         plain,
         tls,
     })

@@ -13,6 +13,9 @@ use super::{
     scenarios::{SCENARIOS, Scenario},
 };
 
+/// What stands for asking the origin itself.
+pub(super) const DIRECT: &str = "direct";
+
 /// What is said about one proxy in one scenario.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
@@ -52,7 +55,7 @@ pub(super) fn rows(index: usize, samples: &Samples) -> (Vec<Row>, Option<f64>) {
             }
         })
         .collect();
-    let own = |row: &&Row| row.name != "breakwater" && row.name != "10,000 routes";
+    let own = |row: &&Row| ![DIRECT, "breakwater", "10,000 routes"].contains(&row.name);
     let peers = rows.iter().filter(own).map(|row| row.figure);
     let best = if scenario.figure.less_is_better() {
         peers.reduce(f64::min)
@@ -118,7 +121,10 @@ pub(super) fn write(folder: &Path, options: &Options, samples: &Samples) -> Resu
             "proxies": rows,
         }));
     }
-    let document = json!({ "rounds": options.rounds, "seconds": options.seconds, "scenarios": scenarios });
+    let document = json!({
+        "rounds": options.rounds, "seconds": options.seconds, "realtime": options.realtime,
+        "load_average_after": super::load_average(), "scenarios": scenarios,
+    });
     let file = folder.join("results.json");
     fs::write(&file, serde_json::to_string_pretty(&document)?)?;
     Ok(file)
