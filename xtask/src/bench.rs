@@ -30,6 +30,13 @@ const BENCHES: [Bench; 10] = [
         about: "ns per packet of the XDP program against an empty one, and its instructions",
     },
     Bench {
+        name: "steering",
+        package: "edge-user",
+        target: "steering",
+        profile: "quick",
+        about: "ns per steered packet by mode against an empty program",
+    },
+    Bench {
         name: "bans",
         package: "edge-user",
         target: "bans",

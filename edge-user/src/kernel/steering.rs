@@ -56,16 +56,34 @@ impl ShieldTables {
         copy: u32,
         directs: &[(u16, u16, &Direct)],
     ) -> Result<(), KernelError> {
-        let mut taken = self.blocks(1 - copy);
-        let rules: Vec<u32> = (0..MAX_SERVICES).map(|id| copy * MAX_SERVICES + id).collect();
-        for rule in rules {
-            self.steer_rules.set(rule, SteerRule::default());
+        for id in 0..MAX_SERVICES {
+            self.steer_rules
+                .set(copy * MAX_SERVICES + id, SteerRule::default());
         }
+        let before: Vec<u32> = self.present().map(|(index, _)| index).collect();
+        let written = self.write_rules(copy, directs);
+        if written.is_err() {
+            for (index, backend) in self.present().filter(|(index, _)| !before.contains(index)) {
+                self.give_up(index, backend);
+            }
+        }
+        written
+    }
+
+    fn write_rules(&self, copy: u32, directs: &[(u16, u16, &Direct)]) -> Result<(), KernelError> {
+        let mut taken = self.blocks(1 - copy);
         for (id, port, direct) in directs {
             let no_room = |what| KernelError::NoRoomToSteer { service: *id, what };
             for spec in &direct.backends {
                 let weight = u16::try_from(spec.weight.get()).unwrap_or(u16::MAX);
-                self.place_backend(*id, *port, spec.address, weight)
+                let new = Backend {
+                    addr: Addr::from(spec.address),
+                    port: *port,
+                    service: *id,
+                    weight,
+                    ..Backend::default()
+                };
+                self.place_backend(new, direct.health.is_some())
                     .ok_or_else(|| no_room("another backend"))?;
             }
             let block = (0..BLOCKS)
@@ -106,8 +124,7 @@ impl ShieldTables {
                         .any(|spec| Addr::from(spec.address) == backend.addr)
             });
             if !is_listed {
-                let gone = Backend { flags: 0, ..backend };
-                self.backends.store_word(index, Backend::STATE_WORD, gone.state());
+                self.give_up(index, backend);
             }
         }
     }
@@ -220,37 +237,40 @@ impl ShieldTables {
             .filter(|(_, backend)| backend.flags & Backend::PRESENT != 0)
     }
 
-    /// Finds or makes the entry of a backend.
-    fn place_backend(&self, id: u16, port: u16, address: IpAddr, weight: u16) -> Option<u32> {
-        let addr = Addr::from(address);
+    /// Finds or makes the entry of a backend. One that is not checked is taken to be up, whatever was found out before.
+    fn place_backend(&self, new: Backend, is_checked: bool) -> Option<()> {
         let known = self
             .present()
-            .find(|(_, backend)| backend.service == id && backend.addr == addr);
+            .find(|(_, backend)| backend.service == new.service && backend.addr == new.addr);
         if let Some((index, backend)) = known {
+            let up = if is_checked { 0 } else { Backend::UP };
             let now = Backend {
-                weight,
-                port,
+                weight: new.weight,
+                port: new.port,
+                flags: backend.flags | up,
                 ..backend
             };
             self.backends.store_word(index, Backend::STATE_WORD, now.state());
-            return Some(index);
+            return Some(());
         }
         let (index, old) = (1..MAX_BACKENDS)
             .filter_map(|index| Some((index, self.backends.get(index)?)))
             .find(|(_, backend)| backend.flags & Backend::PRESENT == 0)?;
         let new = Backend {
-            addr,
-            port,
-            service: id,
-            weight,
             // Connections of whoever had the index are nobody's.
             generation: old.generation.wrapping_add(1),
             flags: Backend::PRESENT | Backend::UP,
-            ..Backend::default()
+            ..new
         };
         self.backends.set(index, Backend { flags: 0, ..new });
         self.backends.store_word(index, Backend::STATE_WORD, new.state());
-        Some(index)
+        Some(())
+    }
+
+    /// Makes an index free.
+    fn give_up(&self, index: u32, backend: Backend) {
+        let gone = Backend { flags: 0, ..backend };
+        self.backends.store_word(index, Backend::STATE_WORD, gone.state());
     }
 
     /// Identifier of the direct service with this name.
