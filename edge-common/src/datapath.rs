@@ -220,7 +220,7 @@ pub fn run<F: Frame, T: Tables, A: Arrival>(frame: &F, tables: &T, arrival: &A) 
         scope,
     };
     match judge.stages(arrival) {
-        ControlFlow::Continue(()) => judge.settle(Reason::Admitted.into()),
+        ControlFlow::Continue(()) => judge.settle(judge.passing(Reason::Admitted)),
         ControlFlow::Break(code) => judge.settle(code),
     }
 }
@@ -264,7 +264,9 @@ impl<T: Tables> Judge<'_, T> {
         self.weigh(sanity::stage(packet, arrival, self.control))?;
         tables.forget();
         if !self.scope.by_port() {
-            limit::signalling(packet)?;
+            if limit::signalling(packet).is_break() {
+                return ControlFlow::Break(self.passing(Reason::Signalling));
+            }
         }
         if self.is_guarded() {
             self.guard(tick)?;
@@ -329,36 +331,22 @@ impl<T: Tables> Judge<'_, T> {
         code.drops() && (self.control.observes(code) || self.scope.observe())
     }
 
+    /// What a packet that passes leaves with: one of a direct service goes on to a backend, and so may a message about a
+    /// connection of one.
+    #[inline(always)]
+    fn passing(&self, reason: Reason) -> Code {
+        let is_steered = if self.scope.by_port() {
+            self.scope.service.flags & Service::DIRECT != 0
+        } else {
+            self.control.has(Control::HAS_DIRECT)
+                && matches!(self.packet.kind.get(), Kind::Icmp | Kind::Icmp6)
+        };
+        if is_steered { Code::STEER } else { reason.into() }
+    }
+
     /// Asks the allow list, but only about a packet that is about to be dropped.
     #[inline(always)]
     fn settle(&self, code: Code) -> Verdict {
-        let verdict = self.weighed(code);
-        if !self.is_steered() {
-            return verdict;
-        }
-        // Laundered, or a verifier would walk what follows once for each reason.
-        let code = Code(self.tables.launder(u32::from(verdict.code.0)) as u8);
-        if code.drops() || code.handed().is_some() {
-            return Verdict { code, ..verdict };
-        }
-        Verdict {
-            code: Code::STEER,
-            ..verdict
-        }
-    }
-
-    /// Whether what passes may have to go on to a backend: of a direct service everything, of what carries no port only
-    /// messages about connections.
-    #[inline(always)]
-    fn is_steered(&self) -> bool {
-        if self.scope.by_port() {
-            return self.scope.service.flags & Service::DIRECT != 0;
-        }
-        self.control.has(Control::HAS_DIRECT) && matches!(self.packet.kind.get(), Kind::Icmp | Kind::Icmp6)
-    }
-
-    #[inline(always)]
-    fn weighed(&self, code: Code) -> Verdict {
         self.tables.forget();
         let observed = self.packet.observed.get();
         let service = self.scope.id();
@@ -369,7 +357,7 @@ impl<T: Tables> Judge<'_, T> {
         {
             self.packet.observed.set(Observed::NONE);
             return Verdict {
-                code: Reason::AllowListed.into(),
+                code: self.passing(Reason::AllowListed),
                 observed: Observed::NONE,
                 service,
             };

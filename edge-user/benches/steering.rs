@@ -153,7 +153,7 @@ fn bench(pins: &Pins) -> Result<()> {
     let cases = cases();
     let frames: Vec<Vec<u8>> = cases.iter().map(|case| frame(case.vip)).collect();
     let mut columns: Vec<Vec<[f64; 3]>> = vec![Vec::new(); cases.len()];
-    let keeper: &mut Xdp = loader::program(&mut ebpf, loader::FLOOR)?;
+    let keeper: &mut Xdp = loader::program(&mut ebpf, loader::PROGRAM)?;
     // A program that is attached somewhere runs its repeats without a pause of 25 ms a call.
     _ = keeper.attach("lo", XdpMode::Skb);
     let mut floors = Vec::new();

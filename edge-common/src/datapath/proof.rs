@@ -69,7 +69,7 @@ pub fn admit<T: Tables>(tables: &T, service: u16, tick: u64) -> Verdict {
     }
     let guard = Guard { rule, state };
     if guard.admit(tick) == Admission::Within {
-        return judge.settle(Reason::Admitted.into());
+        return judge.settle(judge.passing(Reason::Admitted));
     }
     // Nobody is challenged where what is over the budget is only observed.
     if guard.engage(tick) && !judge.observes(Reason::SynBudget.into()) {
@@ -77,6 +77,6 @@ pub fn admit<T: Tables>(tables: &T, service: u16, tick: u64) -> Verdict {
     }
     match judge.weigh(ControlFlow::Break(Reason::SynBudget.into())) {
         ControlFlow::Break(code) => judge.settle(code),
-        ControlFlow::Continue(()) => judge.settle(Reason::Admitted.into()),
+        ControlFlow::Continue(()) => judge.settle(judge.passing(Reason::Admitted)),
     }
 }
