@@ -263,10 +263,8 @@ impl<T: Tables> Judge<'_, T> {
         tables.forget();
         self.weigh(sanity::stage(packet, arrival, self.control))?;
         tables.forget();
-        if !self.scope.by_port() {
-            if limit::signalling(packet).is_break() {
-                return ControlFlow::Break(self.passing(Reason::Signalling));
-            }
+        if !self.scope.by_port() && limit::signalling(packet).is_break() {
+            return ControlFlow::Break(self.passing(Reason::Signalling));
         }
         if self.is_guarded() {
             self.guard(tick)?;

@@ -110,10 +110,17 @@ impl Backend {
 
     /// Everything but the address, as it lies in one word, which is stored whole.
     pub const fn state(&self) -> u64 {
-        let [a, b] = self.port.to_ne_bytes();
-        let [c, d] = self.service.to_ne_bytes();
-        let [e, f] = self.weight.to_ne_bytes();
-        u64::from_ne_bytes([a, b, c, d, e, f, self.generation, self.flags])
+        let mut bytes = [0; 8];
+        let mut at = 0;
+        while at < 2 {
+            bytes[at] = self.port.to_ne_bytes()[at];
+            bytes[at + 2] = self.service.to_ne_bytes()[at];
+            bytes[at + 4] = self.weight.to_ne_bytes()[at];
+            at += 1;
+        }
+        bytes[6] = self.generation;
+        bytes[7] = self.flags;
+        u64::from_ne_bytes(bytes)
     }
 
     /// Whether it takes packets of connections that it has.

@@ -265,10 +265,14 @@ impl KernelError {
             | Self::Map { .. }
             | Self::Program { .. }
             | Self::Load(_)
+            | Self::NoRoomToSteer { .. }
+            | Self::NotForwarding { .. }
             | Self::Io { .. } => 1,
-            Self::NoRoomToSteer { .. } | Self::NotForwarding { .. } => 1,
-            Self::NoSuchDirect(_) | Self::NoSuchBackend { .. } | Self::MixedFamilies { .. } => 2,
-            Self::BanPrefix { .. } | Self::BanRefused { .. } => 2,
+            Self::NoSuchDirect(_)
+            | Self::NoSuchBackend { .. }
+            | Self::MixedFamilies { .. }
+            | Self::BanPrefix { .. }
+            | Self::BanRefused { .. } => 2,
             Self::Unreachable { .. }
             | Self::ListFull { .. }
             | Self::TooManyServices { .. }

@@ -183,9 +183,9 @@ impl ShieldTables {
         let copy = self.control().copy(Control::SERVICES);
         let place = copy * MAX_SERVICES + u32::from(id);
         let rule = self.steer_rules.get(place).unwrap_or_default();
-        let taken = self.blocks(copy);
+        let used = self.blocks(copy);
         let block = (0..BLOCKS)
-            .find(|block| !taken.contains(block))
+            .find(|block| !used.contains(block))
             .ok_or(KernelError::NoRoomToSteer {
                 service: id,
                 what: "another table",
