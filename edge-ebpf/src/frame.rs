@@ -160,3 +160,40 @@ pub(crate) fn next_source(ctx: &XdpContext) {
         source.write_volatile(source.read_volatile().wrapping_mul(factor).wrapping_add(addend));
     }
 }
+
+/// Turns an answer to a plain SYN over IPv4 back into a SYN, if the frame is one: with Linux's options where the header has
+/// room for them, else with the first of them.
+#[inline(always)]
+pub(crate) fn turn_back(ctx: &XdpContext) {
+    const SYN_ACK: u8 = 0x12;
+    const OPTIONS: [u32; 5] = [0x0204_05b4, 0x0402_080a, 0x0000_0909, 0, 0x0103_0307];
+    let (start, end) = (ctx.data(), ctx.data_end());
+    if start + 58 > end {
+        return;
+    }
+    // SAFETY: the 58 bytes lie before the frame's end.
+    unsafe {
+        if ((start + 47) as *const u8).read_volatile() != SYN_ACK {
+            return;
+        }
+        let addresses = (start + 26) as *mut u32;
+        let (source, destination) = (addresses.read_volatile(), addresses.add(1).read_volatile());
+        addresses.write_volatile(destination);
+        addresses.add(1).write_volatile(source);
+        let ports = (start + 34) as *mut u32;
+        ports.write_volatile(ports.read_volatile().rotate_left(16));
+        ((start + 38) as *mut u64).write_volatile(0);
+        ((start + 47) as *mut u8).write_volatile(0x02);
+        ((start + 54) as *mut u32).write_volatile(OPTIONS[0].to_be());
+    }
+    if start + 74 > end {
+        return;
+    }
+    // SAFETY: the 74 bytes lie before the frame's end.
+    unsafe {
+        ((start + 58) as *mut u32).write_volatile(OPTIONS[1].to_be());
+        ((start + 62) as *mut u32).write_volatile(OPTIONS[2].to_be());
+        ((start + 66) as *mut u32).write_volatile(OPTIONS[3].to_be());
+        ((start + 70) as *mut u32).write_volatile(OPTIONS[4].to_be());
+    }
+}

@@ -281,3 +281,6 @@ fn ports_alone<F: Frame>(frame: &F, packet: &Packet, offset: u32) -> Kind {
     }
     Kind::Truncated
 }
+
+#[cfg(test)]
+mod tests;

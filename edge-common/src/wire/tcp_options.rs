@@ -2,7 +2,7 @@
 //! (net/ipv4/tcp_input.c, `tcp_parse_options`): the last of equal options counts, a length that contradicts itself ends
 //! the list.
 
-use super::segment::Headers;
+use super::segment::{Headers, OPTIONS};
 
 /// Ends the list.
 pub const END: u8 = 0;
@@ -45,9 +45,47 @@ const OFFERED_SACK: usize = 2;
 const STAMPED: usize = 3;
 const STAMP: usize = 4;
 
+/// Bytes of the options that Linux sends with a SYN, and what of their words is the same in each: maximum segment size;
+/// SACK permitted and the begin of a timestamp; padding and the window scale.
+const USUAL_BYTES: u32 = 20;
+const USUAL_FIRST: u32 = 0x0204;
+const USUAL_SECOND: u32 = 0x0402_080a;
+const USUAL_LAST: u32 = 0x01_0303;
+
 /// Reads the options, which are `end` bytes, at most 40; [`offer`] tells what was found.
 #[inline(always)]
 pub fn read<H: Headers>(end: u32, headers: &H) {
+    if !read_usual(end, headers) {
+        walk(end, headers);
+    }
+}
+
+/// Reads options that lie as Linux's do, at once; whether they did.
+#[inline(always)]
+fn read_usual<H: Headers>(end: u32, headers: &H) -> bool {
+    let last = headers.number(OPTIONS + 4);
+    let is_usual = end == USUAL_BYTES
+        && headers.number(OPTIONS) >> 16 == USUAL_FIRST
+        && headers.number(OPTIONS + 1) == USUAL_SECOND
+        && last >> 8 == USUAL_LAST;
+    if !is_usual {
+        return false;
+    }
+    headers.set_note(OFFERED_SCALE, allowed(last as u8).into());
+    headers.set_note(OFFERED_SACK, 1);
+    headers.set_note(STAMPED, 1);
+    headers.set_note(STAMP, headers.word(OPTIONS + 2));
+    true
+}
+
+/// A window scale as it counts.
+#[inline(always)]
+const fn allowed(scale: u8) -> u8 {
+    if scale > MAX_SCALE { MAX_SCALE } else { scale }
+}
+
+#[inline(always)]
+fn walk<H: Headers>(end: u32, headers: &H) {
     headers.set_note(AT, 0);
     headers.set_note(OFFERED_SCALE, NO_SCALE.into());
     headers.set_note(OFFERED_SACK, 0);
@@ -75,9 +113,7 @@ pub fn read<H: Headers>(end: u32, headers: &H) {
         }
         headers.set_note(AT, at + length);
         if kind == SCALE && length == 3 {
-            let scale = headers.option(at + 2);
-            let scale = if scale > MAX_SCALE { MAX_SCALE } else { scale };
-            headers.set_note(OFFERED_SCALE, scale.into());
+            headers.set_note(OFFERED_SCALE, allowed(headers.option(at + 2)).into());
         } else if kind == SACK_PERMITTED && length == 2 {
             headers.set_note(OFFERED_SACK, 1);
         } else if kind == TIMESTAMPS && length == 10 {
@@ -113,4 +149,57 @@ pub fn restrict<H: Headers>(headers: &H, stamps: u32, sack: u32, scaling: u32) {
         OFFERED_SCALE,
         headers.note(OFFERED_SCALE) | ((1 - (scaling & 1)) * u32::from(NO_SCALE)),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::segment::Segment;
+
+    fn segment(options: &[u8]) -> Segment {
+        let segment = Segment::new();
+        segment.load(OPTIONS, options);
+        segment
+    }
+
+    #[test]
+    fn what_linux_sends_is_read_at_once() {
+        let linux = [2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
+        let segment = segment(&linux);
+        assert!(read_usual(20, &segment));
+        let expected = Offer {
+            scale: 7,
+            sack: 1,
+            stamped: 1,
+            stamp: u32::from_ne_bytes([1, 2, 3, 4]),
+        };
+        assert_eq!(offer(&segment), expected);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+        #[test]
+        fn read_at_once_or_one_by_one_is_the_same(
+            stamps in any::<[u8; 8]>(),
+            mss in any::<[u8; 2]>(),
+            scale in any::<u8>(),
+            changes in prop::collection::vec((0_usize..20, any::<u8>()), 0..2),
+            end in prop_oneof![3 => Just(20_u32), 1 => (0_u32..=10).prop_map(|words| words * 4)],
+        ) {
+            let mut bytes = [0; 40];
+            bytes[..8].copy_from_slice(&[2, 4, mss[0], mss[1], 4, 2, 8, 10]);
+            bytes[8..16].copy_from_slice(&stamps);
+            bytes[16..20].copy_from_slice(&[1, 3, 3, scale]);
+            for (at, value) in changes {
+                bytes[at] = value;
+            }
+            let (one, other) = (segment(&bytes), segment(&bytes));
+            read(end, &one);
+            walk(end, &other);
+            prop_assert_eq!(offer(&one), offer(&other));
+        }
+    }
 }

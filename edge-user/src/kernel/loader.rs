@@ -30,6 +30,8 @@ pub const PROGRAM: &str = "breakwater";
 pub const FLOOR: &str = "floor";
 /// Name of the program that judges a packet from another source each time it runs: for benchmarks.
 pub const FLOOD: &str = "flood";
+/// Name of the program that has a SYN answered again each time it runs: for benchmarks.
+pub const AGAIN: &str = "again";
 /// Programs that the shield hands packets on to.
 pub const HANDED: [(&str, Code); 4] = [
     ("steer", Code::STEER),
@@ -211,7 +213,7 @@ pub fn has_cookies(ebpf: &Ebpf) -> bool {
 /// As [`load`].
 pub fn load_private(sizes: Sizes, directory: &Pins) -> Result<Ebpf, KernelError> {
     let mut ebpf = load(directory, sizes)?;
-    for name in [FLOOR, FLOOD] {
+    for name in [FLOOR, FLOOD, AGAIN] {
         program(&mut ebpf, name)?
             .load()
             .map_err(KernelError::program("loading the program"))?;
