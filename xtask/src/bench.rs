@@ -21,7 +21,7 @@ struct Bench {
     about: &'static str,
 }
 
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 11] = [
     Bench {
         name: "shield",
         package: "edge-user",
