@@ -71,6 +71,7 @@ fn soak(codec: Codec, bytes: u64, requests: u64) -> Result<(), String> {
         ..Limits::default()
     };
     let parts = Parts {
+        tracer: None,
         authenticator: Arc::new(NoTokens),
         offences: Arc::new(Nobody),
         arrivals: None,

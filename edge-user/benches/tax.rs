@@ -104,6 +104,7 @@ fn gateway(target: SocketAddr) -> (SocketAddr, Handle) {
         .expect("a good configuration")
         .config;
     let parts = Parts {
+        tracer: None,
         authenticator: Arc::new(NoTokens),
         offences: Arc::new(NoOffences),
         arrivals: None,

@@ -59,7 +59,7 @@ pub use self::{
         Action, Coding, Compress, Cors, CorsOrigin, CorsOrigins, FanOut, FanOutPart, FieldRules, Mirror,
         Redirect, Respond, Rewrite, Split,
     },
-    admin::{Admin, AdminTcp, AdminTls, Group},
+    admin::{Admin, AdminTcp, AdminTls, Group, Traces},
     direct::{Affinity, BackendSpec, Direct, Forward},
     document::{Document, MASK},
     error::{ConfigError, Report},
@@ -123,6 +123,8 @@ pub struct Config {
     pub access_log: AccessLog,
     /// Where the running daemon is reached.
     pub admin: Admin,
+    /// Where traces go.
+    pub traces: Option<Traces>,
     /// As it was written.
     pub document: Document,
 }

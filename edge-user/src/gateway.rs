@@ -30,7 +30,10 @@ use tokio::{runtime::RuntimeMetrics, sync::watch};
 use crate::{
     config::{self, Config},
     offence::OffenceSink,
-    telemetry::access::{self, AccessLog, WriterFault},
+    telemetry::{
+        access::{self, AccessLog, WriterFault},
+        traces::Tracer,
+    },
     upstream::{cluster::EndpointStatus, supervisor::Supervisor},
 };
 
@@ -108,6 +111,8 @@ pub struct Parts {
     pub offences: Arc<dyn OffenceSink>,
     /// Where it is told whose connections were accepted, if anybody wants to know.
     pub arrivals: Option<arrivals::Teller>,
+    /// Where sampled requests are told about.
+    pub tracer: Option<Tracer>,
     /// Bounds.
     pub limits: Limits,
     /// Tie each worker to a CPU.
@@ -488,6 +493,12 @@ impl Handle {
                 .map_or(Duration::ZERO, |runtime| runtime.worker_total_busy_duration(0))
         };
         self.shared.runtimes.iter().map(busy).collect()
+    }
+
+    /// Sampled requests whose spans a collector took, and that were lost.
+    pub fn traces(&self) -> (u64, u64) {
+        let tracer = self.shared.parts.tracer.as_ref();
+        tracer.map_or((0, 0), |tracer| tracer.counts().get())
     }
 
     /// Client connections that may be open at once.

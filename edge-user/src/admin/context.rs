@@ -119,7 +119,7 @@ impl Context {
                     .iter()
                     .map(|why| (why.name(), read(&self.callers.turned[*why as usize])))
                     .collect(),
-                spans: (0, 0),
+                spans: self.gateway.as_ref().map_or((0, 0), Handle::traces),
             },
             gateway: self.gateway.as_ref().map(gateway),
             auth: Some(self.daemon.authority().status()),

@@ -63,6 +63,19 @@ pub struct AdminTls {
     pub client_ca_file: Option<PathBuf>,
 }
 
+/// `[gateway.traces]`: where traces go, and of how many requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traces {
+    /// The collector, host and port.
+    pub authority: String,
+    /// Where it takes traces.
+    pub path: String,
+    /// What the collector calls this.
+    pub service_name: String,
+    /// Of a million requests that begin a trace here, how many are sampled. Those that continue one do as it says.
+    pub sampled_per_million: u32,
+}
+
 impl AdminTls {
     /// As a listener's settings.
     pub fn as_listener(&self) -> ListenerTls {

@@ -258,6 +258,13 @@ section! {
         limits: RawGatewayLimits,
         access_log: RawAccessLog,
         paths: RawPaths,
+        traces: RawTraces,
+    }
+
+    RawTraces as "gateway.traces" {
+        endpoint: String,
+        sample_percent: Percent,
+        service_name: String,
     }
 
     RawAccessLog as "gateway.access_log" {
@@ -378,6 +385,36 @@ impl FromToml for Weight {
         }
         // At most a million, and not negative.
         weight.map(|points| Self(((points * 1000.0).round() as i64).unsigned_abs() as u32))
+    }
+}
+
+/// A share in millionths.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Percent(pub(super) u32);
+
+impl FromToml for Percent {
+    const EXPECTED: &'static str = "a number from 0 to 100";
+
+    fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
+        let number = match value.get_ref() {
+            DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
+                .ok()
+                .map(|number| number as f64),
+            DeValue::Float(float) => float.as_str().replace('_', "").parse().ok(),
+            other => {
+                findings.push(super::value::wrong_type::<Self>(other, path.place(value.span())));
+                return None;
+            }
+        };
+        let percent = number.filter(|number| (0.0..=100.0).contains(number));
+        if percent.is_none() {
+            findings.push(Finding::error(
+                path.place(value.span()),
+                "a share is from 0 to 100 percent",
+            ));
+        }
+        // At most a million, and not negative.
+        percent.map(|percent| Self(((percent * 10_000.0).round() as i64).unsigned_abs() as u32))
     }
 }
 

@@ -247,6 +247,11 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
     let revocation_file = gateway::revocation_file(raw, checks);
     let offences = offences::offences(raw.offences.value(), checks);
     let admin = admin::admin(raw, checks);
+    let traces = raw
+        .gateway
+        .value()
+        .and_then(|gateway| gateway.traces.value())
+        .and_then(|raw| admin::traces(raw, checks));
     Config {
         shield,
         services,
@@ -264,6 +269,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         limits,
         access_log,
         admin,
+        traces,
         document: Document::default(),
     }
 }

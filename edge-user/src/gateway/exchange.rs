@@ -5,7 +5,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
@@ -22,7 +22,10 @@ use super::{
     trace,
     worker::{Site, Worker},
 };
-use crate::{offence::OffenceKind, telemetry::access};
+use crate::{
+    offence::OffenceKind,
+    telemetry::{access, traces},
+};
 
 /// The running account of one request.
 pub(crate) struct Exchange {
@@ -47,10 +50,18 @@ pub(crate) struct Exchange {
     received: u64,
     returned: u64,
     told: Option<Box<Told>>,
+    traced: Option<Box<Traced>>,
     form: Form,
     tally: Tally,
     is_probe: bool,
     is_verified: bool,
+}
+
+/// What only traces want to know; absent when the request is not sampled.
+struct Traced {
+    ids: trace::Ids,
+    method: String,
+    path: String,
 }
 
 /// What only the access log wants to know; absent when nobody listens.
@@ -89,6 +100,7 @@ impl Exchange {
             received: 0,
             returned: 0,
             told: worker.is_told().then(Box::default),
+            traced: None,
             tally: Tally::default(),
             form: Form::default(),
             is_probe: false,
@@ -154,6 +166,7 @@ impl Exchange {
             self.form = Form::of(accept);
         }
         self.is_probe = self.site.plan().probes().matches(request.path());
+        self.trace(request);
         if let Some(told) = &mut self.told {
             told.trace = Some(trace::id_of(request, self.id.as_bytes()));
             told.version = match request.version() {
@@ -167,6 +180,61 @@ impl Exchange {
             told.method = String::from_utf8_lossy(request.method()).into_owned();
             request.path().clone_into(&mut told.path);
         }
+    }
+
+    /// Notes the trace, if it is sampled.
+    fn trace(&mut self, request: &Request<'_>) {
+        let Some(sampling) = self
+            .site
+            .plan()
+            .sampling()
+            .filter(|_| self.worker.tracer().is_some())
+        else {
+            return;
+        };
+        self.traced = trace::sampled(request, self.id.as_bytes(), sampling).map(|ids| {
+            Box::new(Traced {
+                ids,
+                method: String::from_utf8_lossy(request.method()).into_owned(),
+                path: request.path().to_owned(),
+            })
+        });
+    }
+
+    /// Hands over what was noted of the trace.
+    fn end_trace(&mut self, timings: &access::Timings, reason: Option<Reason>) {
+        let (Some(traced), Some(tracer)) = (self.traced.take(), self.worker.tracer()) else {
+            return;
+        };
+        let Traced { ids, method, path } = *traced;
+        tracer.tell(Box::new(traces::Traced {
+            trace: ids.trace,
+            span: ids.span,
+            parent: ids.parent,
+            start: SystemTime::now()
+                .checked_sub(self.head_read.elapsed())
+                .unwrap_or(SystemTime::UNIX_EPOCH),
+            decide: timings.decide,
+            send: timings.send,
+            connect: timings.connect,
+            wait: timings.wait,
+            body: timings.body,
+            method,
+            path,
+            route: self.route.map_or_else(String::new, |route| {
+                self.site.plan().route(route).name.to_string()
+            }),
+            scheme: if self.client.tls.is_some() {
+                "https"
+            } else {
+                "http"
+            },
+            upstream: self.upstream,
+            status: self.status,
+            reason: reason.map_or("", Reason::slug),
+            received: self.received,
+            sent: self.returned,
+        }));
     }
 
     /// In which form the client wants to be told what is wrong.
@@ -314,6 +382,7 @@ impl Drop for Exchange {
             upstream_time: timings.send + timings.wait,
             tax,
         });
+        self.end_trace(&timings, reason);
         let kind = match &self.refusal {
             Some(refusal) => refusal.offence(),
             None => OffenceKind::of_status(self.status),

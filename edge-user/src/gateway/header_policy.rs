@@ -127,7 +127,7 @@ pub fn request(
     }
     provenance.put(sink, request, host);
     sink.put(b"x-request-id", request_id);
-    trace::put(sink, request, request_id);
+    trace::put(sink, request, request_id, plan.sampling());
     if judged.takes_trailers {
         sink.put(b"te", b"trailers");
     }

@@ -14,6 +14,7 @@ use super::{
     limit::plan::LimitPlan,
     path,
     route::{Conditions, RouteId, RouteTable},
+    trace::Sampling,
 };
 use crate::{
     config::{
@@ -106,6 +107,7 @@ pub struct Plan {
     counters: Counters,
     limits: LimitPlan,
     probes: Probes,
+    sampling: Option<Sampling>,
 }
 
 impl Plan {
@@ -163,6 +165,10 @@ impl Plan {
             identity_fields,
             counters,
             probes: Probes::new(&config.offences.probes),
+            sampling: config
+                .traces
+                .as_ref()
+                .map(|traces| Sampling::per_million(traces.sampled_per_million)),
             limits: LimitPlan::compile(
                 &config.request_limits,
                 config.routes.len(),
@@ -250,6 +256,11 @@ impl Plan {
     /// What was counted under this plan, and under those before for routes and upstreams of the same names.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How many traces that begin here are sampled; `None` if no traces are sent.
+    pub(crate) fn sampling(&self) -> Option<Sampling> {
+        self.sampling
     }
 
     /// Paths that scanners look for.

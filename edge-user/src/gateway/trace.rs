@@ -1,7 +1,8 @@
 //! W3C trace context: a trace that a request belongs to goes on, a request without one begins one.
 //!
 //! The request's id is the id of this proxy's span, so log, upstream and trace name a request alike. What begins here
-//! is marked as sampled: a service that decides by its caller's mark decides as if there were no proxy.
+//! is marked as sampled: a service that decides by its caller's mark decides as if there were no proxy. Where traces are
+//! sent from here too, it is marked by what was decided here; a trace that goes on was decided by who began it.
 
 use super::{
     gate::{FieldKind, Request},
@@ -15,6 +16,7 @@ pub(crate) const ID: usize = 32;
 /// A trace that a request says it belongs to.
 struct Parent<'r> {
     id: &'r [u8],
+    span: &'r [u8],
     flags: &'r [u8],
 }
 
@@ -47,7 +49,7 @@ fn parse(value: &[u8]) -> Option<Parent<'_>> {
         && [version, id, span, flags].into_iter().all(is_hex)
         && !is_zero(id)
         && !is_zero(span);
-    valid.then_some(Parent { id, flags })
+    valid.then_some(Parent { id, span, flags })
 }
 
 /// The id of a request's trace.
@@ -58,18 +60,82 @@ pub(crate) fn id_of(request: &Request<'_>, request_id: &[u8]) -> [u8; ID] {
     }
 }
 
-/// The id of a trace that begins with a request: as unique as the request's.
-fn begun(request_id: &[u8]) -> [u8; ID] {
-    // The other half is the same number stirred (SplitMix64's last steps), so that neither half is constant.
-    let number = request_id.iter().fold(0_u64, |number, digit| {
-        let value = (digit & 15) + if *digit > b'9' { 9 } else { 0 };
-        number << 4 | u64::from(value)
-    });
+/// How many of the traces that begin here are sampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sampling(u64);
+
+impl Sampling {
+    /// So many of a million.
+    pub(crate) fn per_million(share: u32) -> Self {
+        let part = u128::from(share.min(1_000_000)) * u128::from(u64::MAX) / 1_000_000;
+        Self(u64::try_from(part).unwrap_or(u64::MAX))
+    }
+
+    /// Whether the trace that begins with this request is: the same answer whenever it is asked.
+    fn takes(self, request_id: &[u8]) -> bool {
+        self.0 > 0 && stirred(number_of(request_id)) <= self.0
+    }
+}
+
+/// The ids of a request that is traced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ids {
+    pub(crate) trace: [u8; 16],
+    pub(crate) span: [u8; 8],
+    pub(crate) parent: Option<[u8; 8]>,
+}
+
+/// The ids of a request whose trace is sampled: by who began it, or by `sampling` if it begins here.
+pub(crate) fn sampled(request: &Request<'_>, request_id: &[u8], sampling: Sampling) -> Option<Ids> {
+    let span = number_of(request_id).to_be_bytes();
+    match parent(request) {
+        Some(parent) => {
+            // The lowest bit of the last digit (W3C trace context, 3.2.2.5.1).
+            let is_sampled = parent.flags.last().is_some_and(|digit| digit_of(*digit) & 1 == 1);
+            is_sampled.then(|| Ids {
+                trace: bytes(parent.id),
+                span,
+                parent: Some(bytes(parent.span)),
+            })
+        }
+        None => sampling.takes(request_id).then(|| Ids {
+            trace: bytes(&begun(request_id)),
+            span,
+            parent: None,
+        }),
+    }
+}
+
+fn digit_of(digit: u8) -> u8 {
+    (digit & 15) + if digit > b'9' { 9 } else { 0 }
+}
+
+/// Lower-case hex as bytes.
+fn bytes<const N: usize>(hex: &[u8]) -> [u8; N] {
+    std::array::from_fn(|at| match hex.get(2 * at..2 * at + 2) {
+        Some([high, low]) => digit_of(*high) << 4 | digit_of(*low),
+        _ => 0,
+    })
+}
+
+fn number_of(request_id: &[u8]) -> u64 {
+    request_id
+        .iter()
+        .fold(0, |number, digit| number << 4 | u64::from(digit_of(*digit)))
+}
+
+/// SplitMix64's last steps.
+fn stirred(number: u64) -> u64 {
     let mut mixed = number ^ 0x9e37_79b9_7f4a_7c15;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed ^= mixed >> 31;
+    mixed ^ (mixed >> 31)
+}
+
+/// The id of a trace that begins with a request: as unique as the request's.
+fn begun(request_id: &[u8]) -> [u8; ID] {
+    // The other half is the same number stirred, so that neither half is constant.
     let mut id = [b'0'; ID];
-    id[..16].copy_from_slice(&hex(mixed));
+    id[..16].copy_from_slice(&hex(stirred(number_of(request_id))));
     for (into, digit) in id[16..].iter_mut().zip(request_id) {
         *into = *digit;
     }
@@ -77,7 +143,12 @@ fn begun(request_id: &[u8]) -> [u8; ID] {
 }
 
 /// Writes the fields of the forwarded request.
-pub(crate) fn put(sink: &mut impl FieldSink, request: &Request<'_>, request_id: &[u8]) {
+pub(crate) fn put(
+    sink: &mut impl FieldSink,
+    request: &Request<'_>,
+    request_id: &[u8],
+    sampling: Option<Sampling>,
+) {
     let mut value = *b"00-00000000000000000000000000000000-0000000000000000-01";
     let parent = parent(request);
     match &parent {
@@ -85,7 +156,12 @@ pub(crate) fn put(sink: &mut impl FieldSink, request: &Request<'_>, request_id: 
             value[3..35].copy_from_slice(parent.id);
             value[53..55].copy_from_slice(parent.flags);
         }
-        None => value[3..35].copy_from_slice(&begun(request_id)),
+        None => {
+            value[3..35].copy_from_slice(&begun(request_id));
+            if sampling.is_some_and(|sampling| !sampling.takes(request_id)) {
+                value[54] = b'0';
+            }
+        }
     }
     for (into, digit) in value[36..52].iter_mut().zip(request_id) {
         *into = *digit;
@@ -133,5 +209,25 @@ mod tests {
         assert_ne!(one[..16], other[..16]);
         assert_eq!(&one[16..], b"0000000000000001");
         assert!(one.iter().all(u8::is_ascii_hexdigit));
+    }
+
+    #[test]
+    fn a_share_is_sampled_and_the_same_request_always_has_the_same_answer() {
+        let ids: Vec<[u8; 16]> = (0..20_000_u64)
+            .map(|number| hex(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+            .collect();
+        let count = |share| {
+            let sampling = Sampling::per_million(share);
+            ids.iter().filter(|id| sampling.takes(*id)).count()
+        };
+        assert_eq!((count(0), count(1_000_000)), (0, 20_000));
+        assert!((1_800..2_200).contains(&count(100_000)), "{}", count(100_000));
+        assert_eq!(count(100_000), count(100_000));
+    }
+
+    #[test]
+    fn hex_is_bytes() {
+        assert_eq!(bytes::<4>(b"00ff1a9c"), [0, 255, 0x1a, 0x9c]);
+        assert_eq!(number_of(b"00000000000000ff"), 255);
     }
 }

@@ -48,7 +48,7 @@ use super::{
 };
 use crate::{
     offence::{OffenceKind, Offender, detained::Custody},
-    telemetry::access,
+    telemetry::{access, traces::Tracer},
     upstream::quiet,
 };
 
@@ -148,6 +148,11 @@ impl Worker {
     /// Whether anybody wants to know about requests; to be asked before a record is put together.
     pub(crate) fn is_told(&self) -> bool {
         self.lines.is_some()
+    }
+
+    /// Where sampled requests are handed over, if traces are sent.
+    pub(crate) fn tracer(&self) -> Option<&Tracer> {
+        self.shared.parts.tracer.as_ref()
     }
 
     /// Tells about one request.

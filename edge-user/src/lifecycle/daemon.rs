@@ -36,6 +36,7 @@ use crate::{
     gateway::{Gateway, Limits, Parts, Pool, arrivals},
     kernel::{Pins, loader, pins::Lock},
     offence::{detained::Detained, queue::Reporter},
+    telemetry::traces::Tracer,
 };
 
 /// Runs until a signal asks for the end. `say` prints to the terminal.
@@ -235,6 +236,7 @@ fn bind(
         return Ok(None);
     }
     let parts = Parts {
+        tracer: traces(config)?,
         authenticator: Arc::new(TokenGate::new(Arc::clone(authority))),
         offences: Arc::new(reporter),
         arrivals,
@@ -246,6 +248,14 @@ fn bind(
         tracing::warn!(address = %unused, "a socket was handed over that no listener asks for");
     }
     Ok(Some(gateway))
+}
+
+/// Where sampled requests are handed over, if traces are to be sent.
+fn traces(config: &Config) -> Result<Option<Tracer>, LifecycleError> {
+    let begin = config.traces.as_ref().map(admin::export_traces);
+    begin
+        .transpose()
+        .map_err(LifecycleError::io("starting the thread that sends traces"))
 }
 
 /// Interfaces and modes in a few words.

@@ -99,6 +99,7 @@ impl Edge {
         authority.spawn_tasks();
         let detail = Arc::new(Mutex::new(""));
         let parts = Parts {
+            tracer: None,
             authenticator: Arc::new(Judge {
                 gate: TokenGate::new(Arc::clone(&authority)),
                 clock,

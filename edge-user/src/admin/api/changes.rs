@@ -31,6 +31,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 #[serde(deny_unknown_fields)]
 struct NewBan {
     network: String,
+    #[serde(deserialize_with = "whole")]
     seconds: u64,
     #[serde(default)]
     reason: String,
@@ -40,7 +41,28 @@ struct NewBan {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Deadline {
+    #[serde(default, deserialize_with = "whole_if_any")]
     deadline_seconds: Option<u64>,
+}
+
+/// A whole number, however it is written: `1.0` is one in JSON too (JSON Schema 2020-12 core, 4.2.3).
+fn whole<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    whole_if_any(deserializer)?.ok_or_else(|| serde::de::Error::custom("a whole number is missing"))
+}
+
+fn whole_if_any<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    // Beyond 2^53 not every float is a number of its own, and nothing here is that long.
+    let of_float = || {
+        let float = number.as_f64().filter(|float| float.fract() == 0.0)?;
+        (0.0..9e15).contains(&float).then_some(float as i64)
+    };
+    let whole = number.as_u64().or_else(|| of_float().map(i64::unsigned_abs));
+    whole
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom(format!("{number} is not a whole number from 0")))
 }
 
 /// Reads a JSON body.

@@ -23,6 +23,9 @@ use query::Query;
 /// Longest that somebody may wait for events.
 const MOST_WAIT_SECONDS: u64 = 30;
 
+/// The largest number of an event that every reader of JSON can tell from its neighbours (RFC 8259, 6).
+const MOST_EVENTS: u64 = (1 << 53) - 1;
+
 /// Reads a network as the configuration does.
 pub(super) fn network(text: &str) -> Result<IpNet, Problem> {
     parse_network(text).map_err(|(message, help)| Problem::bad(format!("{message}; {help}")))
@@ -294,7 +297,7 @@ pub(super) async fn limits(context: &Context) -> Result<Answer, Problem> {
 
 pub(super) async fn events(context: &Context, query: &Query) -> Result<Answer, Problem> {
     query.only(&["after", "wait"])?;
-    let after = query.number("after", 0, 0, u64::MAX)?;
+    let after = query.number("after", 0, 0, MOST_EVENTS)?;
     let wait = query.number("wait", 0, 0, MOST_WAIT_SECONDS)?;
     if wait > 0 {
         // That none came is an answer too.

@@ -218,7 +218,7 @@ families! {
     ACCESS_LOST: Counter None "breakwater_access_log_lines_lost" []
         "Lines of the access log that could not be written";
     SPANS: Counter None "breakwater_trace_spans" ["result"]
-        "Spans of traces: exported, lost";
+        "Sampled requests whose spans were sent to the collector: exported, lost";
 
     ATTACHED: Gauge None "breakwater_shield_attached" ["interface", "mode"]
         "Whether the shield is on an interface, and how";

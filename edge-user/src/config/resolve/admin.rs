@@ -1,14 +1,14 @@
-//! `[admin]`: never open to everybody by oversight.
+//! `[admin]`: never open to everybody by oversight; `[gateway.traces]`.
 
 use std::{io::Read, net::SocketAddr, path::PathBuf, time::SystemTime};
 
 use super::{Checks, items};
 use crate::config::{
-    Admin, AdminTcp, AdminTls, CertificateFiles, Group, bounds,
+    Admin, AdminTcp, AdminTls, CertificateFiles, Group, Traces, bounds,
     certificate::{self, PairFault},
     keyfile::Fault,
     problem::Place,
-    raw::{RawAdmin, RawAdminTls, RawConfig},
+    raw::{RawAdmin, RawAdminTls, RawConfig, RawTraces},
     section::{Field, Key, Section},
     trusted::{self, Exposure, Terms},
 };
@@ -148,6 +148,42 @@ pub(crate) fn read_token(path: &std::path::Path) -> Result<Vec<u8>, Fault> {
         ));
     }
     Ok(token.to_vec())
+}
+
+/// `[gateway.traces]`.
+pub(super) fn traces(raw: &RawTraces, checks: &mut Checks<'_>) -> Option<Traces> {
+    let Field { value, at } = raw.endpoint.required(raw.at(), checks.findings)?;
+    let service_name = raw.service_name.clone().or("breakwater".to_owned());
+    if let Some(Field { value, at }) = raw.service_name.field()
+        && (value.is_empty() || value.len() > bounds::MAX_NAME_BYTES || value.chars().any(char::is_control))
+    {
+        checks.error(at, format!("a name has 1 to {} bytes", bounds::MAX_NAME_BYTES));
+    }
+    let url: Option<http::Uri> = value.parse().ok();
+    let parts = url.and_then(|url| {
+        let authority = url.authority()?;
+        let is_plain = url.scheme_str() == Some("http") && !authority.as_str().contains('@');
+        let port = url.port_u16().unwrap_or(80);
+        let path = match url.path() {
+            "/" | "" => "/v1/traces".to_owned(),
+            path => path.to_owned(),
+        };
+        (is_plain && url.query().is_none()).then(|| (format!("{}:{port}", authority.host()), path))
+    });
+    let Some((authority, path)) = parts else {
+        checks.error_help(
+            at,
+            "this is not a collector that traces can be sent to",
+            "as in \"http://127.0.0.1:4318\"; a collector elsewhere is reached through one on this machine",
+        );
+        return None;
+    };
+    Some(Traces {
+        authority,
+        path,
+        service_name,
+        sampled_per_million: raw.sample_percent.value().map_or(10_000, |percent| percent.0),
+    })
 }
 
 fn tls(raw: &RawAdminTls, checks: &mut Checks<'_>) -> Option<AdminTls> {

@@ -170,6 +170,7 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
         lifecycle: crate::config::Lifecycle::default(),
         limits: GatewayLimits::default(),
         admin: crate::config::Admin::default(),
+        traces: None,
         document: crate::config::Document::default(),
         access_log: AccessLog {
             enabled: false,
@@ -189,6 +190,7 @@ impl Edge {
         let offences = Arc::new(Recorder::default());
         let sink: Arc<dyn OffenceSink> = offences.clone();
         let parts = Parts {
+            tracer: None,
             authenticator: Arc::new(Tokens),
             offences: sink,
             arrivals: None,
