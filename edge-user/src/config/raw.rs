@@ -2,6 +2,7 @@
 //!
 //! The field names are the keys; a test holds the reference in `docs/configuration.md` to them.
 
+pub(super) mod admin;
 pub(super) mod limit;
 pub(super) mod route;
 
@@ -26,6 +27,7 @@ use super::{
     value::{BadText, FromToml, Item, choice, from_text},
 };
 
+pub(super) use admin::{RawAdmin, RawAdminTls, RawTraces};
 pub(super) use route::{DotSegments, DuplicateSlashes, RawRoute};
 
 section! {
@@ -41,23 +43,6 @@ section! {
         offences: RawOffences,
         gateway: RawGateway,
         admin: RawAdmin,
-    }
-
-    RawAdmin as "admin" {
-        enabled: bool,
-        socket: String,
-        group: String,
-        address: SocketAddr,
-        token_file: String,
-        tls: RawAdminTls,
-        metrics_address: SocketAddr,
-        health_address: SocketAddr,
-    }
-
-    RawAdminTls as "admin.tls" {
-        certificate_file: String,
-        key_file: String,
-        client_ca_file: String,
     }
 
     RawShield as "shield" {
@@ -261,12 +246,6 @@ section! {
         traces: RawTraces,
     }
 
-    RawTraces as "gateway.traces" {
-        endpoint: String,
-        sample_percent: Percent,
-        service_name: String,
-    }
-
     RawAccessLog as "gateway.access_log" {
         enabled: bool,
         file: String,
@@ -388,36 +367,6 @@ impl FromToml for Weight {
     }
 }
 
-/// A share in millionths.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Percent(pub(super) u32);
-
-impl FromToml for Percent {
-    const EXPECTED: &'static str = "a number from 0 to 100";
-
-    fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
-        let number = match value.get_ref() {
-            DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-                .ok()
-                .map(|number| number as f64),
-            DeValue::Float(float) => float.as_str().replace('_', "").parse().ok(),
-            other => {
-                findings.push(super::value::wrong_type::<Self>(other, path.place(value.span())));
-                return None;
-            }
-        };
-        let percent = number.filter(|number| (0.0..=100.0).contains(number));
-        if percent.is_none() {
-            findings.push(Finding::error(
-                path.place(value.span()),
-                "a share is from 0 to 100 percent",
-            ));
-        }
-        // At most a million, and not negative.
-        percent.map(|percent| Self(((percent * 10_000.0).round() as i64).unsigned_abs() as u32))
-    }
-}
-
 /// A reason for which packets are dropped.
 fn drop_reason(text: &str) -> Result<Reason, BadText> {
     let (drops, passes): (Vec<Reason>, Vec<Reason>) =
@@ -516,6 +465,7 @@ from_text! {
 pub(super) fn sections() -> Vec<(&'static str, &'static [&'static str])> {
     [
         SECTIONS,
+        admin::SECTIONS,
         limit::SECTIONS,
         route::SECTIONS,
         super::raw_upstream::SECTIONS,
