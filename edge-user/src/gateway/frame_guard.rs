@@ -25,6 +25,7 @@ const BYTES_TO_EARN: usize = 4096;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -158,6 +159,8 @@ pub(crate) struct FrameGuard {
     resets: Purse,
     content: usize,
     in_head: bool,
+    /// Kind of the first frame that came.
+    first: Option<u8>,
 }
 
 impl FrameGuard {
@@ -171,6 +174,7 @@ impl FrameGuard {
             resets: Purse::full(RESETS, now),
             content: 0,
             in_head: false,
+            first: None,
         }
     }
 
@@ -183,6 +187,7 @@ impl FrameGuard {
         self.preface -= preface;
         let mut rest = &bytes[preface..];
         while let Some(frame) = self.incoming.next(&mut rest) {
+            self.first.get_or_insert(frame.kind);
             match frame.kind {
                 DATA if frame.len > 0 => {
                     self.content += frame.len;
@@ -226,6 +231,11 @@ impl FrameGuard {
             }
         }
         Ok(())
+    }
+
+    /// Whether the first frame is none of settings, of which the client's preface consists in part (RFC 9113, 3.4).
+    pub(crate) fn lacks_settings(&self) -> bool {
+        self.first.is_some_and(|kind| kind != SETTINGS)
     }
 
     /// Whether the fields of a request have begun and not ended.
@@ -353,5 +363,17 @@ mod tests {
         let mut guard = open(now);
         guard.received(&frame(HEADERS, 0, b"half"), now).unwrap();
         assert!(guard.is_in_head());
+    }
+
+    #[test]
+    fn settings_come_first() {
+        let now = Instant::now();
+        for (kind, lacks) in [(SETTINGS, false), (HEADERS, true), (6, true)] {
+            let mut guard = open(now);
+            assert!(!guard.lacks_settings());
+            let _ = guard.received(&frame(kind, 0, &[0; 6]), now);
+            let _ = guard.received(&frame(6, 0, &[0; 8]), now);
+            assert_eq!(guard.lacks_settings(), lacks, "{kind}");
+        }
     }
 }

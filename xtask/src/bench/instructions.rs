@@ -49,7 +49,7 @@ struct Options {
     /// Fails if a request over HTTP/2 takes more user instructions.
     #[arg(long)]
     most_http2: Option<u64>,
-    /// Leaves callgrind's profile of the long run in this file, for `callgrind_annotate`.
+    /// Leaves the profiles of the long runs in this file, with `http1` and `http2` for its extension, for `callgrind_annotate`.
     #[arg(long)]
     keep: Option<PathBuf>,
 }

@@ -139,6 +139,11 @@ impl AsyncRead for GuardedIo {
             buffer.set_filled(start);
             return Poll::Ready(Err(this.flooded(flood, context)));
         }
+        if this.guard.lacks_settings() {
+            buffer.set_filled(start);
+            // Whoever begins like this may not speak HTTP/2 at all, and is told nothing in it (RFC 9113, 3.4).
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         if !this.guard.is_in_head() {
             this.head_timer = None;
         }

@@ -84,6 +84,9 @@ pub(super) fn h2load(site: &Site, url: &str, time: Duration) -> Result<Sample> {
                 sample.requests = count("succeeded").unwrap_or(0);
                 sample.errors = count("failed").unwrap_or(0) + count("errored").unwrap_or(0);
             }
+            ["traffic:", .., data, "data"] => {
+                sample.bytes = data.trim_matches(['(', ')']).parse().unwrap_or(0);
+            }
             // min, max, mean, sd: h2load keeps no percentiles.
             ["time", "for", "request:", _, _, mean, ..] => sample.p50_us = micros(mean).unwrap_or(0.0),
             _ => {}

@@ -11,6 +11,9 @@ use anyhow::{Context, Result};
 
 use super::{load::on_cpu, proxies::Site, running::Running};
 
+/// Bytes of a small answer.
+pub(super) const PLAIN: usize = 128;
+
 /// The origins; ended when dropped.
 #[derive(Debug)]
 pub(super) struct Origins {
@@ -35,7 +38,7 @@ impl Origins {
              server {{ listen {}; root {path};\n    location = /plain {{ default_type text/plain; return 200 '{}'; }}\n    \
              location /r {{ default_type text/plain; return 200 'ok'; }}\n  }}\n}}\n",
             site.origin,
-            "x".repeat(128),
+            "x".repeat(PLAIN),
         );
         let file = folder.join("nginx.conf");
         fs::write(&file, configuration)?;

@@ -296,7 +296,8 @@ fn peer(site: &Site, kind: Kind, scenario: &Scenario) -> Result<Proxy> {
                     here = here,
                     target = target,
                     plain = plain,
-                    tls = tls
+                    tls = tls,
+                    tls_port = tls.port()
                 ),
             )?;
             command

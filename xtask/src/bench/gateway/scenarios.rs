@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{
     Sample, idle,
     load::{self, Wrk},
+    origin::PLAIN,
     proxies::{Proxy, Site},
 };
 
@@ -139,6 +140,9 @@ const fn tokens(
         ..scenario(name, about, Figure::CpuPerRequest, aim, load)
     }
 }
+
+/// The head of an answer over HTTP/1 is longer than this, with the origin's own fields in it.
+const LEAST_HEAD: u64 = 80;
 
 /// Sends 1 MiB with each request.
 const UPLOAD: &str = "wrk.method = 'POST'\nwrk.body = string.rep('x', 1048576)\n";
@@ -360,6 +364,16 @@ impl Scenario {
                 }
             }
         };
+        // A proxy that answers by itself is cheap, and no proxy.
+        let least = match self.load {
+            Load::H2 => PLAIN as u64,
+            Load::Wrk { .. } if !self.own => PLAIN as u64 + LEAST_HEAD,
+            _ => 0,
+        };
+        let each = sample.bytes / sample.requests.max(1);
+        if each < least {
+            bail!("{} answers by itself: {each} bytes each", proxy.name);
+        }
         sample.cpu_ns = proxy.cpu_ns() - before;
         if sample.pss_kib == 0 {
             sample.pss_kib = proxy.pss_kib();
