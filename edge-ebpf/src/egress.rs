@@ -39,7 +39,7 @@ impl KernelEgress<'_> {
             return xdp_action::XDP_TX;
         }
         // SAFETY: the helper takes numbers only.
-        unsafe { bpf_redirect(interface, 0) as u32 }
+        unsafe { bpf_redirect(interface, 0) }.cast_unsigned() as u32
     }
 }
 
@@ -70,7 +70,7 @@ impl Egress for KernelEgress<'_> {
                 params.__bindgen_anon_4.ipv6_dst = query.dst.0;
             }
         }
-        let size = size_of::<FibLookup>() as i32;
+        let size = (size_of::<FibLookup>() as u32).cast_signed();
         // SAFETY: the helper reads and writes the structure of this size.
         let answer = unsafe { bpf_fib_lookup(self.ctx.ctx.cast(), &raw mut params, size, 0) };
         if answer == FRAG_NEEDED {
