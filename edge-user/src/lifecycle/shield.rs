@@ -186,6 +186,7 @@ impl StagedShield {
         for name in &new.shield.interfaces {
             netlink.interface(name).await?;
         }
+        steering::prepare(&new.shield, &new.services)?;
         let local = netlink.addresses().await?;
         let linked = pins.linked_interfaces()?;
         let is_new = |name: &&String| !linked.contains(*name);

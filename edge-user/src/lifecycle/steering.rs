@@ -103,6 +103,7 @@ pub(super) fn watch(services: &[Service], pins: &Pins) -> JoinSet<()> {
     tasks
 }
 
+#[derive(Clone)]
 struct Place {
     service: String,
     address: IpAddr,
@@ -128,20 +129,31 @@ impl Place {
             let result = probe(to, &check).await;
             if let Some(up) = streak.note(result.is_ok(), &check) {
                 let why = result.err().map(|bad| bad.to_string()).unwrap_or_default();
-                self.tell(up, &why);
+                let place = self.clone();
+                // Elsewhere: the lock may be held by a reload, which goes on in this thread.
+                let told = tokio::task::spawn_blocking(move || place.tell(up, &why)).await;
+                if !told.unwrap_or(false) {
+                    // The next check counts at once, and is told anew.
+                    streak = Streak::default();
+                }
             }
             tokio::time::sleep(check.interval + jitter.within(check.interval)).await;
         }
     }
 
-    fn tell(&self, up: bool, why: &str) {
+    /// Writes the state down; whether it could.
+    fn tell(&self, up: bool, why: &str) -> bool {
         let (service, backend) = (&self.service, self.address);
         match self.change(up) {
             Ok(true) if up => tracing::info!(service, %backend, "the backend is up"),
             Ok(true) => tracing::warn!(service, %backend, why, "the backend is down"),
             Ok(false) => {}
-            Err(error) => tracing::error!(service, %backend, %error, "could not change the backend's state"),
+            Err(error) => {
+                tracing::error!(service, %backend, %error, "could not change the backend's state");
+                return false;
+            }
         }
+        true
     }
 
     fn change(&self, up: bool) -> Result<bool, KernelError> {
