@@ -304,15 +304,23 @@ impl Daemon {
         assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}");
     }
 
+    /// Its process.
+    ///
+    /// # Panics
+    /// The kernel gave it none.
+    pub fn id(&self) -> Pid {
+        i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a child has a process id")
+    }
+
     /// Sends it a signal.
     ///
     /// # Panics
     /// It was waited for.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .expect("a child has a process id");
+        let pid = self.id();
         kill_process(pid, signal).expect("a child that was not waited for can be signalled");
     }
 }

@@ -79,6 +79,13 @@ const BENCHES: [Bench; 11] = [
         about: "from a refusal to the first packet that the kernel drops, and the cost of an offence",
     },
     Bench {
+        name: "reload",
+        package: "tests",
+        target: "reload",
+        profile: "quick",
+        about: "200 reloads and 10 upgrades under traffic: what was lost; 10,000 reloads: memory; killed: back after what time",
+    },
+    Bench {
         name: "routes",
         package: "edge-user",
         target: "routes",

@@ -106,12 +106,15 @@ fn start(
             .unzip();
         let earning = Earning::new(arrivals, config.shield.earned_idle);
         let gateway = bind(&config, &authority, reporter.clone(), teller, &mut pool)?;
-        let admin = admin::Bound::bind(&config.admin, bpffs, way.is_some())?;
+        let bind_admin = || admin::Bound::bind(&config.admin, bpffs, way.is_some());
+        // A process that takes over leaves the old one its socket as long as something may fail.
+        let early = way.is_none().then(bind_admin).transpose()?;
         let shield = if config.shield.interfaces.is_empty() {
             None
         } else {
             Some(Shield::bring_up(&config, pins.clone(), false).await?)
         };
+        let admin = early.map_or_else(bind_admin, Ok)?;
         authority.spawn_tasks();
         let checking = shield
             .as_ref()

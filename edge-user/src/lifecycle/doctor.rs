@@ -9,7 +9,7 @@ use edge_common::abi;
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
-use super::LifecycleError;
+use super::{LifecycleError, sandbox};
 use crate::{
     cli::DoctorRequest,
     config::{Config, Guard},
@@ -311,14 +311,14 @@ impl Diagnosis {
     }
 
     fn sandbox(&mut self) {
-        match read("/sys/kernel/security/lsm") {
-            Some(modules) if !modules.split(',').any(|module| module == "landlock") => self.warn(
+        match sandbox::landlock_version() {
+            Some(version) => self.ok("landlock", format!("version {version}")),
+            None => self.warn(
                 "landlock",
-                format!("not among {modules}"),
-                "lsm=landlock,… on the kernel's command line; without it the daemon may write wherever its user may",
+                "this kernel has none, or it is not switched on",
+                "CONFIG_SECURITY_LANDLOCK, and lsm=landlock,… on the kernel's command line; without it the daemon may \
+                 write wherever its user may",
             ),
-            Some(_) => self.ok("landlock", "there"),
-            None => self.warn("landlock", "not told", "mount -t securityfs none /sys/kernel/security"),
         }
     }
 
@@ -376,7 +376,7 @@ impl Diagnosis {
         }
         for obstacle in preflight::obstacles(interface) {
             let (what, remedy) = obstacle.rsplit_once(": ").unwrap_or((&obstacle, ""));
-            self.warn(name, what, remedy.trim_matches('`'));
+            self.warn(name, what, remedy);
         }
     }
 

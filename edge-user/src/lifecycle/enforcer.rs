@@ -13,21 +13,17 @@ use std::{
 
 use edge_common::abi::{Alert, BanSource, Event, Reason};
 use ipnet::IpNet;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::MissedTickBehavior,
-};
+use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use super::{earning::Earning, shield::Shield};
 use crate::{
-    config::{BanScope, Config, Escalation, Offences},
+    config::{BanScope, Offences},
     gateway::arrivals,
     kernel::{
         KernelError,
         bans::{self, BanOrder, Banned},
         events::EventReader,
         interfaces::AddressWatch,
-        services::ServicePlan,
         syn::LOOK_EVERY,
     },
     offence::{
@@ -41,6 +37,10 @@ use crate::{
         tally::{BanTally, Carried},
     },
 };
+
+mod renewal;
+
+pub(super) use renewal::{Renewal, Told};
 
 /// How often expired bans are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -70,45 +70,6 @@ pub(super) struct Enforcer {
     begun: Instant,
     /// Another process looks after the tables.
     retired: bool,
-}
-
-/// What the loop is told while it runs.
-pub(super) enum Told {
-    /// Other settings are in force.
-    Renewed(Box<Renewal>),
-    /// Another process looks after the tables from now on.
-    Retired(oneshot::Sender<()>),
-}
-
-/// Other settings.
-#[derive(Debug)]
-pub(super) struct Renewal {
-    pub(super) settings: Offences,
-    /// Clients that are never banned, beside those of the settings.
-    pub(super) never: Vec<IpNet>,
-    pub(super) escalation: Option<Escalation>,
-    /// How long idle sources keep exact state.
-    pub(super) earned_idle: Duration,
-    /// The services that are in force now, if there is a shield.
-    pub(super) shield: Option<ServicePlan>,
-}
-
-impl Renewal {
-    /// What `config` says.
-    pub(super) fn of(config: &Config, shield: Option<ServicePlan>) -> Self {
-        // Whom a listener trusts speaks for others, and whom the shield lets through is meant to get through.
-        let trusted = config.listeners.iter().flat_map(|listener| {
-            let spoken_for = listener.proxy_protocol.iter();
-            spoken_for.chain(&listener.trusted_proxies).copied()
-        });
-        Self {
-            settings: config.offences.clone(),
-            never: trusted.chain(config.shield.allow.iter().copied()).collect(),
-            escalation: config.shield.escalation,
-            earned_idle: config.shield.earned_idle,
-            shield,
-        }
-    }
 }
 
 /// So long after a ban its client's offences do not count: they were on their way when it was made.
@@ -158,39 +119,6 @@ impl Enforcer {
     /// What becomes of sentences, to be read elsewhere.
     pub(super) fn tally(&self) -> Arc<BanTally> {
         Arc::clone(&self.tally)
-    }
-
-    /// Takes other settings; scores, bans and streaks stay.
-    fn renew(&mut self, renewal: Renewal) {
-        let Renewal {
-            settings,
-            never,
-            escalation,
-            earned_idle,
-            shield,
-        } = renewal;
-        self.earning.configure(earned_idle);
-        self.scores.configure(settings.clone());
-        self.exempt = settings.exempt.iter().copied().chain(never).collect();
-        self.shared = settings.shared.iter().copied().collect();
-        self.ceiling.configure(settings.max_bans_per_minute.get());
-        self.escalator = match (self.escalator.take(), escalation) {
-            (Some(mut escalator), Some(escalation)) => {
-                escalator.configure(escalation);
-                Some(escalator)
-            }
-            (None, Some(escalation)) => Some(Escalator::new(escalation)),
-            (_, None) => None,
-        };
-        self.settings = settings;
-        if let (Some(own), Some(plan)) = (&mut self.shield, shield) {
-            own.plan = plan;
-            // Addresses may have come and gone under the plan before, while this one was put in force.
-            let local = own.local.clone();
-            if let Err(error) = own.tables.refresh_addresses(&own.plan, &local) {
-                told(&error);
-            }
-        }
     }
 
     /// Runs until `offences` is closed, which is when every worker has ended; `renewals` come with reloads.

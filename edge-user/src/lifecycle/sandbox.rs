@@ -188,6 +188,22 @@ fn restrict_files(writable: Vec<PathBuf>) -> Result<Option<Vec<PathBuf>>, Sandbo
     Ok((status.ruleset != RulesetStatus::NotEnforced).then_some(existing))
 }
 
+/// The version of Landlock that the running kernel has, if it has it (landlock_create_ruleset(2)).
+pub(super) fn landlock_version() -> Option<i64> {
+    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_long = 1;
+    let nothing: *const libc::c_void = std::ptr::null();
+    // SAFETY: with this flag the call takes no pointer and no size, and makes nothing.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            nothing,
+            0,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    };
+    (version > 0).then_some(version)
+}
+
 fn restrict_calls() -> Result<bool, SandboxError> {
     let told = |error: &dyn std::fmt::Display| SandboxError::Calls(error.to_string());
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
