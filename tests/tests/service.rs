@@ -1,15 +1,11 @@
-//! The daemon as a service: what it may do, what it says of the machine, and what it does with another version's shield.
+//! The daemon as a service: what it may do, and what it says of the machine.
 
 use std::{fs, path::Path, process::Command};
 
 use tests::{
-    daemon::{self, Daemon, bare_cli, cli},
-    frame::ACK,
-    link::LinkState,
-    sender::{Bounds, Flood},
+    daemon::{self, bare_cli, cli},
     skip,
-    stage::{SILENCE, Stage, behind_the_shield, gateway, is_answered, is_raw_segment, segment, vips},
-    wait::PATIENCE,
+    stage::Stage,
 };
 
 /// Exposure that the unit may have, in tenths, as `systemd-analyze` counts.
@@ -97,67 +93,4 @@ fn doctor_names_what_is_wrong_with_a_remedy_and_an_exit_code() {
     let nowhere = bare_cli(&lab, ["doctor", "--interface", interface, "--bpffs", "/nowhere"]);
     assert_eq!(nowhere.code, Some(1), "{nowhere:?}");
     assert!(nowhere.stdout.contains("mount -t bpf"), "{nowhere:?}");
-}
-
-#[test]
-fn the_shield_of_another_layout_is_taken_over_without_a_gap() {
-    let Some(Stage {
-        daemon,
-        settings,
-        origin: _origin,
-        signer: _signer,
-        lab,
-    }) = Stage::new("layout", |settings| settings)
-    else {
-        return;
-    };
-    let attacker = lab.attacker();
-    let vip = vips()[0];
-    let address = attacker.address_towards(vip).to_string();
-    // On the deny list of the configuration, which both versions have.
-    let text = settings
-        .text()
-        .replacen("mode = ", &format!("deny = [{address:?}]\nmode = "), 1);
-    daemon.sigkill();
-    Daemon::start(&lab, &text).sigkill();
-    let all = lab.bpffs().path().join("breakwater");
-    let own = fs::read_dir(&all)
-        .expect("pinned")
-        .flatten()
-        .next()
-        .expect("a layout")
-        .path();
-    fs::rename(&own, all.join("v0")).expect("a BPF file system renames");
-    let program = |interface: &String| {
-        LinkState::read(lab.edge(), interface)
-            .expect("the interface exists")
-            .xdp()
-    };
-    let before: Vec<_> = lab.wan_interfaces().iter().map(program).collect();
-
-    let capture = behind_the_shield(&lab, attacker);
-    let frame = attacker.frame(segment(attacker, gateway(vip), ACK));
-    let bounds = Bounds {
-        frames: u64::MAX,
-        time: PATIENCE * 2,
-        rate: 2000,
-    };
-    let flood = Flood::start(attacker, bounds, move |_| frame.clone());
-    flood.wait_for(100);
-    let told = cli(&lab, ["doctor", "--interface", &lab.wan_interfaces()[0]]);
-    assert!(told.stdout.contains("another layout (v0"), "{told:?}");
-    let daemon = Daemon::start(&lab, &text);
-    let sent = flood.stop();
-    assert!(daemon.logged("is replaced in place", PATIENCE));
-    assert_eq!(capture.count(is_raw_segment), 0, "of {sent} denied packets");
-    let after: Vec<_> = lab.wan_interfaces().iter().map(program).collect();
-    assert!(
-        after.iter().all(Option::is_some) && after != before,
-        "{before:?} {after:?}"
-    );
-    assert!(
-        own.exists() && !all.join("v0").exists(),
-        "nothing of the other layout is left"
-    );
-    assert!(!is_answered(attacker, vip, SILENCE));
 }
