@@ -21,7 +21,7 @@ struct Bench {
     about: &'static str,
 }
 
-const BENCHES: [Bench; 11] = [
+const BENCHES: [Bench; 12] = [
     Bench {
         name: "shield",
         package: "edge-user",
