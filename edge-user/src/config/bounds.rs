@@ -145,8 +145,14 @@ pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 pub const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// `gateway.limits.min_body_rate`, in bytes a second: a modem is faster.
 pub const DEFAULT_MIN_BODY_RATE: u32 = 240;
-/// Largest `gateway.limits.min_body_rate`.
+/// Largest `gateway.limits.min_body_rate`, and `min_read_rate`.
 pub const MAX_MIN_BODY_RATE: u32 = 1_000_000_000;
+/// `gateway.limits.min_read_rate`, in bytes a second.
+pub const DEFAULT_MIN_READ_RATE: u32 = 240;
+/// `gateway.limits.tunnel_idle_timeout`.
+pub const DEFAULT_TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_mins(5);
+/// Longest `gateway.limits.tunnel_idle_timeout`.
+pub const MAX_TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_hours(24);
 /// `gateway.limits.proxy_header_timeout`.
 pub const DEFAULT_PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest of the time limits in `gateway.limits`.

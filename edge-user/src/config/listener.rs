@@ -165,6 +165,10 @@ pub struct GatewayLimits {
     pub stall_timeout: Duration,
     /// Least bytes a second of a request body, over each `stall_timeout` spent waiting for it.
     pub min_body_rate: u32,
+    /// Least bytes a second that a client takes of an answer, over each `stall_timeout` that it holds the answer up.
+    pub min_read_rate: u32,
+    /// An upgraded connection, both ways, of which nothing moves.
+    pub tunnel_idle_timeout: Duration,
     /// From the accepted connection to the end of its PROXY protocol header.
     pub proxy_header_timeout: Duration,
 }
@@ -183,6 +187,8 @@ impl Default for GatewayLimits {
             idle_timeout: bounds::DEFAULT_IDLE_TIMEOUT,
             stall_timeout: bounds::DEFAULT_STALL_TIMEOUT,
             min_body_rate: bounds::DEFAULT_MIN_BODY_RATE,
+            min_read_rate: bounds::DEFAULT_MIN_READ_RATE,
+            tunnel_idle_timeout: bounds::DEFAULT_TUNNEL_IDLE_TIMEOUT,
             proxy_header_timeout: bounds::DEFAULT_PROXY_HEADER_TIMEOUT,
         }
     }

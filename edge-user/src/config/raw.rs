@@ -268,6 +268,8 @@ section! {
         idle_timeout: Duration,
         stall_timeout: Duration,
         min_body_rate: u64,
+        min_read_rate: u64,
+        tunnel_idle_timeout: Duration,
         proxy_header_timeout: Duration,
     }
 }

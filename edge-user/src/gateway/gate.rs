@@ -11,6 +11,7 @@
 pub mod authority;
 pub mod chunked;
 pub mod field;
+pub mod fuzz;
 pub mod parse;
 pub mod request;
 pub mod response;

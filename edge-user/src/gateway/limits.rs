@@ -32,6 +32,8 @@ pub struct Limits {
     pub stall_timeout: Duration,
     /// Least bytes a second of a request body, over each [`Self::stall_timeout`] spent waiting for it.
     pub min_body_rate: u32,
+    /// Least bytes a second that a client takes of an answer, over each [`Self::stall_timeout`] that it holds it up.
+    pub min_read_rate: u32,
     /// From the accepted connection to the end of its PROXY protocol header.
     pub proxy_header_timeout: Duration,
     /// An upgraded connection, both ways, of which nothing moves.
@@ -67,8 +69,9 @@ impl Limits {
             idle_timeout: config.idle_timeout,
             stall_timeout: config.stall_timeout,
             min_body_rate: config.min_body_rate,
+            min_read_rate: config.min_read_rate,
             proxy_header_timeout: config.proxy_header_timeout,
-            tunnel_idle_timeout: Duration::from_mins(5),
+            tunnel_idle_timeout: config.tunnel_idle_timeout,
             connections: config.connections.get() as usize,
             connections_per_peer: config.connections_per_address.get() as usize,
             streams: config.streams.get(),

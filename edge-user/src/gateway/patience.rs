@@ -1,5 +1,5 @@
-//! How long a client may take over its body: the time it was waited for is measured, not the time that passes while the
-//! upstream does not take more.
+//! How long a client may take over its body, or over the answer's: the time it was waited for is measured, not the time
+//! that passes while the upstream does not take or give more.
 
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,11 @@ impl Patience {
     /// Notes that the client is waited for.
     pub(crate) fn wait(&mut self, now: Instant) {
         self.waiting.get_or_insert(now);
+    }
+
+    /// Whether the client is waited for.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
     }
 
     /// Notes that `bytes` have come.

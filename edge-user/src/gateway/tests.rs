@@ -13,6 +13,8 @@ mod bytes {
     mod conformance;
     mod corpus;
     mod desync;
+    mod drip;
+    mod events;
     mod faults;
     mod floods;
     mod forwarding;

@@ -77,13 +77,23 @@ pub(super) fn limits(raw: Option<&RawGatewayLimits>, checks: &mut Checks<'_>) ->
     ] {
         *into = checks.duration(key, *into, bounds::MAX_CLIENT_TIMEOUT);
     }
-    if let Some(Field { value, at }) = raw.min_body_rate.field() {
-        match u32::try_from(*value) {
-            Ok(rate) if rate <= bounds::MAX_MIN_BODY_RATE => limits.min_body_rate = rate,
-            _ => checks.error(
-                at,
-                format!("`min_body_rate` must be at most {}", bounds::MAX_MIN_BODY_RATE),
-            ),
+    limits.tunnel_idle_timeout = checks.duration(
+        &raw.tunnel_idle_timeout,
+        limits.tunnel_idle_timeout,
+        bounds::MAX_TUNNEL_IDLE_TIMEOUT,
+    );
+    for (name, key, into) in [
+        ("min_body_rate", &raw.min_body_rate, &mut limits.min_body_rate),
+        ("min_read_rate", &raw.min_read_rate, &mut limits.min_read_rate),
+    ] {
+        if let Some(Field { value, at }) = key.field() {
+            match u32::try_from(*value) {
+                Ok(rate) if rate <= bounds::MAX_MIN_BODY_RATE => *into = rate,
+                _ => checks.error(
+                    at,
+                    format!("`{name}` must be at most {}", bounds::MAX_MIN_BODY_RATE),
+                ),
+            }
         }
     }
     limits

@@ -478,6 +478,16 @@ fn its_defaults_and_bounds_are_those_in_force() {
         ),
         (
             "gateway.limits",
+            "min_read_rate",
+            format!("`{}`", bounds::DEFAULT_MIN_READ_RATE),
+        ),
+        (
+            "gateway.limits",
+            "tunnel_idle_timeout",
+            duration(bounds::DEFAULT_TUNNEL_IDLE_TIMEOUT),
+        ),
+        (
+            "gateway.limits",
             "proxy_header_timeout",
             duration(bounds::DEFAULT_PROXY_HEADER_TIMEOUT),
         ),

@@ -130,7 +130,7 @@ fn mistakes_of_listeners_and_limits() {
             ],
         ),
         (
-            "[gateway.limits]\nheader_count = 257\nheader_bytes = 100\nstreams = 0\nidle_timeout = '2h'\nmin_body_rate = 2_000_000_000\n",
+            "[gateway.limits]\nheader_count = 257\nheader_bytes = 100\nstreams = 0\nidle_timeout = '2h'\nmin_body_rate = 2_000_000_000\nmin_read_rate = 2_000_000_000\ntunnel_idle_timeout = '25h'\n",
             &[
                 "2 gateway.limits.header_count: must be between 1 and 256",
                 "3 gateway.limits.header_bytes: must be at least 1024",
@@ -138,6 +138,8 @@ fn mistakes_of_listeners_and_limits() {
                 "4 gateway.limits.streams: must be between 1 and 1000",
                 "5 gateway.limits.idle_timeout: at most 1h",
                 "6 gateway.limits.min_body_rate: at most 1000000000",
+                "7 gateway.limits.min_read_rate: at most 1000000000",
+                "8 gateway.limits.tunnel_idle_timeout: at most 1day",
             ],
         ),
     ]);

@@ -24,6 +24,7 @@ use crate::gateway::{
         scan::Scan,
     },
     header_policy::{self, Dialect},
+    patience::Patience,
     refusal::{Reason, Refusal},
 };
 
@@ -191,6 +192,10 @@ impl<S: Transport> Connection<'_, S> {
         out.extend_from_slice(b"\r\n");
         link.side.consume(len);
         let mut down = Flow::new(out, framing, None);
+        if !upgraded {
+            let limits = self.worker.limits();
+            down = down.with_taker(Patience::new(limits.stall_timeout, limits.min_read_rate));
+        }
         if !upgraded && down.prime(&mut link.side).is_err() {
             exchange.unanswered();
             return Err(Refusal::because(Reason::UpstreamMalformed, "chunks"));
@@ -283,7 +288,7 @@ impl<S: Transport> Connection<'_, S> {
                 FlowFault::Chunk(_) => return Poll::Ready(Delivered::Broken(Reason::BadChunk)),
                 FlowFault::TooLarge => return Poll::Ready(Delivered::Broken(Reason::BodyTooLarge)),
                 FlowFault::TooSlow => return Poll::Ready(Delivered::Broken(Reason::BodyTimeout)),
-                FlowFault::Source(_) | FlowFault::CutShort | FlowFault::Sink(_) => {}
+                FlowFault::Source(_) | FlowFault::CutShort | FlowFault::Sink(_) | FlowFault::NotTaken => {}
             }
         }
         match down.poll(context, buffers, &mut link.side, &mut self.client.io) {
@@ -291,6 +296,9 @@ impl<S: Transport> Connection<'_, S> {
             Poll::Ready(Err(FlowFault::Sink(_))) => return Poll::Ready(Delivered::Gone),
             Poll::Ready(Err(FlowFault::Chunk(_) | FlowFault::TooLarge | FlowFault::TooSlow)) => {
                 return Poll::Ready(Delivered::Broken(Reason::UpstreamMalformed));
+            }
+            Poll::Ready(Err(FlowFault::NotTaken)) => {
+                return Poll::Ready(Delivered::Broken(Reason::ClientStalled));
             }
             Poll::Ready(Err(FlowFault::Source(_) | FlowFault::CutShort)) => {
                 return Poll::Ready(Delivered::Broken(Reason::UpstreamCutShort));
@@ -322,6 +330,10 @@ impl<S: Transport> Connection<'_, S> {
 }
 
 /// A head of an upstream.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made and taken apart in one go, and a box would be an allocation a request"
+)]
 enum Head {
     /// An interim one: what is written to the client, if anything.
     Interim(Option<Vec<u8>>),

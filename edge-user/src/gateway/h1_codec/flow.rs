@@ -80,6 +80,9 @@ pub(super) enum FlowFault {
     /// The body comes too slowly.
     #[error("body too slow")]
     TooSlow,
+    /// The body is taken too slowly.
+    #[error("body taken too slowly")]
+    NotTaken,
 }
 
 /// One direction.
@@ -105,6 +108,8 @@ pub(super) struct Flow {
     pub(super) pipe: Option<Pipe>,
     /// Bodies cannot be moved that way here.
     pub(super) unpiped: bool,
+    /// The same towards the sink.
+    pub(super) taker: Option<Patience>,
 }
 
 impl Flow {
@@ -124,12 +129,19 @@ impl Flow {
             patience: None,
             pipe: None,
             unpiped: false,
+            taker: None,
         }
     }
 
     /// Asks the source for a least rate.
     pub(super) fn with_patience(mut self, patience: Patience) -> Self {
         self.patience = Some(patience);
+        self
+    }
+
+    /// Asks the sink for a least rate.
+    pub(super) fn with_taker(mut self, patience: Patience) -> Self {
+        self.taker = Some(patience);
         self
     }
 
@@ -244,10 +256,19 @@ impl Flow {
             }
             while !self.is_drained() {
                 self.waits = Waits::Sink;
+                let before = self.moved;
                 match self.poll_write(context, from, to) {
-                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Ok(())) => {
+                        let bytes = self.moved - before;
+                        self.taken(bytes)?;
+                    }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(FlowFault::Sink(error))),
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => {
+                        if let Some(taker) = &mut self.taker {
+                            taker.wait(Instant::now());
+                        }
+                        return Poll::Pending;
+                    }
                 }
             }
             if let Framing::Frames(_) = self.framing {
@@ -321,6 +342,17 @@ impl Flow {
             patience.wait(Instant::now());
         }
         self.waits = Waits::Source;
+    }
+
+    /// Notes that the sink has taken bytes.
+    pub(super) fn taken(&mut self, bytes: u64) -> Result<(), FlowFault> {
+        if let Some(taker) = &mut self.taker
+            && taker.is_waiting()
+            && taker.came(bytes, Instant::now()).is_err()
+        {
+            return Err(FlowFault::NotTaken);
+        }
+        Ok(())
     }
 
     /// Writes once: what was put together, and behind it what lies ready at the source.

@@ -201,6 +201,8 @@ fn client_fault(fault: &FlowFault) -> Reason {
         FlowFault::Chunk(_) => Reason::BadChunk,
         FlowFault::TooLarge => Reason::BodyTooLarge,
         FlowFault::TooSlow => Reason::BodyTimeout,
-        FlowFault::Source(_) | FlowFault::CutShort | FlowFault::Sink(_) => Reason::BodyCutShort,
+        FlowFault::Source(_) | FlowFault::CutShort | FlowFault::Sink(_) | FlowFault::NotTaken => {
+            Reason::BodyCutShort
+        }
     }
 }

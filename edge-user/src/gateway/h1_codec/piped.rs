@@ -3,6 +3,7 @@
 use std::{
     io,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use super::{
@@ -31,8 +32,14 @@ impl Flow {
                 self.waits = Waits::Sink;
                 match pipe.give(sink) {
                     Ok(0) => return Poll::Ready(Err(FlowFault::Sink(io::ErrorKind::WriteZero.into()))),
-                    Ok(given) => self.moved += given as u64,
+                    Ok(given) => {
+                        self.moved += given as u64;
+                        self.taken(given as u64)?;
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        if let Some(taker) = &mut self.taker {
+                            taker.wait(Instant::now());
+                        }
                         ready!(sink.poll_write_ready(context)).map_err(FlowFault::Sink)?;
                     }
                     Err(error) => return Poll::Ready(Err(FlowFault::Sink(error))),

@@ -93,7 +93,7 @@ pub(super) fn refusal(
     out.extend_from_slice(form.media_type().as_bytes());
     out.extend_from_slice(b"\r\n");
     // Writing to memory does not fail.
-    let _ = write!(out, "content-length: {}\r\n", body.len());
+    let _ = write!(out, "content-length: {}\r\nvary: accept\r\n", body.len());
     for (name, value) in &refusal.fields {
         // What no field may hold is left out: the status says the most of it.
         if value.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {

@@ -116,6 +116,8 @@ fn is_flood(error: &hyper::Error) -> bool {
 struct Watch {
     idle_limit: Duration,
     stall_limit: Duration,
+    /// Least bytes that are written in each stall limit while the client holds something up.
+    least: u64,
     idle_since: Option<Instant>,
     blocked_since: Option<(Instant, u64)>,
     told: bool,
@@ -136,6 +138,7 @@ impl Watch {
         Self {
             idle_limit: limits.idle_timeout,
             stall_limit: limits.stall_timeout,
+            least: (u64::from(limits.min_read_rate) * limits.stall_timeout.as_millis() as u64 / 1000).max(1),
             idle_since: None,
             blocked_since: None,
             told: false,
@@ -163,10 +166,13 @@ impl Watch {
         self.idle_since = None;
         let written = state.written.get();
         match self.blocked_since {
-            Some((since, before)) if before == written && state.blocked.get() > 0 => {
+            Some((since, before)) if state.blocked.get() > 0 => {
                 if now - since >= self.stall_limit {
-                    state.given_up.set(Some(Reason::ClientStalled));
-                    return Look::Over;
+                    if written - before < self.least {
+                        state.given_up.set(Some(Reason::ClientStalled));
+                        return Look::Over;
+                    }
+                    self.blocked_since = Some((now, written));
                 }
             }
             _ => self.blocked_since = Some((now, written)),

@@ -265,10 +265,11 @@ fn refuse(mut exchange: Box<Exchange>, state: &ConnectionState, refusal: Refusal
         header::CONTENT_TYPE,
         HeaderValue::from_static(exchange.form().media_type()),
     );
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
     for (name, value) in &refusal.fields {
         // What no field may hold is left out: the status says the most of it.
         if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(HeaderName::from_static(name), value);
+            headers.append(HeaderName::from_static(name), value);
         }
     }
     if refusal.reason.closes() || state.has_body.get() {
