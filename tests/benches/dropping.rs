@@ -270,10 +270,10 @@ impl Bench {
             emitter.emit(index, frame, count / 20)?;
             let before = (thread_time(), softirq_time(self.cpu)?);
             emitter.emit(index, frame, count)?;
-            let own = thread_time() - before.0;
+            let own = thread_time().checked_sub(before.0).unwrap();
             // What was put off is done by then.
             thread::sleep(Duration::from_millis(20));
-            let put_off = softirq_time(self.cpu)? - before.1;
+            let put_off = softirq_time(self.cpu)?.checked_sub(before.1).unwrap();
             Ok((own + put_off).as_secs_f64() * 1e9 / frames as f64)
         })
     }

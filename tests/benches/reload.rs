@@ -3,6 +3,10 @@
 //! Traffic of every kind runs beside 200 reloads and 10 upgrades, whose faults are counted; then the configuration is
 //! reloaded 10,000 times (or as often as asked for), and the daemon's memory is read now and then. Last, the daemon is
 //! killed, and it is measured how long it takes until a new one serves.
+#![expect(
+    clippy::expect_used,
+    reason = "a step of a benchmark that fails has to stop it"
+)]
 
 use std::{
     fs,
@@ -48,8 +52,7 @@ fn median(mut values: Vec<u64>) -> u64 {
 
 fn main() {
     let many = std::env::args()
-        .filter_map(|text| text.parse().ok())
-        .next()
+        .find_map(|text| text.parse().ok())
         .unwrap_or(MANY);
     let Some(lab) = daemon::lab("bench-reload") else {
         return;
@@ -61,7 +64,7 @@ fn main() {
         if round % 2 == 1 {
             settings.upstream.push(origins[1].address());
         }
-        settings.extra = "watch = false\n[gateway.access_log]\nenabled = false".to_owned();
+        "watch = false\n[gateway.access_log]\nenabled = false".clone_into(&mut settings.extra);
         let deny = format!("deny = [\"203.0.113.{}\"]\nmode = ", round % 200);
         settings.text().replacen("mode = ", &deny, 1)
     };

@@ -1,6 +1,7 @@
 //! The admin socket as a caller meets it: bytes over a unix socket, from whichever user.
 
 use std::{
+    fmt::Write as _,
     io::{self, Read, Write},
     os::unix::net::UnixStream,
     path::Path,
@@ -46,7 +47,8 @@ pub fn ask(socket: &Path, method: &str, target: &str, body: Option<&str>) -> io:
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut text = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
     if let Some(body) = body {
-        text += &format!(
+        let _ = write!(
+            text,
             "Content-Type: application/json\r\nContent-Length: {}\r\n",
             body.len()
         );

@@ -4,6 +4,7 @@
 //! through the edge as a router.
 
 use std::{
+    fmt::Write as _,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsFd,
@@ -119,7 +120,8 @@ impl Steered {
         );
         for (family, vip) in [("v4", IpAddr::from(DIRECT_V4)), ("v6", DIRECT_V6.into())] {
             for protocol in ["tcp", "udp"] {
-                text += &format!(
+                let _ = write!(
+                    text,
                     "[[service]]\nname = \"{protocol}-{family}\"\nprotocol = \"{protocol}\"\nport = {PORT}\naddress = \
                      \"{vip}\"\nkind = \"direct\"\nforward = \"{forward}\"\n"
                 );
@@ -128,7 +130,7 @@ impl Steered {
                 }
                 for role in backends {
                     let address = self.lab.host(role).address_towards(vip);
-                    text += &format!("[[service.backend]]\naddress = \"{address}\"\n");
+                    let _ = write!(text, "[[service.backend]]\naddress = \"{address}\"\n");
                 }
             }
         }
@@ -167,12 +169,11 @@ impl Steered {
     /// Asks over UDP, from `socket` or a new one; which backend answers.
     pub fn ask(&self, to: SocketAddr, socket: Option<&UdpSocket>) -> Option<String> {
         let own;
-        let socket = match socket {
-            Some(socket) => socket,
-            None => {
-                own = self.udp(to);
-                &own
-            }
+        let socket = if let Some(socket) = socket {
+            socket
+        } else {
+            own = self.udp(to);
+            &own
         };
         socket.send_to(b"who", to).expect("a datagram is sent");
         let mut answer = [0; 16];
@@ -300,7 +301,7 @@ fn is_edge(peer: IpAddr) -> bool {
 }
 
 fn echo(name: &str, mut stream: TcpStream) {
-    let mut buffer = [0; 65_536];
+    let mut buffer = vec![0; 65_536];
     if stream.write_all(name.as_bytes()).is_err() {
         return;
     }

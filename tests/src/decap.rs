@@ -52,7 +52,7 @@ impl Decapsulator {
             socket.set_recv_buffer_size(8 << 20)?;
             let (tun, stop) = (Arc::clone(&tun), Arc::clone(&stop));
             threads.push(std::thread::spawn(move || {
-                pump(&socket, &tun, outer.is_ipv4(), &stop)
+                pump(&socket, &tun, outer.is_ipv4(), &stop);
             }));
         }
         Ok(Self { stop, threads })
@@ -69,7 +69,7 @@ impl Drop for Decapsulator {
 }
 
 fn pump(socket: &Socket, tun: &File, has_header: bool, stop: &AtomicBool) {
-    let mut buffer = [MaybeUninit::<u8>::uninit(); 65_536];
+    let mut buffer = vec![MaybeUninit::<u8>::uninit(); 65_536];
     while !stop.load(Ordering::Relaxed) {
         let Ok(bytes) = socket.recv(&mut buffer) else {
             continue;

@@ -48,7 +48,11 @@ fn stage(name: &str, admin: impl FnOnce(&Lab) -> String) -> Option<Stage> {
     let mut settings = tests::config::Settings::standard(&lab, &signer, origin.address());
     // Whoever is let in or not is decided at the socket, not at its directory.
     fs::set_permissions(lab.directory(), fs::Permissions::from_mode(0o755)).expect("it is ours");
-    settings.extra = format!("[admin]\nsocket = {:?}\n{}", socket(&lab), admin(&lab));
+    settings.extra = format!(
+        "[admin]\nsocket = \"{}\"\n{}",
+        socket(&lab).display(),
+        admin(&lab)
+    );
     let daemon = tests::daemon::Daemon::start(&lab, &settings.text());
     Some(Stage {
         daemon,

@@ -1,6 +1,7 @@
 //! A daemon that changes while it serves: reloads and upgrades under traffic of every kind.
 
 use std::{
+    fmt::Write as _,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -33,7 +34,7 @@ fn settings(lab: &Lab, signer: &Signer, origins: [&LongOrigin; 2], kind: usize) 
             burst: 100_000,
         },
     )];
-    settings.extra = "watch = false".to_owned();
+    "watch = false".clone_into(&mut settings.extra);
     let mut text = settings.text();
     text = text.replacen(
         "mode = ",
@@ -41,14 +42,16 @@ fn settings(lab: &Lab, signer: &Signer, origins: [&LongOrigin; 2], kind: usize) 
         1,
     );
     for extra in 0..kind {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "\n[[route]]\nname = \"extra-{extra}\"\npath = \"/extra-{extra}\"\nupstream = \"web\"\nauth = \"none\"\n"
-        ));
+        );
     }
-    text.push_str(&format!(
+    let _ = write!(
+        text,
         "\n[[limit]]\nname = \"all\"\nby = [\"address\"]\nrequests = {}\nper = \"1s\"\n",
         1_000_000 + kind
-    ));
+    );
     text
 }
 

@@ -1,4 +1,8 @@
 //! Direct services end to end: real clients and servers, the binary, an edge with backends on links of their own.
+#![expect(
+    clippy::expect_used,
+    reason = "a step of a test that fails has to stop that test"
+)]
 
 use std::{
     net::{IpAddr, SocketAddr},

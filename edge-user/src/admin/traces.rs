@@ -34,11 +34,11 @@ const ANSWER_BYTES: usize = 64 * 1024;
 /// # Errors
 /// There can be no thread, or no runtime.
 pub fn export(config: &Traces) -> io::Result<Tracer> {
-    let (tracer, traced) = Tracer::new();
+    let (tracer, ended) = Tracer::new();
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let (config, counts) = (config.clone(), Arc::clone(tracer.counts()));
     thread::Builder::new().name("traces".to_owned()).spawn(move || {
-        runtime.block_on(run(&config, traced, |count, sent| {
+        runtime.block_on(run(&config, ended, |count, sent| {
             if sent {
                 counts.exported(count);
             } else {

@@ -203,10 +203,10 @@ impl Exchange {
 
     /// Hands over what was noted of the trace.
     fn end_trace(&mut self, timings: &access::Timings, reason: Option<Reason>) {
-        let (Some(traced), Some(tracer)) = (self.traced.take(), self.worker.tracer()) else {
+        let (Some(noted), Some(tracer)) = (self.traced.take(), self.worker.tracer()) else {
             return;
         };
-        let Traced { ids, method, path } = *traced;
+        let Traced { ids, method, path } = *noted;
         tracer.tell(Box::new(traces::Traced {
             trace: ids.trace,
             span: ids.span,

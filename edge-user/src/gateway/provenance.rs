@@ -89,7 +89,9 @@ impl Provenance {
             host,
             b"\"",
         ];
-        parts.iter().for_each(|part| element.extend_from_slice(part));
+        for part in parts {
+            element.extend_from_slice(part);
+        }
     }
 
     /// Writes what a trusted proxy says and this one adds.

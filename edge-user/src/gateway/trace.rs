@@ -151,16 +151,13 @@ pub(crate) fn put(
 ) {
     let mut value = *b"00-00000000000000000000000000000000-0000000000000000-01";
     let parent = parent(request);
-    match &parent {
-        Some(parent) => {
-            value[3..35].copy_from_slice(parent.id);
-            value[53..55].copy_from_slice(parent.flags);
-        }
-        None => {
-            value[3..35].copy_from_slice(&begun(request_id));
-            if sampling.is_some_and(|sampling| !sampling.takes(request_id)) {
-                value[54] = b'0';
-            }
+    if let Some(parent) = &parent {
+        value[3..35].copy_from_slice(parent.id);
+        value[53..55].copy_from_slice(parent.flags);
+    } else {
+        value[3..35].copy_from_slice(&begun(request_id));
+        if sampling.is_some_and(|sampling| !sampling.takes(request_id)) {
+            value[54] = b'0';
         }
     }
     for (into, digit) in value[36..52].iter_mut().zip(request_id) {

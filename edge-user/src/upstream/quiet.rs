@@ -1,9 +1,9 @@
 //! Whether an idle HTTP/1 connection has said something that nobody asked for. Such bytes would be taken for the answer
 //! to the next request, which is somebody else's (response queue poisoning).
 //!
-//! The runtime knows of bytes that came before it last looked at its sockets. That is asked for nothing, and is enough
-//! for a connection that became idle before that look, while the look is fresh. Otherwise the kernel is asked, by
-//! one peek. Bytes that come later still, and those on their way, are beyond anybody's knowledge: HTTP/1.1 has nothing
+//! The read that ended the last answer found nothing behind it, and the runtime knows of bytes that came before it last
+//! looked at its sockets. Either is had for nothing, and is enough while it is fresh, the second for a connection that
+//! became idle before that look. Otherwise the kernel is asked, by one peek. Bytes that come later still, and those on their way, are beyond anybody's knowledge: HTTP/1.1 has nothing
 //! that says which request an answer is for.
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
 use rustix::net::{RecvFlags, recv};
 use tokio::net::TcpStream;
 
-/// How old a look of the runtime's may be that is believed.
+/// How old a look at a socket may be that is believed: the last read, or the runtime's.
 const FRESH: Duration = Duration::from_micros(100);
 
 thread_local! {
@@ -28,12 +28,15 @@ pub fn looked() {
     LOOKED.set(Some(Instant::now()));
 }
 
-/// Whether the runtime would know of bytes that came on a connection that is idle `since`; `None` is just now.
+/// Whether bytes that came on a connection that is idle `since` would be known by now; `None` is not known.
 pub fn is_known(since: Option<Instant>, now: Instant) -> bool {
-    let (Some(since), Some(looked)) = (since, LOOKED.get()) else {
-        return false;
-    };
-    since < looked && now.saturating_duration_since(looked) <= FRESH
+    let is_fresh = |look: Instant| now.saturating_duration_since(look) <= FRESH;
+    since.is_some_and(|since| {
+        is_fresh(since)
+            || LOOKED
+                .get()
+                .is_some_and(|looked| since < looked && is_fresh(looked))
+    })
 }
 
 /// Asks the kernel whether a connection has neither bytes nor an end for us.
@@ -89,17 +92,17 @@ mod tests {
     }
 
     #[test]
-    fn a_look_is_believed_about_what_was_idle_before_while_it_is_fresh() {
-        let before = Instant::now();
-        assert!(!is_known(Some(before), before), "nobody has looked");
-        while LOOKED.get().is_none_or(|at| at <= before) {
+    fn a_look_is_believed_while_it_is_fresh() {
+        let (before, more) = (Instant::now(), FRESH + Duration::from_nanos(1));
+        assert!(is_known(Some(before), before + FRESH), "its last read");
+        assert!(!is_known(Some(before), before + more), "nobody has looked since");
+        while LOOKED.get().is_none_or(|at| at <= before + FRESH) {
             looked();
         }
         let looked = LOOKED.get().expect("just now");
-        assert!(is_known(Some(before), looked));
         assert!(is_known(Some(before), looked + FRESH));
-        assert!(!is_known(Some(before), looked + FRESH + Duration::from_nanos(1)));
-        assert!(!is_known(Some(looked), looked), "idle since that turn");
+        assert!(!is_known(Some(before), looked + more));
+        assert!(!is_known(Some(looked), looked + more), "idle since that turn");
         assert!(!is_known(None, looked));
     }
 }

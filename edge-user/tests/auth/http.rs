@@ -96,6 +96,12 @@ fn with_user(mut providers: Vec<Provider>) -> Vec<Provider> {
     providers
 }
 
+fn has_blanks_around(request: &Request) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let mut values = request.headers.iter().map(|(_, value)| value);
+    values.any(|value| is_blank(value.first()) || is_blank(value.last()))
+}
+
 /// Each row over both versions, on a route that requires a token and one that does not, before and after everything
 /// else was seen: the answer is the expected one, and the same.
 #[tokio::test(flavor = "multi_thread")]
@@ -123,6 +129,13 @@ async fn every_attack_over_http_gets_its_answer_in_both_versions() {
                     continue;
                 };
                 over_http2 += 1;
+                // HTTP/1 takes blanks around a value off, in HTTP/2 they are malformed (RFC 9113 section 8.2.1).
+                if has_blanks_around(&case.request) {
+                    if (second.status, second.text.as_str()) != (400, "bad_field") {
+                        wrong.push(format!("{} ({round}): by HTTP/2 {second:?}", case.name));
+                    }
+                    continue;
+                }
                 if second != answer {
                     wrong.push(format!(
                         "{} ({round}): {answer:?} but by HTTP/2 {second:?}",

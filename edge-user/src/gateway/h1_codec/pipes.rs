@@ -147,7 +147,9 @@ mod tests {
         let pipes = Pipes::default();
         let taken: Vec<Pipe> = std::iter::from_fn(|| pipes.take()).collect();
         assert_eq!(taken.len(), MOST);
-        taken.into_iter().for_each(|pipe| pipes.put(pipe));
+        for pipe in taken {
+            pipes.put(pipe);
+        }
         assert_eq!((pipes.open.get(), pipes.kept.borrow().len()), (KEPT, KEPT));
         let full = Pipe {
             held: 1,

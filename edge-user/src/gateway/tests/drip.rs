@@ -21,7 +21,7 @@ fn large() -> Origin {
         while connection.request().is_some() {
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n");
             for _ in 0..1024 {
-                connection.send(&[b'x'; 65_536]);
+                connection.send(&vec![b'x'; 65_536]);
             }
         }
     })
@@ -70,7 +70,7 @@ fn who_reads_too_slowly_is_cut_off() {
         let mut client = edge.connect();
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         // Steady, and in all about 6 MB a second at most.
-        let (begun, mut part) = (Instant::now(), [0; 32 * 1024]);
+        let (begun, mut part) = (Instant::now(), vec![0; 32 * 1024]);
         let mut ended = false;
         while begun.elapsed() < Duration::from_secs(2) && !ended {
             ended = match client.stream.read(&mut part) {

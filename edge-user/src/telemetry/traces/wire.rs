@@ -48,7 +48,7 @@ struct Span {
     #[prost(bytes = "vec", tag = "1")]
     trace_id: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
-    span_id: Vec<u8>,
+    id: Vec<u8>,
     #[prost(bytes = "vec", tag = "4")]
     parent_span_id: Vec<u8>,
     #[prost(string, tag = "5")]
@@ -170,7 +170,7 @@ fn spans(traced: &Traced) -> Vec<Span> {
             }
             spans.push(Span {
                 trace_id: traced.trace.to_vec(),
-                span_id: child(traced.span, index as u64 + 1).to_vec(),
+                id: child(traced.span, index as u64 + 1).to_vec(),
                 parent_span_id: traced.span.to_vec(),
                 name: name.to_owned(),
                 kind,
@@ -204,7 +204,7 @@ fn server(traced: &Traced, start: u64, total: Duration) -> Span {
     let has_failed = traced.status == 0 || traced.status >= 500;
     Span {
         trace_id: traced.trace.to_vec(),
-        span_id: traced.span.to_vec(),
+        id: traced.span.to_vec(),
         parent_span_id: traced.parent.map_or_else(Vec::new, |parent| parent.to_vec()),
         name: format!("{} {}", traced.method, traced.route)
             .trim_end()
