@@ -270,10 +270,10 @@ impl Bench {
             emitter.emit(index, frame, count / 20)?;
             let before = (thread_time(), softirq_time(self.cpu)?);
             emitter.emit(index, frame, count)?;
-            let own = thread_time().checked_sub(before.0).unwrap();
+            let own = thread_time().saturating_sub(before.0);
             // What was put off is done by then.
             thread::sleep(Duration::from_millis(20));
-            let put_off = softirq_time(self.cpu)?.checked_sub(before.1).unwrap();
+            let put_off = softirq_time(self.cpu)?.saturating_sub(before.1);
             Ok((own + put_off).as_secs_f64() * 1e9 / frames as f64)
         })
     }
@@ -304,7 +304,10 @@ fn nft(edge: &Namespace, lab: &Lab, rules: &str) -> Result<()> {
 
 fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
 }
 
 /// CPU time of the thread that does the softirqs of `cpu` that were put off.
