@@ -8,6 +8,7 @@ pub mod addr;
 pub mod ban;
 pub mod control;
 pub mod event;
+pub mod feature;
 pub mod hint;
 pub mod limit;
 pub mod list;
@@ -20,6 +21,7 @@ pub use addr::{Addr, Family};
 pub use ban::{Ban, BanKey, BanSource};
 pub use control::{Control, ControlWord, Params};
 pub use event::{Event, SNAPSHOT_BYTES};
+pub use feature::Feature;
 pub use hint::Hints;
 pub use limit::{EarnedHost, Limit, LimitKind, SLOTS_PER_LINE};
 pub use list::LpmKey;
@@ -29,7 +31,7 @@ pub use steer::{Backend, BackendCount, Forward, SteerRule};
 pub use syn::{CookieMode, CookieSettings, SEEN, SEEN_SECONDS, SynRule, SynState, TOLD, Told};
 
 /// Version of the map layout: part of the pin directory's name.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// `aya::Pod` says that any bytes the kernel hands out are a valid value.
 #[cfg(feature = "user")]

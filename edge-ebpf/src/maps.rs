@@ -10,9 +10,10 @@ use aya_ebpf::{
 use edge_common::{
     abi::{
         Addr, Alert, Backend, BackendCount, BanKey, Code, Control, ControlWord, CookieSettings, Counter,
-        Hints, LimitKind, Params, PerCpu, PortEntry, Reason, SEEN, SLOTS_PER_LINE, Service, SteerRule,
-        SynRule, SynState, TOLD, Told,
+        Feature, Hints, LimitKind, Params, PerCpu, PortEntry, Reason, SEEN, SLOTS_PER_LINE, Service,
+        SteerRule, SynRule, SynState, TOLD, Told,
         ban::{BUCKET_ENTRIES, BUCKET_WORDS, NOTE_BYTES},
+        feature::WHY_BYTES,
         limit::EARNED_WORDS,
         service::{MAX_SERVICES, NAME_BYTES, PORTS},
         steer::{CANDIDATES, FLOW_WORDS, MAX_BACKENDS, PLACES},
@@ -186,3 +187,7 @@ pub(crate) static CANDIDATE_FLOWS: Array<u64> = Array::with_max_entries(CANDIDAT
 /// asks.
 #[map]
 pub(crate) static SYSCTLS: Array<u64> = Array::with_max_entries(8, BPF_F_MMAPABLE);
+
+/// Why a feature is missing on this kernel, in words; empty for those that are there. The program never asks.
+#[map]
+pub(crate) static ABSENT: Array<[u8; WHY_BYTES]> = Array::with_max_entries(Feature::COUNT, BPF_F_MMAPABLE);

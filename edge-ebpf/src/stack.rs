@@ -53,6 +53,14 @@ fn tcp_length(bytes: u32) -> u32 {
     (opaque(bytes.wrapping_sub(1)) & 63) + 1
 }
 
+/// As many bytes of headers, if that is from 1 to [`MOST`]: in a form that a verifier knows both ends of. That of
+/// Linux 6.1 learns no least value from a comparison with zero.
+#[inline(always)]
+fn header_bytes(bytes: u32) -> Option<u32> {
+    let less = opaque(bytes.wrapping_sub(1));
+    if less < MOST { Some(less + 1) } else { None }
+}
+
 impl Headers for KernelStack<'_> {
     #[inline(always)]
     fn word(&self, at: usize) -> u32 {
@@ -78,10 +86,9 @@ impl Headers for KernelStack<'_> {
 impl Stack for KernelStack<'_> {
     #[inline(always)]
     fn load(&self, offset: u32, word: usize, bytes: u32) -> bool {
-        let bytes = opaque(bytes);
-        if bytes == 0 || bytes > MOST {
+        let Some(bytes) = header_bytes(bytes) else {
             return false;
-        }
+        };
         // SAFETY: the segment has 256 bytes, the word is at most its fifth. The helper checks the frame's end.
         unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset, self.at(word), bytes) == 0 }
     }
@@ -170,10 +177,9 @@ impl Stack for KernelStack<'_> {
         if !turn_around(self.ctx) {
             return false;
         }
-        let bytes = opaque(bytes);
-        if bytes == 0 || bytes > MOST {
+        let Some(bytes) = header_bytes(bytes) else {
             return false;
-        }
+        };
         // SAFETY: as in `load`.
         unsafe { bpf_xdp_store_bytes(self.ctx.ctx, offset, self.at(word), bytes) == 0 }
     }

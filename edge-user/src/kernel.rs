@@ -13,6 +13,7 @@ pub mod error;
 pub mod events;
 pub mod features;
 pub mod foreign;
+pub mod handed;
 pub mod interfaces;
 pub mod lists;
 pub mod loader;

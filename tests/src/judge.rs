@@ -13,7 +13,7 @@ use aya::{
 };
 use edge_common::{
     abi::{
-        AddressFlags, Code, Control, LpmKey, Outcome, Reason, SEEN, SLOTS_PER_LINE, SynState,
+        AddressFlags, Code, Control, Feature, LpmKey, Outcome, Reason, SEEN, SLOTS_PER_LINE, SynState,
         ban::BUCKET_WORDS,
         service::{MAX_SERVICES, PORTS},
     },
@@ -25,6 +25,7 @@ use edge_user::{
     config::{Service, Shield},
     kernel::{
         Pins, ShieldTables,
+        handed::HANDED,
         lists::{List, lpm_key},
         loader::{self, Sizes},
         mapped::Mapped,
@@ -85,12 +86,17 @@ impl Kernel {
     /// A program cannot be described.
     pub fn verified_instructions(&mut self) -> Result<Vec<(&'static str, u32)>> {
         loader::program(&mut self.ebpf, loader::FLOOD)?.load()?;
+        let handed: Vec<_> = HANDED
+            .iter()
+            .filter(|handed| {
+                handed
+                    .feature
+                    .is_none_or(|feature| self.why_absent(feature).is_none())
+            })
+            .map(|handed| handed.name)
+            .collect();
         let mut walked = Vec::new();
-        let handed = loader::HANDED.iter().map(|(name, _)| *name);
         for name in [loader::PROGRAM, loader::FLOOD].into_iter().chain(handed) {
-            if loader::HANDED.iter().any(|(handed, _)| *handed == name) && !self.has_cookies() {
-                continue;
-            }
             let info = loader::program(&mut self.ebpf, name)?.info()?;
             let count = info
                 .verified_instruction_count()
@@ -100,9 +106,9 @@ impl Kernel {
         Ok(walked)
     }
 
-    /// Whether this kernel can run the programs that SYN cookies take.
-    pub fn has_cookies(&self) -> bool {
-        loader::has_cookies(&self.ebpf)
+    /// Why this kernel cannot run what a feature takes, if it cannot.
+    pub fn why_absent(&self, feature: Feature) -> Option<String> {
+        self.tables.why_absent(feature)
     }
 
     /// Puts services and lists in force, with exactly these bits of the control word beside them.

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use edge_common::abi::{BanSource, Control, Outcome, Reason, service::MAX_SERVICES};
+use edge_common::abi::{BanSource, Control, Feature, Outcome, Reason, service::MAX_SERVICES};
 use edge_user::{
     config::{CookieMode, Guard, Limits, Protocol, Rate, Service, Shield, Syn},
     kernel::bans::BanOrder,
@@ -64,6 +64,15 @@ fn the_verifier_walks_a_bounded_number_of_instructions() {
     let Some(mut kernel) = kernel("verifier") else {
         return;
     };
+    for feature in Feature::ALL {
+        let why = kernel.why_absent(feature);
+        assert!(
+            why.is_none(),
+            "no {}: {}",
+            feature.name(),
+            why.unwrap_or_default()
+        );
+    }
     let walked = kernel.verified_instructions().expect("it is told");
     println!("instructions verified: {walked:?}");
     for (program, count) in walked {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use edge_common::{
-    abi::{Code, Reason},
+    abi::{Code, Feature, Reason},
     datapath::{self, At},
     mem::{Bytes, MemStack, MemTables},
 };
@@ -73,8 +73,8 @@ fn in_world(test: &str, job: impl FnOnce(World) + Send) {
             .flat_map(|vip| [PORT, TIGHT].map(|port| TcpListener::bind((*vip, port)).expect("a free port")))
             .collect();
         let mut kernel = Kernel::load().expect("the program loads");
-        if !kernel.has_cookies() {
-            skip::report(test, "this kernel has no helpers for SYN cookies");
+        if let Some(why) = kernel.why_absent(Feature::Cookies) {
+            skip::report(test, &why);
             return;
         }
         let settings = sysctl::cookie_settings(true, &kernel.tables.params);

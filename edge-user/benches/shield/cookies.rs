@@ -16,9 +16,10 @@ use aya::{
     Ebpf,
     programs::{TestRun, TestRunOptions},
 };
+use edge_common::abi::Feature;
 use edge_user::{
     config::{CookieMode, Guard, Limits, Protocol, Service, Shield, Syn},
-    kernel::{ShieldTables, loader, pins::Lock, services, sysctl},
+    kernel::{ShieldTables, handed, loader, pins::Lock, services, sysctl},
 };
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -33,7 +34,7 @@ const ROUNDS: usize = 9;
 
 /// Measures and prints; in the namespace that the bench has moved its thread to.
 pub(crate) fn run(ebpf: &mut Ebpf, tables: &mut ShieldTables, lock: &Lock) -> Result<()> {
-    if !loader::has_cookies(ebpf) {
+    if !handed::has(ebpf, Feature::Cookies) {
         println!("\nSYN cookies: this kernel has no helpers for them");
         return Ok(());
     }

@@ -136,6 +136,17 @@ pub enum KernelError {
         /// Most.
         max: u32,
     },
+    /// A direct service, and no program that steers.
+    #[error(
+        "service.direct: `{service}` cannot be direct on this kernel: {why}\n  \
+         nothing was attached for it; without `direct` the service works"
+    )]
+    CannotSteer {
+        /// Name of the service.
+        service: String,
+        /// What the kernel said.
+        why: String,
+    },
     /// No room for a direct service.
     #[error(
         "service {service}: the kernel's tables have no room for {what}; `breakwater detach` empties them"
@@ -251,7 +262,7 @@ impl KernelError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Privilege { .. } => 4,
-            Self::Unsupported(_) => 5,
+            Self::Unsupported(_) | Self::CannotSteer { .. } => 5,
             Self::NoBpffs { .. }
             | Self::NoInterface(_)
             | Self::ForeignProgram { .. }

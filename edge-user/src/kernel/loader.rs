@@ -2,15 +2,11 @@
 
 use std::borrow::Cow;
 
-use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Array, ProgramArray},
-    programs::Xdp,
-};
+use aya::{Ebpf, EbpfLoader, maps::Array, programs::Xdp};
 use caps::{CapSet, Capability};
 use edge_common::{
     abi::{
-        Code, LimitKind, Params, SLOTS_PER_LINE,
+        LimitKind, Params, SLOTS_PER_LINE,
         ban::BUCKET_ENTRIES,
         limit::{EARNED_ENTRY, EARNED_WORDS},
         steer::FLOW_ENTRIES,
@@ -19,7 +15,7 @@ use edge_common::{
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{KernelError, Pins, clock, mapped::Mapped, tables};
+use super::{KernelError, Pins, clock, handed, mapped::Mapped, tables};
 
 /// The object that the kernel runs.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BREAKWATER_EBPF_OBJECT"));
@@ -32,15 +28,6 @@ pub const FLOOR: &str = "floor";
 pub const FLOOD: &str = "flood";
 /// Name of the program that has a SYN answered again each time it runs: for benchmarks.
 pub const AGAIN: &str = "again";
-/// Programs that the shield hands packets on to.
-pub const HANDED: [(&str, Code); 4] = [
-    ("steer", Code::STEER),
-    ("admit", Code::ADMIT),
-    ("challenge", Code::CHALLENGE),
-    ("verify", Code::VERIFY),
-];
-/// Those of them that SYN cookies take.
-const COOKIES: [&str; 2] = ["challenge", "verify"];
 /// Name of the program that tells the time.
 const CLOCK: &str = "clock";
 
@@ -121,7 +108,7 @@ pub const MAPS: [&str; 31] = [
     "CANDIDATE_FLOWS",
 ];
 /// Maps that only user space uses.
-pub const USER_MAPS: [&str; 3] = ["ALERTS", "NOTES", "SYSCTLS"];
+pub const USER_MAPS: [&str; 4] = ["ALERTS", "NOTES", "SYSCTLS", "ABSENT"];
 
 /// Loads the object with its maps pinned; maps that are pinned already are adopted with what they hold.
 ///
@@ -160,51 +147,11 @@ fn load_pinned(pins: &Pins, sizes: Sizes) -> Result<Ebpf, KernelError> {
             .load()
             .map_err(KernelError::program("loading the program"))?;
     }
-    hand_on(&mut ebpf)?;
+    handed::load(&mut ebpf, pins)?;
     if pinned.is_none() {
         write_parameters(&mut ebpf, pins, params)?;
     }
     Ok(ebpf)
-}
-
-/// Loads the programs that packets are handed on to, and puts them where the shield finds them. Those that the kernel
-/// refuses are left out, but for the first two, which take no more than the shield itself does.
-fn hand_on(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    for (name, code) in HANDED {
-        let program = program(ebpf, name)?;
-        let loaded = program
-            .load()
-            .map_err(KernelError::program("loading the program"));
-        match (loaded, code) {
-            (Ok(()), _) => {}
-            (Err(error), Code::ADMIT | Code::STEER) => return Err(error),
-            (Err(error), _) => {
-                tracing::warn!(%error, "no SYN cookies on this kernel (they take Linux 6.0); budgets work without");
-                return Ok(());
-            }
-        }
-        let fd = program
-            .fd()
-            .map_err(KernelError::program("finding the program"))?;
-        let fd = fd.try_clone().map_err(KernelError::io("keeping the program"))?;
-        let map = ebpf
-            .map_mut("PROGRAMS")
-            .ok_or_else(|| KernelError::Unsupported("the object lacks the map PROGRAMS".into()))?;
-        let mut programs = ProgramArray::try_from(map).map_err(KernelError::map("PROGRAMS"))?;
-        if let Some(index) = code.handed() {
-            programs
-                .set(index, &fd, 0)
-                .map_err(KernelError::map("PROGRAMS"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether the programs that SYN cookies take were accepted by this kernel.
-pub fn has_cookies(ebpf: &Ebpf) -> bool {
-    COOKIES
-        .iter()
-        .all(|name| ebpf.program(name).is_some_and(|program| program.fd().is_ok()))
 }
 
 /// Loads the object beside whatever is pinned, with maps of its own: for tests and benchmarks.

@@ -8,6 +8,7 @@ use edge_common::abi::{
     Addr, Alert, Backend, BackendCount, BanKey, Control, ControlWord, CookieSettings, Counter, Hints, Params,
     PerCpu, PortEntry, Service, SteerRule, SynRule, SynState,
     ban::{BUCKET_WORDS, NOTE_BYTES},
+    feature::WHY_BYTES,
     limit::EARNED_WORDS,
     service::NAME_BYTES,
     steer::FLOW_WORDS,
@@ -73,6 +74,8 @@ pub struct ShieldTables {
     pub(super) candidates: Mapped<u64>,
     /// Settings of the kernel that were changed.
     pub sysctls: Mapped<u64>,
+    /// Why features are missing.
+    pub(super) absent: Mapped<[u8; WHY_BYTES]>,
 }
 
 impl ShieldTables {
@@ -114,6 +117,7 @@ impl ShieldTables {
             flows: mapped(pins, "FLOWS")?,
             candidates: mapped(pins, "CANDIDATE_FLOWS")?,
             sysctls: mapped(pins, "SYSCTLS")?,
+            absent: mapped(pins, "ABSENT")?,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use edge_common::abi::{Control, Reason};
+use edge_common::abi::{Control, Feature, Reason};
 
 use super::{
     proof::{self, ProofWatch},
@@ -14,7 +14,7 @@ use crate::{
         KernelError, Pins, ShieldTables,
         attach::{self, Attached, How},
         change::{Staged, TableChange},
-        clock,
+        clock, handed,
         interfaces::Netlink,
         lists::{List, Part},
         loader::{self, Sizes},
@@ -77,7 +77,8 @@ impl Shield {
         };
         let mut ebpf = loader::load(pins, sizes)?;
         let mut tables = ShieldTables::open(pins)?;
-        let has_cookies = loader::has_cookies(&ebpf);
+        steering::require(&config.services, &tables)?;
+        let has_cookies = handed::has(&ebpf, Feature::Cookies);
         if tables.ban_capacity != sizes.bans {
             let (has, wanted) = (tables.ban_capacity, sizes.bans);
             tracing::warn!(
@@ -204,6 +205,7 @@ impl StagedShield {
             let (pins, plan, new) = (pins.clone(), plan.clone(), Arc::clone(new));
             move || -> Result<(ShieldTables, Staged), KernelError> {
                 let mut tables = ShieldTables::open(&pins)?;
+                steering::require(&new.services, &tables)?;
                 let lock = pins.lock()?;
                 proof::prepare(&new.shield, &new.services, &tables, has_cookies)?;
                 let change = TableChange {

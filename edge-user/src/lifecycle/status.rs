@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use edge_common::{
-    abi::{Alert, Control, CookieSettings, LimitKind, Reason, service::ADDRESS_ENTRY, steer::FLOW_ENTRIES},
+    abi::{
+        Alert, Control, CookieSettings, Feature, LimitKind, Reason, service::ADDRESS_ENTRY,
+        steer::FLOW_ENTRIES,
+    },
     algo::gcra,
 };
 use serde::Serialize;
@@ -49,10 +52,18 @@ pub(super) struct StatusReport {
     samples_lost: Lost,
     alerts: Alerts,
     ticks_per_second: u32,
+    /// What this kernel refused to load.
+    missing_features: Vec<MissingFeature>,
     /// Whether SYNs can be answered with cookies at all.
     cookies_ready: bool,
     /// Settings of the kernel that are not as cookies want them.
     settings_missing: Vec<Missing>,
+}
+
+#[derive(Debug, Serialize)]
+struct MissingFeature {
+    feature: &'static str,
+    why: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -164,6 +175,7 @@ impl StatusReport {
                 earned_refused: tables.alerts(Alert::EarnedRefused),
             },
             ticks_per_second: tables.params.hz,
+            missing_features: missing_features(&tables),
             cookies_ready: tables.cookie_settings().has(CookieSettings::READY),
             settings_missing: sysctl::missing(),
         })
@@ -224,6 +236,9 @@ impl StatusReport {
         if !self.direct.is_empty() {
             writeln!(out, "{}", steering::table(&self.direct))?;
         }
+        for missing in &self.missing_features {
+            writeln!(out, "no {} on this kernel: {}", missing.feature, missing.why)?;
+        }
         self.write_proof(out)?;
         writeln!(
             out,
@@ -282,6 +297,18 @@ impl StatusReport {
         }
         Ok(())
     }
+}
+
+fn missing_features(tables: &ShieldTables) -> Vec<MissingFeature> {
+    Feature::ALL
+        .into_iter()
+        .filter_map(|feature| {
+            Some(MissingFeature {
+                feature: feature.name(),
+                why: tables.why_absent(feature)?,
+            })
+        })
+        .collect()
 }
 
 fn reasons(out: &mut String, service: &str, counts: &[ReasonCount]) -> std::fmt::Result {

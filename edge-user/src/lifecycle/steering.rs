@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use edge_common::abi::Addr;
+use edge_common::abi::{Addr, Feature};
 use tokio::task::JoinSet;
 
 use super::{LifecycleError, verbs};
@@ -52,6 +52,21 @@ pub(super) fn prepare(shield: &Shield, services: &[Service]) -> Result<(), Kerne
         }
     }
     Ok(())
+}
+
+/// Checks that this kernel runs the program that steers, if a service is direct.
+///
+/// # Errors
+/// It does not; names the first of the services.
+pub(super) fn require(services: &[Service], tables: &ShieldTables) -> Result<(), KernelError> {
+    let direct = services.iter().find(|service| service.direct.is_some());
+    match (direct, tables.why_absent(Feature::Steering)) {
+        (Some(service), Some(why)) => Err(KernelError::CannotSteer {
+            service: service.name.clone(),
+            why,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Looks for a route, and has the stack ask for the neighbour on it.
