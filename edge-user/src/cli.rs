@@ -104,6 +104,7 @@ Examples:
   breakwater status                                  what is dropped, and why
   breakwater top                                     the same, live
   breakwater reload                                  what changed in the configuration, in force at once
+  breakwater upgrade                                 a new binary takes over; no connection is lost
   breakwater capture --dropped out.pcapng            drops for Wireshark, each with its reason
   breakwater detach                                  take the shield off again
 
@@ -164,6 +165,8 @@ enum Verb {
     Reload(ask::ReloadArgs),
     /// Have the running daemon stop in an orderly way: not ready, no listeners, no connections.
     Drain(ask::DrainArgs),
+    /// Have the running daemon hand over to the binary that now has its name, without losing a connection.
+    Upgrade(ask::UpgradeArgs),
     /// Watch live what passes and what is dropped, who sends it, and who is banned.
     Top(top::TopArgs),
     /// Write sampled drops to a file for Wireshark, each with its reason.
@@ -232,6 +235,7 @@ fn dispatch(
         Verb::Status(args) => lifecycle::status(&args.request(), bpffs)?,
         Verb::Reload(args) => lifecycle::ask(&args.request(), bpffs)?,
         Verb::Drain(args) => lifecycle::ask(&args.request(), bpffs)?,
+        Verb::Upgrade(args) => lifecycle::ask(&args.request(), bpffs)?,
         Verb::Top(args) => match lifecycle::top(&args.request()?, bpffs)? {
             Some(picture) => picture,
             None => return Ok(Exit::Done),

@@ -221,8 +221,12 @@ impl Daemon {
 
     /// Starts the daemon on the edge and does not wait.
     pub fn spawn(lab: &Lab, config: &str) -> Self {
+        Self::spawn_by(lab, config, command())
+    }
+
+    /// [`Self::spawn`] with a command of the caller's choice, to which the arguments are added.
+    pub fn spawn_by(lab: &Lab, config: &str, mut command: Command) -> Self {
         let file = lab.write("breakwater.toml", config);
-        let mut command = command();
         command
             .arg("run")
             .arg("--config")
@@ -294,6 +298,17 @@ impl Daemon {
     pub fn ended_well(self) {
         let status = self.wait();
         assert!(status.success(), "{status}");
+    }
+
+    /// Whether its process has ended.
+    ///
+    /// # Panics
+    /// It cannot be asked.
+    pub fn has_ended(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_some()
     }
 
     /// Kills the daemon; it has no chance to do anything about it.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
+use rustix::process::{Pid, test_kill_process};
 use serde_json::{Value, json};
 use tests::{
     admin::{Answer, as_user, ask},
@@ -22,7 +23,7 @@ use tests::{
     http::{self, Client, Request},
     lab::{Lab, VIP_V4},
     stage::{Stage, gateway},
-    wait::{PATIENCE, within},
+    wait::{PATIENCE, eventually, within},
 };
 
 /// Somebody else.
@@ -249,6 +250,60 @@ fn every_operation_answers_as_described_and_nothing_else_does() {
     // What hands over to a new process has tests of its own.
     assert_eq!(left, [("POST".to_owned(), "/v1/upgrade".to_owned())]);
     assert!(stage.daemon.wait().success(), "it was drained");
+}
+
+#[test]
+fn an_upgrade_answers_as_described_and_its_verb_tells_what_came_of_it() {
+    let Some(mut stage) = stage("admin-upgrade", |_| String::new()) else {
+        return;
+    };
+    let described = Described(get(&stage.lab, "/v1/openapi.json").json());
+    let process = |answer: &Value| {
+        let id = answer["process"].as_i64().and_then(|id| i32::try_from(id).ok());
+        id.and_then(Pid::from_raw).expect("a process")
+    };
+    let answer = ask(&socket(&stage.lab), "POST", "/v1/upgrade", None).expect("an answer");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    described.holds("POST", "/v1/upgrade", &answer);
+    let second = process(&answer.json());
+    assert_ne!(second, stage.daemon.id());
+    stage.assert_served(stage.lab.client());
+    eventually("the first one to finish", || {
+        stage.daemon.has_ended().then_some(())
+    });
+
+    // A new process that does not start: the one that serves carries on, and its socket stays.
+    let sound = stage.settings.text();
+    stage
+        .lab
+        .write("breakwater.toml", sound.replacen("half_life", "halflife", 1));
+    let refused = asking(&stage.lab, &["upgrade"]).failure_with(INVALID_CONFIG);
+    assert!(refused.contains("ended before it was ready"), "{refused}");
+    let answer = ask(&socket(&stage.lab), "POST", "/v1/upgrade", None).expect("an answer");
+    assert_eq!(answer.status, 422, "{answer:?}");
+    described.holds("POST", "/v1/upgrade", &answer);
+    assert!(test_kill_process(second).is_ok());
+
+    stage.lab.write("breakwater.toml", &sound);
+    let third = process(&asking(&stage.lab, &["upgrade", "--json"]).json());
+    assert_ne!(third, second);
+    let fourth = asking(&stage.lab, &["upgrade"]).success();
+    assert!(fourth.contains("serves now; the old one finishes"), "{fourth}");
+    eventually("the processes before to end", || {
+        [second, third]
+            .iter()
+            .all(|process| test_kill_process(*process).is_err())
+            .then_some(())
+    });
+    assert!(asking(&stage.lab, &["drain"]).success().contains("draining"));
+    eventually("the last one to end", || {
+        asking(&stage.lab, &["upgrade"])
+            .stderr
+            .contains("no daemon answers")
+            .then_some(())
+    });
+    let alone = asking(&stage.lab, &["upgrade"]).failure_with(1);
+    assert!(alone.contains("--socket"), "{alone}");
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Death and return of the daemon: the kernel goes on protecting, and a restart takes over what it finds.
 
 use std::{
+    fs,
     sync::{Arc, Condvar, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
+use edge_common::abi::VERSION;
+use rustix::process::Signal;
 use tests::{
     config::Settings,
     daemon::{self, Daemon, cli},
@@ -18,7 +21,7 @@ use tests::{
     sender::{Bounds, Flood},
     stage::{
         Limit, SILENCE, Stage, behind_the_shield, gateway, is_answered, is_raw_segment, names_address,
-        segment, vips,
+        origin, segment, vips,
     },
     token::Signer,
     wait::{PATIENCE, eventually},
@@ -254,7 +257,7 @@ fn a_stop_finishes_what_has_begun() {
 fn detach_restores_every_interface_exactly_and_leaves_no_pin() {
     let Some(lab) = daemon::lab("detach") else { return };
     let signer = Signer::hs256();
-    let origin = tests::stage::origin(&lab);
+    let origin = origin(&lab);
     let settings = Settings::standard(&lab, &signer, origin.address());
     let config = lab.write("breakwater.toml", settings.text());
     let config = config.to_str().expect("the path is text");
@@ -320,4 +323,93 @@ fn detach_restores_every_interface_exactly_and_leaves_no_pin() {
         after.assert_same(before);
     }
     assert_eq!(lab.bpffs().pins(), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn another_layouts_shield_is_taken_over_without_a_packet_unjudged_or_left_alone() {
+    let Some(lab) = daemon::lab("layout") else { return };
+    let signer = Signer::hs256();
+    let origin = origin(&lab);
+    let mut settings = Settings::standard(&lab, &signer, origin.address());
+    let attacker = lab.attacker();
+    let vip = vips()[0];
+    settings.shield_extra = format!("deny = [\"{}\"]", attacker.address_towards(vip));
+    let daemon = Daemon::start(&lab, &settings.text());
+    let capture = behind_the_shield(&lab, attacker);
+    let frame = attacker.frame(segment(attacker, gateway(vip), ACK));
+    let bounds = Bounds {
+        frames: u64::MAX,
+        time: PATIENCE * 2,
+        rate: 2000,
+    };
+    let flood = Flood::start(attacker, bounds, move |_| frame.clone());
+    flood.wait_for(100);
+    let all = lab.bpffs().path().join("breakwater");
+    let (own, other) = (all.join(format!("v{VERSION}")), all.join("v0"));
+    let links = || {
+        let pins = lab.bpffs().pins();
+        let links = pins
+            .into_iter()
+            .filter(|pin| pin.to_string_lossy().contains("/links/"));
+        links.collect::<Vec<_>>()
+    };
+    fs::rename(&own, &other).expect("the BPF file system renames directories");
+    let theirs = links();
+    assert_eq!(theirs.len(), settings.interfaces.len());
+
+    // Beside its daemon nothing is taken over.
+    let refused = cli(
+        &lab,
+        [
+            "attach",
+            "--config",
+            &lab.write("own.toml", settings.text()).display().to_string(),
+        ],
+    );
+    let refused = refused.failure();
+    assert!(
+        refused.contains("another `breakwater run` has the shield"),
+        "{refused}"
+    );
+    daemon.sigkill();
+
+    // Nor by a start that fails at another interface: the loopback has no native mode.
+    let mut unsound = settings.clone();
+    unsound.interfaces.push("lo".to_owned());
+    let failed = Daemon::spawn(&lab, &unsound.text());
+    let log = failed.wait_ready(PATIENCE).expect_err("lo has no native XDP");
+    assert!(log.contains("cannot attach to lo in native mode"), "{log}");
+    assert!(!failed.wait().success());
+    assert_eq!(links(), theirs, "{log}");
+
+    let daemon = Daemon::start(&lab, &settings.text());
+    let log = daemon.log().join("\n");
+    assert!(
+        log.contains("the shield of another version is replaced in place"),
+        "{log}"
+    );
+    assert!(
+        log.contains("removed the state of another version's shield"),
+        "{log}"
+    );
+    assert!(
+        !other.exists() && links().len() == theirs.len(),
+        "{:?}",
+        lab.bpffs().pins()
+    );
+
+    // From a process that has another layout and hands over.
+    fs::rename(&own, &other).expect("as before");
+    daemon.signal(Signal::USR2);
+    assert!(
+        daemon.logged("\"message\":\"upgraded", PATIENCE),
+        "{:#?}",
+        daemon.log()
+    );
+    eventually("the other layout to go", || (!other.exists()).then_some(()));
+    assert_eq!(links().len(), theirs.len(), "{:?}", lab.bpffs().pins());
+
+    let sent = flood.stop();
+    assert!(sent > 100);
+    assert_eq!(capture.count(is_raw_segment), 0, "of {sent} packets");
 }

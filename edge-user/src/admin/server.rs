@@ -12,6 +12,7 @@ mod tests;
 use std::{
     collections::VecDeque,
     io,
+    pin::pin,
     sync::{Arc, mpsc},
     thread,
     time::Duration,
@@ -52,6 +53,8 @@ const HEAD_BYTES: usize = 16 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long answers under way have when the daemon ends.
 const END_GRACE: Duration = Duration::from_millis(250);
+/// Time between two looks whether they have ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// The admin API while it runs; it ends with this.
 pub struct Running {
@@ -127,14 +130,28 @@ async fn serve(listeners: Vec<Unstarted>, context: Arc<Context>, mut stop: watch
     let mut accepting: Vec<JoinHandle<()>> = Vec::with_capacity(listeners.len());
     for listener in listeners {
         match listener.start() {
-            Ok(listening) => accepting.push(tokio::spawn(accept(listening, Arc::clone(&context)))),
+            Ok(listening) => {
+                accepting.push(tokio::spawn(accept(
+                    listening,
+                    Arc::clone(&context),
+                    stop.clone(),
+                )));
+            }
             Err(error) => tracing::error!(%error, "a listener of the admin API cannot serve"),
         }
     }
     // A sender that is gone is a stop too.
     let _ = stop.wait_for(|stop| *stop).await;
-    for task in accepting {
-        task.abort();
+    // Who has asked for the end hears that it has begun.
+    let ends = async {
+        for task in &mut accepting {
+            let _ = task.await;
+        }
+    };
+    if timeout(END_GRACE, ends).await.is_err() {
+        for task in accepting {
+            task.abort();
+        }
     }
 }
 
@@ -154,6 +171,13 @@ impl Crowd {
         }
         true
     }
+
+    /// Waits until all have ended.
+    async fn ended(&self) {
+        while !self.0.iter().all(AbortHandle::is_finished) {
+            sleep(LOOK_AGAIN).await;
+        }
+    }
 }
 
 impl Drop for Crowd {
@@ -162,20 +186,35 @@ impl Drop for Crowd {
     }
 }
 
-async fn accept(listening: Listening, context: Arc<Context>) {
+async fn accept(listening: Listening, context: Arc<Context>, mut stop: watch::Receiver<bool>) {
     let mut crowd = Crowd::default();
+    let stopped = stop.clone();
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = accept_all(listening, context, &mut crowd, &stopped) => {}
+    }
+    crowd.ended().await;
+}
+
+async fn accept_all(
+    listening: Listening,
+    context: Arc<Context>,
+    crowd: &mut Crowd,
+    stop: &watch::Receiver<bool>,
+) {
     let Listening { source, serves } = listening;
     loop {
+        let stop = stop.clone();
         let accepted = match &source {
             Source::Unix(listener, admitted) => listener.accept().await.map(|(stream, _)| {
                 let admits = admitted.admits(&stream);
                 let context = Arc::clone(&context);
                 tokio::spawn(async move {
                     if admits {
-                        talk(stream, serves, Guard::open(), &context).await;
+                        talk(stream, serves, Guard::open(), &context, stop).await;
                     } else {
                         context.callers.turned(Turned::Peer);
-                        talk(stream, serves, Guard::closed(), &context).await;
+                        talk(stream, serves, Guard::closed(), &context, stop).await;
                     }
                 })
             }),
@@ -186,11 +225,11 @@ async fn accept(listening: Listening, context: Arc<Context>) {
                 let terminator = terminator.clone();
                 tokio::spawn(async move {
                     let Some(terminator) = terminator else {
-                        return talk(stream, serves, guard, &context).await;
+                        return talk(stream, serves, guard, &context, stop).await;
                     };
                     let acceptor = TlsAcceptor::from(terminator.config());
                     match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => talk(stream, serves, guard, &context).await,
+                        Ok(Ok(stream)) => talk(stream, serves, guard, &context, stop).await,
                         Ok(Err(_)) | Err(_) => context.callers.turned(Turned::Tls),
                     }
                 })
@@ -214,8 +253,13 @@ async fn accept(listening: Listening, context: Arc<Context>) {
 }
 
 /// Serves one connection to its end.
-async fn talk<S>(stream: S, serves: Serves, guard: Guard, context: &Arc<Context>)
-where
+async fn talk<S>(
+    stream: S,
+    serves: Serves,
+    guard: Guard,
+    context: &Arc<Context>,
+    mut stop: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(|request| service::serve(request, serves, &guard, context));
@@ -224,6 +268,14 @@ where
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let talked = async {
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    };
     // How a caller leaves is its own business.
-    let _ = timeout(CONNECTION_TIMEOUT, connection).await;
+    let _ = timeout(CONNECTION_TIMEOUT, talked).await;
 }

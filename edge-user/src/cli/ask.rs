@@ -51,6 +51,21 @@ pub(super) struct DrainArgs {
     socket: SocketArgs,
 }
 
+/// Arguments of `upgrade`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+The daemon starts the binary that now has its name, hands over its sockets and the shield, and finishes its connections
+when the new process serves. If that one is not ready in time (`gateway.upgrade_timeout`), the old one carries on, and
+the exit code is 1; it is 3 if the new one finds the configuration invalid.
+
+Examples:
+  breakwater upgrade
+  breakwater upgrade --json | jq .process")]
+pub(super) struct UpgradeArgs {
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
 fn deadline(text: &str) -> Result<Duration, String> {
     let duration = args::duration(text)?;
     if (1..=86_400).contains(&duration.as_secs()) {
@@ -80,5 +95,11 @@ impl DrainArgs {
     pub(super) fn request(self) -> AskRequest {
         let deadline = self.deadline;
         self.socket.asking(Call::Drain { deadline })
+    }
+}
+
+impl UpgradeArgs {
+    pub(super) fn request(self) -> AskRequest {
+        self.socket.asking(Call::Upgrade)
     }
 }

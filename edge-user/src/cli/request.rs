@@ -71,7 +71,7 @@ pub struct AttachRequest {
     pub replace: bool,
 }
 
-/// `breakwater reload`, `drain`: what the running daemon is asked for.
+/// `breakwater reload`, `drain`, `upgrade`: what the running daemon is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AskRequest {
     /// What for.

@@ -6,6 +6,7 @@
 use std::{
     fs, io,
     os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
     time::Duration,
 };
 
@@ -149,7 +150,11 @@ enum Adoption {
 /// # Errors
 /// The pin cannot be removed.
 pub fn detach(pins: &Pins, name: &str) -> Result<bool, KernelError> {
-    match fs::remove_file(pins.link(name)) {
+    unpin(&pins.link(name))
+}
+
+fn unpin(link: &Path) -> Result<bool, KernelError> {
+    match fs::remove_file(link) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(KernelError::Privilege {
@@ -157,16 +162,23 @@ pub fn detach(pins: &Pins, name: &str) -> Result<bool, KernelError> {
             what: "taking the shield off",
             works: "without it `check` and `token` work",
         }),
-        Err(error) => Err(KernelError::io(format!("removing {}", pins.link(name).display()))(error)),
+        Err(error) => Err(KernelError::io(format!("removing {}", link.display()))(error)),
     }
 }
 
 /// Puts the new program behind an existing link of ours.
 fn adopt(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface, how: How) -> Result<Adoption, KernelError> {
-    let path = pins.link(&interface.name);
-    if !path.exists() && !take_over_layout(pins, &interface.name)? {
-        return Ok(Adoption::NotOurs);
-    }
+    let own = pins.link(&interface.name);
+    let foreign = if own.exists() {
+        None
+    } else {
+        pins.foreign_link(&interface.name)
+    };
+    let path = match &foreign {
+        Some(other) => other,
+        None if own.exists() => &own,
+        None => return Ok(Adoption::NotOurs),
+    };
     let was = match interface.xdp {
         XdpState::Generic(_) => Adoption::TakenOff(XdpMode::Skb),
         XdpState::Native(_) => Adoption::TakenOff(XdpMode::Driver),
@@ -181,39 +193,68 @@ fn adopt(ebpf: &mut Ebpf, pins: &Pins, interface: &Interface, how: How) -> Resul
     };
     if !wanted {
         tracing::warn!(interface = %interface.name, was = interface.xdp.name(), "attaching anew: the old link does not fit");
-        detach(pins, &interface.name)?;
+        unpin(path)?;
         return Ok(was);
     }
-    let pinned = PinnedLink::from_pin(&path)
+    let pinned = PinnedLink::from_pin(path)
         .map_err(|error| KernelError::io("opening the pinned link")(io::Error::other(error)))?;
     let link = XdpLink::try_from(FdLink::from(pinned))
         .map_err(|error| KernelError::io("opening the pinned link")(io::Error::other(error)))?;
     let program = loader::program(ebpf, loader::PROGRAM)?;
     match program.attach_to_link(link) {
         // The pin holds the link; this handle to it is closed with the object.
-        Ok(_id) => Ok(Adoption::Done),
-        Err(error) => {
+        Ok(_id) => {
+            if let Some(other) = &foreign {
+                take_over_layout(pins, &interface.name, other)?;
+            }
+            Ok(Adoption::Done)
+        }
+        // Its interface is gone, or the old program is of another kind (net/core/dev.c, `bpf_xdp_link_update`).
+        Err(error) if matches!(os_error(&error), Some(ENOLINK | EINVAL)) => {
             tracing::warn!(interface = %interface.name, %error, "the pinned link is dead: attaching anew");
-            detach(pins, &interface.name)?;
+            unpin(path)?;
             Ok(Adoption::NotOurs)
         }
+        // The driver does not want the new program; the old one stays on.
+        Err(error) => Err(refused(interface, wanted_mode(interface.xdp), &error)),
     }
 }
 
-/// Takes over the link of a shield with another layout of maps: its program is then exchanged like that of any other link,
-/// without a packet unjudged. Its maps cannot be read by this version. Whether there was one.
-fn take_over_layout(pins: &Pins, name: &str) -> Result<bool, KernelError> {
-    let Some(other) = pins.foreign_link(name) else {
-        return Ok(false);
-    };
-    fs::rename(&other, pins.link(name))
+/// `ENOLINK` and `EINVAL` (include/uapi/asm-generic/errno.h).
+const ENOLINK: i32 = 67;
+const EINVAL: i32 = 22;
+
+const fn wanted_mode(state: XdpState) -> XdpMode {
+    match state {
+        XdpState::Generic(_) => XdpMode::Skb,
+        _ => XdpMode::Driver,
+    }
+}
+
+/// Takes over the link of a shield with another layout of maps, whose program is exchanged already. Its maps cannot be read
+/// by this version.
+fn take_over_layout(pins: &Pins, name: &str, other: &Path) -> Result<(), KernelError> {
+    fs::rename(other, pins.link(name))
         .map_err(KernelError::io(format!("taking over {}", other.display())))?;
     tracing::warn!(
         interface = name,
         from = %other.display(),
         "the shield of another version is replaced in place; its bans and what was listed by hand are not taken over"
     );
-    Ok(true)
+    Ok(())
+}
+
+/// Gives a link back that was taken over from `other`: the interface keeps a program whatever becomes of this start.
+///
+/// # Errors
+/// The pin cannot be moved.
+pub fn give_back(pins: &Pins, name: &str, other: &Path) -> Result<(), KernelError> {
+    let own = pins.link(name);
+    if other.exists() || !own.exists() {
+        return Ok(());
+    }
+    tracing::warn!(interface = name, to = %other.display(), "the shield stays on: its link is given back");
+    fs::rename(own, other).map_err(KernelError::io(format!("giving back {}", other.display())))
 }
 
 /// Refuses a foreign program's interface, or clears it if that was asked for.

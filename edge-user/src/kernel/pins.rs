@@ -56,6 +56,15 @@ impl Lock {
             directory: double.into(),
         }
     }
+
+    /// Whether it is the daemon's right to the shield at `pins`, and not to one of another layout.
+    pub fn is_claim_of(&self, pins: &Pins) -> bool {
+        let identity = |found: fs::Metadata| (found.dev(), found.ino());
+        match (self.directory.metadata(), fs::metadata(pins.maps())) {
+            (Ok(has), Ok(wanted)) => identity(has) == identity(wanted),
+            _ => false,
+        }
+    }
 }
 
 impl Pins {
@@ -145,18 +154,34 @@ impl Pins {
         links.into_iter().find(|path| path.exists())
     }
 
-    /// Removes the state of another layout whose links are all gone, which is no shield any more.
+    /// Refuses to go on beside a daemon that has the shield under another layout: its links would be taken from under it.
+    ///
+    /// # Errors
+    /// There is one.
+    pub fn refuse_other_daemons(&self) -> Result<(), KernelError> {
+        let all = self.root.parent().unwrap_or(&self.root);
+        let claimed = |layout: &String| is_claimed(&all.join(layout).join("maps"));
+        match self.other_layouts().iter().find(|layout| claimed(layout)) {
+            Some(layout) => Err(KernelError::Claimed(all.join(layout))),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes the state of another layout whose links are all gone, which is no shield any more. A daemon that has claimed
+    /// it may go back to it; with `retired` there is none that would.
     ///
     /// # Errors
     /// A pin cannot be removed.
-    pub fn remove_forsaken(&self) -> Result<Vec<String>, KernelError> {
+    pub fn remove_forsaken(&self, retired: bool) -> Result<Vec<String>, KernelError> {
         let Some(all) = self.root.parent() else {
             return Ok(Vec::new());
         };
         let mut removed = Vec::new();
         for layout in self.other_layouts() {
             let root = all.join(&layout);
-            if fs::read_dir(root.join("links")).is_ok_and(|mut links| links.next().is_some()) {
+            if fs::read_dir(root.join("links")).is_ok_and(|mut links| links.next().is_some())
+                || !retired && is_claimed(&root.join("maps"))
+            {
                 continue;
             }
             let other = Self {
@@ -285,6 +310,14 @@ pub fn state_of(path: &Path) -> io::Result<Option<u32>> {
         return Ok(None);
     }
     Ok(Some(fs::metadata(at)?.mode()))
+}
+
+/// Whether a process is the daemon of the shield with these maps.
+fn is_claimed(maps: &Path) -> bool {
+    // Asked of a descriptor of its own, which lets go at once what it was given.
+    File::open(maps).is_ok_and(|directory| {
+        flock(&directory, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    })
 }
 
 fn existing_ancestor(path: &Path) -> PathBuf {

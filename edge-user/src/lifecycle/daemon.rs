@@ -7,6 +7,7 @@ use std::{
     os::fd::OwnedFd,
     path::Path,
     sync::Arc,
+    thread,
     time::{Instant, SystemTime},
 };
 
@@ -128,11 +129,11 @@ fn start(
         let tally = enforcer.tally();
         let (renew, renewals) = mpsc::channel(1);
         let (own, owned) = oneshot::channel::<()>();
-        let enforcer = tokio::spawn(async move {
+        let enforcing = Enforcing::start(async move {
             // Only one process enforces.
             let _ = owned.await;
-            enforcer.run(offences, renewals).await
-        });
+            enforcer.run(offences, renewals).await;
+        })?;
         let config = Arc::new(config);
         let (reloader, orders) = reload::channel(Arc::clone(&config), Arc::clone(&authority));
         let control = Control {
@@ -158,13 +159,17 @@ fn start(
         conductor.follow_files();
         let ready = || {
             let _ = own.send(());
+            if has_shield && way.is_some() {
+                // The process before has retired.
+                shield::remove_forsaken(&pins, true);
+            }
             tracing::info!("ready");
             if let Some(prepared) = &prepared {
                 say(&prepared.banner(&shielded));
             }
         };
         let served = serve(gateway, conductor, stop, way, ready).await;
-        enforcer.abort();
+        drop(enforcing);
         drop(serving);
         served
     });
@@ -175,6 +180,44 @@ fn start(
     ran?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The enforcer on a thread of its own: it waits for the lock on the tables, which a reload holds while it waits for others
+/// in its own thread. It ends with this.
+struct Enforcing {
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Enforcing {
+    fn start(enforcer: impl Future<Output = ()> + Send + 'static) -> Result<Self, LifecycleError> {
+        let runtime = verbs::runtime()?;
+        let (end, ended) = oneshot::channel();
+        let run = async move {
+            tokio::select! {
+                () = enforcer => {}
+                _ = ended => {}
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("enforcer".to_owned())
+            .spawn(move || runtime.block_on(run))
+            .map_err(LifecycleError::io("starting the thread of the enforcer"))?;
+        Ok(Self {
+            end: Some(end),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Enforcing {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // One that has panicked has ended too.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// The configuration, where it comes from, and what the quick start has made for it.
@@ -197,10 +240,15 @@ fn configuration(
 fn claim(pins: &Pins, claimed: Option<OwnedFd>) -> Result<Lock, LifecycleError> {
     loader::check_capabilities()?;
     pins.prepare()?;
-    Ok(match claimed {
-        Some(claimed) => Lock::adopt(claimed),
-        None => pins.claim()?,
-    })
+    match claimed.map(Lock::adopt) {
+        Some(claim) if claim.is_claim_of(pins) => Ok(claim),
+        // It is for the layout of the version before; that process keeps it as long as it may go back.
+        Some(_) => Ok(pins.claim()?),
+        None => {
+            pins.refuse_other_daemons()?;
+            Ok(pins.claim()?)
+        }
+    }
 }
 
 /// Gives up what is not needed from here on.

@@ -115,6 +115,7 @@ impl LifecycleError {
         match self {
             Self::Kernel(error) => error.exit_code(),
             Self::Client(error) => error.exit_code(),
+            Self::Handover(error) => error.exit_code(),
             Self::Admin(error) => error.exit_code(),
             Self::Setup(SetupError::Plan(_) | SetupError::Tls { .. })
             | Self::Config(_)
@@ -132,7 +133,6 @@ impl LifecycleError {
             | Self::CaptureFile { .. }
             | Self::ListFile { .. }
             | Self::InlineEntry { .. }
-            | Self::Handover(_)
             | Self::Sandbox(_)
             | Self::Terminal(_)
             | Self::Io { .. } => 1,

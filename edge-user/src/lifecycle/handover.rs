@@ -22,7 +22,7 @@ use std::{
     net::TcpListener,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -67,8 +67,13 @@ pub enum HandoverError {
         source: io::Error,
     },
     /// It ended.
-    #[error("the new process ended before it was ready ({0}); its log says why")]
-    Ended(String),
+    #[error("the new process ended before it was ready ({how}); its log says why")]
+    Ended {
+        /// How, in words.
+        how: String,
+        /// Its exit code, if it had one.
+        code: Option<i32>,
+    },
     /// It said why.
     #[error("the new process could not start: {0}")]
     Failed(String),
@@ -81,6 +86,16 @@ pub enum HandoverError {
     /// What came was something else.
     #[error("the old process sent something that this one does not understand")]
     Foreign,
+}
+
+impl HandoverError {
+    /// The exit code of a command that asked for it: 3 if the new process found the configuration invalid, else 1.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Ended { code: Some(3), .. } => 3,
+            _ => 1,
+        }
+    }
 }
 
 /// What was taken over from another process.
@@ -265,10 +280,11 @@ impl Way {
                 _ => Err(HandoverError::Foreign),
             },
             Ok(None) => {
-                let status = child
-                    .wait()
-                    .map_or_else(|error| error.to_string(), |status| status.to_string());
-                Err(HandoverError::Ended(status))
+                let ended = child.wait();
+                Err(HandoverError::Ended {
+                    code: ended.as_ref().ok().and_then(ExitStatus::code),
+                    how: ended.map_or_else(|error| error.to_string(), |status| status.to_string()),
+                })
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(HandoverError::TooSlow(limit)),
             Err(error) => Err(error.into()),

@@ -1,6 +1,6 @@
 //! Brings the shield up: load, fill the tables, attach; and takes back what was done if a step fails.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use edge_common::abi::{Control, Feature, Reason};
 
@@ -56,9 +56,10 @@ impl Shield {
         steering::prepare(&config.shield, &config.services)?;
         let was_there = pins.exist();
         let before = pins.linked_interfaces()?;
+        let foreign = foreign_links(&pins, &config.shield.interfaces);
         let brought = Self::load_and_attach(config, &pins, netlink, plan, replace, &before).await;
         if brought.is_err() {
-            take_back(&pins, was_there, &before);
+            take_back(&pins, was_there, &before, &foreign);
         }
         brought
     }
@@ -95,7 +96,9 @@ impl Shield {
         };
         // What may fail comes before what changes: on an adopted shield, interfaces that are new are attached first,
         // with the tables as they are. On a new one nothing may be attached before its tables are filled.
-        let is_new = |name: &&String| !before.is_empty() && !before.contains(*name);
+        // What another layout's shield is on comes last: it is on until then, and what failed before has not touched it.
+        let is_foreign = |name: &String| !before.contains(name) && pins.foreign_link(name).is_some();
+        let is_new = |name: &&String| !before.is_empty() && !before.contains(*name) && !is_foreign(name);
         let interfaces = &config.shield.interfaces;
         let mut attached = Vec::with_capacity(interfaces.len());
         for name in interfaces.iter().filter(is_new) {
@@ -113,15 +116,15 @@ impl Shield {
             proof::prepare(&config.shield, &config.services, &tables, has_cookies)?;
             tables.apply_services(&lock, &plan, &local, SETTINGS, settings(&config.shield))?;
         }
-        for name in interfaces.iter().filter(|name| !is_new(name)) {
+        let mut others: Vec<_> = interfaces
+            .iter()
+            .filter(|name| !attached.iter().any(|done| done.interface == **name))
+            .collect();
+        others.sort_by_key(|name| is_foreign(name));
+        for name in others {
             attached.push(attach::attach(&mut ebpf, pins, &netlink, name, how).await?);
         }
-        for layout in pins.remove_forsaken()? {
-            tracing::info!(
-                layout,
-                "removed the state of another version's shield, which is on no interface any more"
-            );
-        }
+        remove_forsaken(pins, false);
         attached.sort_by_key(|done| interfaces.iter().position(|name| *name == done.interface));
         Ok(Self {
             pins: pins.clone(),
@@ -190,8 +193,9 @@ impl StagedShield {
         steering::prepare(&new.shield, &new.services)?;
         let local = netlink.addresses().await?;
         let linked = pins.linked_interfaces()?;
-        let is_new = |name: &&String| !linked.contains(*name);
-        let attach: Vec<String> = new.shield.interfaces.iter().filter(is_new).cloned().collect();
+        // Another process may have put its own program behind a link.
+        let is_due = |name: &&String| old.is_none() || !linked.contains(*name);
+        let attach: Vec<String> = new.shield.interfaces.iter().filter(is_due).cloned().collect();
         let is_gone = |name: &&String| !new.shield.interfaces.contains(*name);
         let gone = old
             .into_iter()
@@ -231,7 +235,7 @@ impl StagedShield {
             new: Vec::new(),
             gone,
         };
-        own.attach(new, &netlink, attach).await?;
+        own.attach(new, &netlink, attach, &linked).await?;
         Ok(own)
     }
 
@@ -241,6 +245,7 @@ impl StagedShield {
         new: &Config,
         netlink: &Netlink,
         names: Vec<String>,
+        linked: &[String],
     ) -> Result<(), KernelError> {
         if names.is_empty() {
             return Ok(());
@@ -256,8 +261,11 @@ impl StagedShield {
             replace: false,
         };
         for name in names {
-            attach::attach(&mut ebpf, &self.pins, netlink, &name, how).await?;
-            self.new.push(name);
+            let attached = attach::attach(&mut ebpf, &self.pins, netlink, &name, how).await?;
+            // What had the shield before keeps it, whatever fails.
+            if !attached.adopted && !linked.contains(&name) {
+                self.new.push(name);
+            }
         }
         Ok(())
     }
@@ -289,8 +297,39 @@ impl Drop for StagedShield {
     }
 }
 
+/// Removes what other layouts have left, if it is on no interface any more. The shield is up by then: what goes wrong is told.
+pub(super) fn remove_forsaken(pins: &Pins, retired: bool) {
+    match pins.remove_forsaken(retired) {
+        Ok(layouts) => {
+            for layout in layouts {
+                tracing::info!(
+                    layout,
+                    "removed the state of another version's shield, which is on no interface any more"
+                );
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the state of another version's shield is left"),
+    }
+}
+
+/// Links of shields with another layout, by interface.
+fn foreign_links(pins: &Pins, interfaces: &[String]) -> Vec<(String, PathBuf)> {
+    interfaces
+        .iter()
+        .filter(|name| !pins.link(name).exists())
+        .filter_map(|name| Some((name.clone(), pins.foreign_link(name)?)))
+        .collect()
+}
+
 /// Undoes a failed start. Errors here are told, not returned: the first error is the one that matters.
-fn take_back(pins: &Pins, was_there: bool, before: &[String]) {
+fn take_back(pins: &Pins, was_there: bool, before: &[String], foreign: &[(String, PathBuf)]) {
+    for (name, other) in foreign {
+        if let Err(error) = attach::give_back(pins, name, other) {
+            tracing::error!(interface = name, %error, "the shield stays on, under this version's directory");
+            // Nothing more is undone: it would take this interface's shield off.
+            return;
+        }
+    }
     let undone = if was_there {
         pins.linked_interfaces().and_then(|now| {
             now.iter()

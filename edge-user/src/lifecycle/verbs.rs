@@ -21,7 +21,9 @@ use crate::{
 /// The shield cannot be brought up; nothing is half-attached.
 pub fn attach(request: &AttachRequest, bpffs: &Path) -> Result<String, LifecycleError> {
     runtime()?.block_on(async {
-        let shield = Shield::bring_up(&request.config, Pins::new(bpffs), request.replace).await?;
+        let pins = Pins::new(bpffs);
+        pins.refuse_other_daemons()?;
+        let shield = Shield::bring_up(&request.config, pins, request.replace).await?;
         Ok(describe(&shield))
     })
 }
