@@ -23,6 +23,7 @@ use core::ops::ControlFlow;
 
 pub use ban::banned;
 pub use cookie::{Known, Stack, challenge, verify};
+pub use limit::{charged, charged_source};
 pub use lists::{ALLOW_LIST, DENY_HINT_MASK, DENY_LIST, V4_GRAIN, V6_GRAIN, deny_hint, listed};
 pub use packet::{BRIEF_WORD, Brief, Kind, Observed, Packet};
 pub use parse::read;
@@ -119,6 +120,10 @@ pub trait Tables: Sized {
             Some(words) => slots::charge_exact(&words[at as usize % EARNED_WORDS], now, cost, capacity),
             None => Charge::Refused,
         }
+    }
+    /// [`charged_source`]. Apart for the same reason.
+    fn charged(&self, copy: u32, index: u16, kind: u8, tick: u64) -> u64 {
+        charged_source(self, copy, index, kind, tick)
     }
     /// [`banned`] for the packet in [`Self::packet`]. Apart for the same reason.
     fn banned(&self, hash: u64, bits: u32, tick: u64) -> u64

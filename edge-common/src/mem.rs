@@ -203,13 +203,13 @@ impl MemTables {
         Writer::new(&self.bans, &self.params).put(key, ban).map(drop)
     }
 
-    /// Gives a source host exact state under the limits with this salt, with its hint.
+    /// Gives a source host that has sent nothing exact state under the limits with this salt, with its hint.
     pub fn earn(&mut self, host: EarnedHost, salt: u16, tick: u64) -> Claim {
         let keys = host.keys(&self.params);
         self.hints[keys.element(&self.params) as usize].earned |= hint::bit(keys.host);
         let places = earned::places(keys.host, self.params.earned_buckets);
         let buckets = places.map(|bucket| &self.earned[bucket as usize]);
-        earned::claim_either(buckets, host, salt, gcra::now(tick))
+        earned::claim_either(buckets, host, salt, gcra::now(tick), &|_| 0)
     }
 
     /// What all CPUs share of a service's guard.

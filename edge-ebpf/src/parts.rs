@@ -74,6 +74,16 @@ pub(crate) extern "C" fn charge_exact(bucket: u32, at: u32, now: u64, cost: u64,
     ))
 }
 
+/// What the default tier has charged the source in this CPU's scratch under one limit of a service.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn charged(copy: u32, index: u32, kind: u32, tick: u64) -> u64 {
+    let tables = KernelTables {
+        ctx: core::ptr::null_mut(),
+    };
+    datapath::charged_source(&tables, copy & 1, index as u16, kind as u8, tick)
+}
+
 /// Looks for the ban on one prefix of the source in this CPU's scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]

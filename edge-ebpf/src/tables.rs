@@ -169,6 +169,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn charged(&self, copy: u32, index: u16, kind: u8, tick: u64) -> u64 {
+        parts::charged(copy, u32::from(index), u32::from(kind), tick)
+    }
+
+    #[inline(always)]
     fn banned(&self, hash: u64, bits: u32, tick: u64) -> u64 {
         parts::banned(hash, bits, tick)
     }

@@ -9,7 +9,7 @@
 
 use std::{
     net::{IpAddr, TcpListener},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use edge_common::{
@@ -40,6 +40,12 @@ const TIGHT: u16 = 444;
 const DEAF: u16 = 445;
 /// A port of UDP.
 const DNS: u16 = 53;
+/// A port whose packets are limited: of TCP with a listener and cookies, and of UDP without a guard.
+const LIMITED: u16 = 446;
+const LIMIT: Rate = Rate {
+    per_second: 1,
+    burst: 40,
+};
 /// MTU of the loopback interface, which the harness runs programs for.
 const MTU: u32 = 65_536;
 const CLIENT_PORT: u16 = 40_000;
@@ -70,7 +76,9 @@ fn in_world(test: &str, job: impl FnOnce(World) + Send) {
     namespace.enter(|| {
         let listeners = vips()
             .iter()
-            .flat_map(|vip| [PORT, TIGHT].map(|port| TcpListener::bind((*vip, port)).expect("a free port")))
+            .flat_map(|vip| {
+                [PORT, TIGHT, LIMITED].map(|port| TcpListener::bind((*vip, port)).expect("a free port"))
+            })
             .collect();
         let mut kernel = Kernel::load().expect("the program loads");
         if let Some(why) = kernel.why_absent(Feature::Cookies) {
@@ -132,9 +140,25 @@ fn services() -> Vec<Service> {
                     syn(Some(tight), CookieMode::Always),
                 ),
                 service("dns", vip, Protocol::Udp, DNS, Guard::NewSources(tight)),
+                limited(service(
+                    "limited-tcp",
+                    vip,
+                    Protocol::Tcp,
+                    LIMITED,
+                    syn(None, CookieMode::Always),
+                )),
+                limited(service("limited-udp", vip, Protocol::Udp, LIMITED, Guard::None)),
             ]
         })
         .collect()
+}
+
+fn limited(service: Service) -> Service {
+    let limits = Limits {
+        source_packets: Some(LIMIT),
+        ..Limits::default()
+    };
+    Service { limits, ..service }
 }
 
 fn source(vip: IpAddr, number: u8) -> IpAddr {
@@ -416,6 +440,58 @@ fn only_what_brings_the_cookie_back_passes() {
                 Reason::CookieAccepted,
                 "the cookie in a VLAN",
             );
+        }
+    });
+}
+
+/// Whoever has spent a part of his burst before he proves himself has the rest of it afterwards.
+#[test]
+fn a_burst_is_not_had_twice_for_a_cookie() {
+    in_world("syn-burst", |mut world| {
+        for (number, before) in [(60, 5), (61, 30), (62, 100)] {
+            for vip in vips() {
+                let from = if vip.is_ipv4() {
+                    source(vip, number)
+                } else {
+                    // IPv6 hosts are /64s.
+                    IpAddr::from([0x2001, 0xdb8, 9, u16::from(number), 0, 0, 0, 1])
+                };
+                let start = Instant::now();
+                let mut passed = 0;
+                let udp = Frame::udp((from, CLIENT_PORT), (vip, LIMITED), b"many").bytes();
+                for _ in 0..before {
+                    passed += u64::from(world.kernel.transform(&udp).expect("judged").0 == PASS);
+                }
+                let opening = Frame {
+                    source: from,
+                    ..segment(vip, number, LIMITED, SYN)
+                };
+                let answer = expect(&mut world, &opening, TX, Reason::CookieSent, "a SYN");
+                let mut proof = Frame {
+                    source: from,
+                    ..segment(vip, number, LIMITED, ACK)
+                };
+                if let Transport::Tcp(tcp) = &mut proof.transport {
+                    tcp.sequence = tcp.sequence.wrapping_add(1);
+                    tcp.acknowledgement = word(&answer, tcp_at(&answer) + 4).wrapping_add(1);
+                }
+                let earned = world.kernel.tables.count_earned();
+                let proof = proof.bytes();
+                for _ in 0..2 * LIMIT.burst {
+                    passed += u64::from(world.kernel.transform(&proof).expect("judged").0 == PASS);
+                }
+                assert_eq!(
+                    world.kernel.tables.count_earned(),
+                    earned + 1,
+                    "{from} proved itself"
+                );
+                let most = LIMIT.burst + LIMIT.per_second * (start.elapsed().as_secs() + 1);
+                assert!(
+                    (LIMIT.burst..=most).contains(&passed),
+                    "{passed} of {from} passed, {before} of them at most before, should be {} to {most}",
+                    LIMIT.burst
+                );
+            }
         }
     });
 }

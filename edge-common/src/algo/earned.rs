@@ -1,8 +1,8 @@
 //! The table of earned sources: exact cells for hosts that proved that they are there.
 //!
 //! Two buckets a host, as in the table of bans; but entries are made by the program as well, on any CPU, so an entry
-//! is claimed by compare-and-swap and never moved. Cells that are claimed keep their time: an entry is only given up
-//! when it has been idle, and then that time is past. The salt of the limits is the tag of an entry's cells.
+//! is claimed by compare-and-swap and never moved. A new entry's cells begin where the default tier's were, so nobody has his
+//! burst twice for earning one. The salt of the limits is the tag of an entry's cells.
 //!
 //! Invariants: a host is looked for in eight entries; nothing is ever evicted, a host that finds no room stays in the
 //! default tier; what is claimed twice at the same moment by two CPUs is the same host twice, of which the first is
@@ -12,7 +12,7 @@ use super::{gcra::TAG_MASK, slots::Cell};
 use crate::abi::{
     EarnedHost,
     ban::buckets,
-    limit::{EARNED_ENTRY, EARNED_WORDS},
+    limit::{EARNED_ENTRY, EARNED_KINDS, EARNED_WORDS},
 };
 
 /// A bucket of the table.
@@ -51,9 +51,16 @@ pub fn find<C: Cell>(bucket: &Bucket<C>, host: EarnedHost, salt: u16) -> u32 {
     0
 }
 
-/// Gives a host an entry in `bucket`. `now` is the time in cell units.
+/// Gives a host an entry in `bucket`. `now` is the time in cell units; `charged` says how far ahead of it the cell of a kind of
+/// limit begins, at most the burst, and is asked once the entry is taken, so that little is charged elsewhere meanwhile.
 #[inline(always)]
-pub fn claim<C: Cell>(bucket: &Bucket<C>, host: EarnedHost, salt: u16, now: u64) -> Claim {
+pub fn claim<C: Cell>(
+    bucket: &Bucket<C>,
+    host: EarnedHost,
+    salt: u16,
+    now: u64,
+    charged: &impl Fn(usize) -> u64,
+) -> Claim {
     if find(bucket, host, salt) != 0 {
         return Claim::Known;
     }
@@ -62,13 +69,15 @@ pub fn claim<C: Cell>(bucket: &Bucket<C>, host: EarnedHost, salt: u16, now: u64)
         if bucket[at % EARNED_WORDS].load() == EarnedHost::FREE.0
             && bucket[at % EARNED_WORDS].swap(EarnedHost::FREE.0, host.0)
         {
-            let mut cell = at + EARNED_ENTRY - 1;
+            let mut kind = EARNED_KINDS;
             // The first cell, whose tag makes the entry found, comes last.
-            while cell > at {
+            while kind > 0 {
+                kind -= 1;
+                let cell = at + 1 + kind;
+                let begin = now.wrapping_add(charged(kind) & !TAG_MASK);
                 let old = bucket[cell % EARNED_WORDS].load();
                 // Lost only to a charge of whoever had the entry before.
-                bucket[cell % EARNED_WORDS].swap(old, now | u64::from(salt));
-                cell -= 1;
+                bucket[cell % EARNED_WORDS].swap(old, begin | u64::from(salt));
             }
             return Claim::Added;
         }
@@ -84,12 +93,13 @@ pub fn claim_either<C: Cell>(
     host: EarnedHost,
     salt: u16,
     now: u64,
+    charged: &impl Fn(usize) -> u64,
 ) -> Claim {
     if find(second, host, salt) != 0 {
         return Claim::Known;
     }
-    match claim(first, host, salt, now) {
-        Claim::Refused => claim(second, host, salt, now),
+    match claim(first, host, salt, now, charged) {
+        Claim::Refused => claim(second, host, salt, now, charged),
         done => done,
     }
 }

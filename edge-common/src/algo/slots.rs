@@ -145,6 +145,31 @@ pub fn charge_tiers<C: Cell>(
     charged
 }
 
+/// What a key has been charged by both tiers under `limit`, ahead of `now`: its own cell, and of the front cell what that may
+/// give away, whoever it was given to. At most the burst.
+///
+/// A key that has been displaced has no cell of its own, and counts for nothing here: in a flood that fills the lines,
+/// the least of its set is what others sent.
+#[inline(always)]
+pub fn charged<C: Cell>(front: &C, line: &[C; SLOTS_PER_LINE], tag: u64, now: u64, limit: &Limit) -> u64 {
+    let tag = tag & TAG_MASK;
+    let home = tag as usize % SLOTS_PER_LINE;
+    let mut own = 0;
+    let mut way = 0;
+    while way < WAYS {
+        let word = line[C::hide(home ^ way) % SLOTS_PER_LINE].load();
+        let ahead = gcra::ahead(word, now);
+        // The copy that a key leaves behind when it goes home is behind. What is further ahead than the limit ever goes
+        // was not charged by it.
+        if (word ^ tag) & TAG_MASK == 0 && ahead > own && ahead <= limit.capacity - limit.front {
+            own = ahead;
+        }
+        way += 1;
+    }
+    let given = gcra::ahead(front.load(), now);
+    own + if given > limit.front { limit.front } else { given }
+}
+
 /// Judges and charges one packet on the line of its key. Of `tag` the lower 16 bits count.
 #[inline(always)]
 pub fn charge<C: Cell>(line: &[C; SLOTS_PER_LINE], tag: u64, now: u64, cost: u64, capacity: u64) -> Charge {

@@ -145,7 +145,7 @@ pub fn verify<F: Frame, T: Tables, S: Stack>(
     let Some(case) = open(frame, tables, stack, service) else {
         return Verdict::plain(Reason::Internal.into());
     };
-    let code = case.verify(stack, tick);
+    let code = case.verify(stack, service, tick);
     case.judge.settle(code)
 }
 
@@ -229,7 +229,7 @@ impl<T: Tables> Case<'_, T> {
     }
 
     #[inline(always)]
-    fn verify<S: Stack>(&self, stack: &S, tick: u64) -> Code {
+    fn verify<S: Stack>(&self, stack: &S, service: u16, tick: u64) -> Code {
         let packet = self.judge.packet;
         let (src, dst) = (packet.src.get(), packet.dst.get());
         stack.set_tuple(family(stack), &src, &dst, packet.sport.get(), packet.dport.get());
@@ -239,7 +239,7 @@ impl<T: Tables> Case<'_, T> {
                 let acknowledges = packet.acknowledges();
                 if acknowledges && proves(stack) {
                     let source = Source::of(&self.judge);
-                    source.earn(&self.judge, stack, tick);
+                    source.earn(&self.judge, stack, service, tick);
                     packet.proven.set(1);
                 } else {
                     let refused = if acknowledges {
@@ -322,9 +322,9 @@ impl Source {
         }
     }
 
-    /// Gives the source exact state under the limits of its service, if there is room.
+    /// Gives the source exact state under the limits of its service, which has this index, if there is room.
     #[inline(always)]
-    fn earn<T: Tables, S: Stack>(&self, judge: &Judge<'_, T>, stack: &S, tick: u64) {
+    fn earn<T: Tables, S: Stack>(&self, judge: &Judge<'_, T>, stack: &S, service: u16, tick: u64) {
         let (packet, tables) = (judge.packet, judge.tables);
         let [one, other] = earned::places(self.hash, tables.params().earned_buckets);
         let (Some(one), Some(other)) = (tables.earned(one), tables.earned(other)) else {
@@ -334,7 +334,9 @@ impl Source {
         let salt = judge.scope.service.limits[0].salt;
         // The bit first: an entry without is never found. One too many costs a look-up.
         stack.hint(self.element, self.bit);
-        let _ = earned::claim_either([one, other], host, salt, gcra::now(tick));
+        let copy = judge.control.copy(Control::SERVICES);
+        let charged = |kind: usize| tables.charged(copy, service, kind as u8, tick);
+        let _ = earned::claim_either([one, other], host, salt, gcra::now(tick), &charged);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     },
     algo::{
         earned, gcra, hash,
-        slots::{self, Charge, Front},
+        slots::{self, Cell, Charge, Front},
     },
 };
 
@@ -88,7 +88,7 @@ pub(super) fn stage<T: Tables>(
             } else {
                 keys.host
             };
-            let tag = key ^ u64::from(limit.salt);
+            let tag = tag(limit, key);
             let fronts = front(limit, key, params);
             let Some(front) = tables.line(fronts) else {
                 return Step::Break(Code(Reason::Internal as u8));
@@ -96,7 +96,7 @@ pub(super) fn stage<T: Tables>(
             match slots::charge_front(&front[tag as usize % SLOTS_PER_LINE], now, cost, limit) {
                 Front::Admitted => Charge::Admitted,
                 Front::Over => {
-                    let index = line(limit.kind, key, params);
+                    let index = behind(limit.kind, key, params);
                     let charge = tables.charge(index, tag, now, cost, limit.capacity - limit.front);
                     if charge == Charge::Admitted {
                         tables.raise_front(fronts, tag, now, cost, limit.capacity + limit.front);
@@ -114,6 +114,50 @@ pub(super) fn stage<T: Tables>(
     Step::Continue(())
 }
 
+/// What the default tier has charged a host under `limit`, ahead of `now`: exact state that it earns begins there. `line` finds
+/// lines of the table by their index.
+#[inline(always)]
+pub fn charged<'t, C: Cell + 't>(
+    limit: &Limit,
+    host: u64,
+    params: &Params,
+    now: u64,
+    line: impl Fn(u32) -> Option<&'t [C; SLOTS_PER_LINE]>,
+) -> u64 {
+    let fronts = line(front(limit, host, params));
+    let (Some(fronts), Some(own)) = (fronts, line(behind(limit.kind, host, params))) else {
+        return 0;
+    };
+    let tag = tag(limit, host);
+    slots::charged(&fronts[tag as usize % SLOTS_PER_LINE], own, tag, now, limit)
+}
+
+/// [`charged`] for the host in [`Tables::packet`], under the limit of this kind of service `index` of copy `copy`; 0
+/// without one.
+#[inline(always)]
+pub fn charged_source<T: Tables>(tables: &T, copy: u32, index: u16, kind: u8, tick: u64) -> u64 {
+    let (Some(packet), Some(service)) = (tables.packet(), tables.service(copy, index)) else {
+        return 0;
+    };
+    let params = tables.params();
+    let mut at = 0;
+    while at < MAX_LIMITS && at < usize::from(service.active) {
+        let limit = &service.limits[at];
+        if limit.kind == kind {
+            let host = Keys::new(&packet.src.get(), packet.family.get(), params).host;
+            return charged(limit, host, params, gcra::now(tick), |line| tables.line(line));
+        }
+        at += 1;
+    }
+    0
+}
+
+/// What finds a key's cells in its lines. Of it the lower 16 bits count.
+#[inline(always)]
+const fn tag(limit: &Limit, key: u64) -> u64 {
+    key ^ limit.salt as u64
+}
+
 /// Index of the line of a key in the front tier, which comes first in the table. Services with other limits have other
 /// lines: what one of a low rate charges a cell for a packet would keep one of a high rate out of it for long.
 #[inline(always)]
@@ -124,7 +168,7 @@ fn front(limit: &Limit, key: u64, params: &Params) -> u32 {
 
 /// Index of the line of a key behind the front.
 #[inline(always)]
-fn line(kind: u8, key: u64, params: &Params) -> u32 {
+fn behind(kind: u8, key: u64, params: &Params) -> u32 {
     let fronts = LimitKind::COUNT as u32 * (params.front_mask + 1);
     fronts + u32::from(kind) * (params.line_mask + 1) + hash::index(key, params.line_mask)
 }

@@ -1,6 +1,7 @@
 //! Exact limiter state for sources that earned it, by completing a handshake.
 //!
-//! The program may add entries as well (for a handshake that it saw itself). Only what was verified is added, so a flood
+//! The program may add entries as well (for a handshake that it saw itself). What the default tier has
+//! charged a source is charged to what it earns, so nobody has his burst twice. Only what was verified is added, so a flood
 //! of made-up sources finds nothing to fill; what has been idle for a while is forgotten; who finds no room stays in the
 //! default tier. No method takes a system call.
 
@@ -14,7 +15,7 @@ use std::{
 
 use edge_common::{
     abi::{
-        Addr, Control, EarnedHost, Service, hint,
+        Addr, Control, EarnedHost, Limit, Service, hint,
         limit::{EARNED_ENTRY, EARNED_KINDS},
         service::MAX_CHAIN,
     },
@@ -22,6 +23,7 @@ use edge_common::{
         earned::{self, Claim},
         gcra,
     },
+    datapath::charged,
 };
 
 use super::ShieldTables;
@@ -40,14 +42,46 @@ pub struct Earning {
     pub refused: usize,
 }
 
+/// Limits of hosts that a service has, by kind; of one that it has not the burst is 0.
+#[derive(Debug, Clone, Copy)]
+pub struct HostLimits {
+    salt: u16,
+    limits: [Limit; EARNED_KINDS],
+}
+
+impl HostLimits {
+    /// Those of `service`, if it has any.
+    fn of(service: &Service) -> Option<Self> {
+        let own = service
+            .active_limits()
+            .iter()
+            .filter(|limit| usize::from(limit.kind) < EARNED_KINDS);
+        let mut limits = [Limit::default(); EARNED_KINDS];
+        let mut salt = None;
+        for limit in own {
+            limits[usize::from(limit.kind)] = *limit;
+            salt = Some(limit.salt);
+        }
+        salt.map(|salt| Self { salt, limits })
+    }
+
+    /// Those of these services, each once.
+    fn each(services: impl Iterator<Item = Service>) -> Vec<Self> {
+        let mut all: Vec<_> = services.filter_map(|service| Self::of(&service)).collect();
+        all.sort_unstable_by_key(|limits| limits.salt);
+        all.dedup_by_key(|limits| limits.salt);
+        all
+    }
+}
+
 impl ShieldTables {
     /// Gives `source` exact state under every set of limits in force that limits hosts.
     pub fn earn(&self, source: IpAddr) -> Earning {
         self.earn_under(source, &self.host_limits())
     }
 
-    /// Gives `source` exact state under the limits of these salts ([`ShieldTables::host_limits`]).
-    pub fn earn_under(&self, source: IpAddr, salts: &[u16]) -> Earning {
+    /// Gives `source` exact state under these limits ([`ShieldTables::host_limits`]).
+    pub fn earn_under(&self, source: IpAddr, limits: &[HostLimits]) -> Earning {
         let addr = Addr::from(source);
         let host = EarnedHost::new(&addr, addr.family());
         let mut earning = Earning::default();
@@ -59,8 +93,13 @@ impl ShieldTables {
         };
         // The bit first: an entry without is never found. One too many costs a look-up.
         self.hints.set_word_bits(element, EARNED_WORD, bit);
-        for salt in salts {
-            match earned::claim_either([first, second], host, *salt, gcra::now(self.clock.now())) {
+        for HostLimits { salt, limits } in limits {
+            let now = gcra::now(self.clock.now());
+            let charged = |kind: usize| match &limits[kind] {
+                Limit { capacity: 0, .. } => 0,
+                limit => charged(limit, keys.host, &self.params, now, |line| self.lines.words(line)),
+            };
+            match earned::claim_either([first, second], host, *salt, now, &charged) {
                 Claim::Added => earning.added += 1,
                 Claim::Known => earning.known += 1,
                 Claim::Refused => earning.refused += 1,
@@ -69,15 +108,15 @@ impl ShieldTables {
         earning
     }
 
-    /// Salts of the services in force that limit hosts, each once.
-    pub fn host_limits(&self) -> Vec<u16> {
+    /// Limits of hosts of the services in force, each once.
+    pub fn host_limits(&self) -> Vec<HostLimits> {
         let ids = self.service_names().into_iter().map(|(id, _)| id);
-        salts(ids.filter_map(|id| self.service(id)))
+        HostLimits::each(ids.filter_map(|id| self.service(id)))
     }
 
     /// The same of the TCP services on `port`. Where there is none the packets may come by another port that was
     /// translated, so it is those of all services then.
-    pub fn host_limits_on(&self, port: u16) -> Vec<u16> {
+    pub fn host_limits_on(&self, port: u16) -> Vec<HostLimits> {
         let copy = self.control().copy(Control::SERVICES) as usize;
         let heads = self.ports.get(u32::from(port)).unwrap_or_default();
         let mut next = heads.tcp[copy];
@@ -90,17 +129,18 @@ impl ShieldTables {
         if found.is_empty() {
             return self.host_limits();
         }
-        salts(found.into_iter())
+        HostLimits::each(found.into_iter())
     }
 
     /// Forgets sources that have been idle for `idle`, and those under limits that are not in force any more. Returns
     /// how many.
     pub fn forget_idle(&self, idle: Duration) -> usize {
-        let salts = self.host_limits();
+        let limits = self.host_limits();
         let now = gcra::now(self.clock.now());
         let most = gcra::now(self.clock.ticks(idle));
         self.forget(|salt, cells| {
-            !salts.contains(&salt) || cells.iter().all(|cell| gcra::idle(*cell, now) > most)
+            !limits.iter().any(|limits| limits.salt == salt)
+                || cells.iter().all(|cell| gcra::idle(*cell, now) > most)
         })
     }
 
@@ -172,23 +212,4 @@ impl ShieldTables {
         let keys = EarnedHost(entry[0].load(Ordering::Relaxed)).keys(&self.params);
         (keys.element(&self.params), hint::bit(keys.host))
     }
-}
-
-/// Salts of the limits of hosts that these services have.
-fn salts(services: impl Iterator<Item = Service>) -> Vec<u16> {
-    let mut salts: Vec<u16> = services
-        .filter(limits_hosts)
-        .map(|service| service.limits[0].salt)
-        .collect();
-    salts.sort_unstable();
-    salts.dedup();
-    salts
-}
-
-/// Whether a service has a limit that exact state is kept for.
-fn limits_hosts(service: &Service) -> bool {
-    service
-        .active_limits()
-        .iter()
-        .any(|limit| usize::from(limit.kind) < EARNED_KINDS)
 }

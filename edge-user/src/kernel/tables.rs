@@ -6,7 +6,7 @@ use aya::{
 };
 use edge_common::abi::{
     Addr, Alert, Backend, BackendCount, BanKey, Control, ControlWord, CookieSettings, Counter, Hints, Params,
-    PerCpu, PortEntry, Service, SteerRule, SynRule, SynState,
+    PerCpu, PortEntry, SLOTS_PER_LINE, Service, SteerRule, SynRule, SynState,
     ban::{BUCKET_WORDS, NOTE_BYTES},
     feature::WHY_BYTES,
     limit::EARNED_WORDS,
@@ -46,6 +46,8 @@ pub struct ShieldTables {
     pub deny: [LpmTrie<MapData, Addr, u8>; 2],
     /// Both copies of the allow list.
     pub allow: [LpmTrie<MapData, Addr, u8>; 2],
+    /// Lines of the default tier.
+    pub(super) lines: Mapped<[u64; SLOTS_PER_LINE]>,
     /// Buckets of sources that earned exact state.
     pub earned: Mapped<[u64; EARNED_WORDS]>,
     /// Counters by service and reason.
@@ -103,6 +105,7 @@ impl ShieldTables {
             deny_hints: mapped(pins, "DENY_HINTS")?,
             deny: [trie(pins, "DENY_A")?, trie(pins, "DENY_B")?],
             allow: [trie(pins, "ALLOW_A")?, trie(pins, "ALLOW_B")?],
+            lines: mapped(pins, "CELLS")?,
             earned: mapped(pins, "EARNED")?,
             counters: convert(Map::PerCpuArray(open(pins, "COUNTERS")?))?,
             per_cpu: convert(Map::PerCpuArray(open(pins, "PER_CPU")?))?,

@@ -6,7 +6,10 @@ use std::{collections::HashMap, time::Duration};
 
 use edge_common::abi::Alert;
 
-use crate::{gateway::arrivals::Arrivals, kernel::ShieldTables};
+use crate::{
+    gateway::arrivals::Arrivals,
+    kernel::{ShieldTables, earned::HostLimits},
+};
 
 /// The longest that an idle source is kept beyond its time.
 const LATEST: Duration = Duration::from_secs(10);
@@ -37,13 +40,13 @@ impl Earning {
 
     /// Gives exact state to whoever has arrived.
     pub(super) fn take(&self, tables: &ShieldTables) {
-        let mut limits: HashMap<u16, Vec<u16>> = HashMap::new();
+        let mut limits: HashMap<u16, Vec<HostLimits>> = HashMap::new();
         let mut refused = 0;
         for arrival in self.arrivals.iter().flat_map(Arrivals::take) {
-            let salts = limits
+            let limits = limits
                 .entry(arrival.port)
                 .or_insert_with(|| tables.host_limits_on(arrival.port));
-            refused += tables.earn_under(arrival.peer, salts).refused;
+            refused += tables.earn_under(arrival.peer, limits).refused;
         }
         if refused > 0 {
             tables.alert(Alert::EarnedRefused, refused as u64);

@@ -5,7 +5,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::{Charge, WAYS, charge, charge_exact, charge_tiers};
+use super::{Charge, WAYS, charge, charge_exact, charge_tiers, charged};
 use crate::{
     abi::{Addr, Family, Limit, Params, SLOTS_PER_LINE, hint},
     algo::{gcra, hash},
@@ -122,6 +122,38 @@ fn a_source_alone_gets_exactly_its_rate() {
         admitted.abs_diff(expected) <= expected / 100,
         "{admitted} admitted, {expected} configured"
     );
+}
+
+/// A cell of its own goes on where the shared ones were, whenever the source gets it: not less, and not more.
+#[test]
+fn a_burst_is_one_burst_across_the_tiers() {
+    let limit = gcra::scale(1_000, 100, HZ, false).expect("fits");
+    for (before, pause) in (0..130).flat_map(|before| [0_u64, 1, 7, 20, 40].map(|pause| (before, pause))) {
+        let (line, front) = (unused(TICK), AtomicU64::new(gcra::unused(TICK)));
+        let mut admitted = 0_u64;
+        for _ in 0..before {
+            let shared = charge_tiers(&front, &line, 3, gcra::now(TICK), limit.cost, &limit);
+            admitted += u64::from(shared == Charge::Admitted);
+        }
+        let now = gcra::now(TICK + pause);
+        let begin = charged(&front, &line, 3, now, &limit);
+        // Four packets a tick are the rate.
+        let spent = admitted.saturating_sub(4 * pause);
+        assert_eq!(
+            (begin + limit.cost / 2) / limit.cost,
+            spent,
+            "{before} before {pause}"
+        );
+        let exact = AtomicU64::new(now + begin);
+        for _ in 0..130 {
+            let own = charge_exact(&exact, now, limit.cost, limit.capacity);
+            admitted += u64::from(own == Charge::Admitted);
+        }
+        let most = 100 + before.min(100).min(4 * pause);
+        assert_eq!(admitted, most, "{before} before {pause}");
+        // A neighbour in both has what the front gave away against it, and no more.
+        assert!(charged(&front, &line, 4, now, &limit) <= limit.front);
+    }
 }
 
 /// More sources than a line has cells, all of one line: each is refused at the latest when it is over its limit.
