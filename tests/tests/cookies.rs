@@ -7,20 +7,25 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, TcpStream},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tests::{
     capture::{Capture, Direction},
-    daemon::cli,
+    config::Settings,
+    daemon::{Daemon, cli, lab_with},
     frame::{Frame, Transport},
     lab::{Host, Tagging},
+    origin::{Origin, Reply},
     probe,
     proof::{self, Agreed, Guarded, agreed, counter, exchange},
     sender::{Bounds, Flood, PacketSocket},
-    stage::{packets, vips},
+    stage::{gateway, packets, vips},
+    token::Signer,
     wait::eventually,
+    xdp::{Action, ForeignXdp, Mode},
 };
 
 const ALWAYS: &str = "syn = { cookies = \"always\" }";
@@ -173,6 +178,49 @@ fn connections_begun_by_cookies_are_what_they_would_have_been() {
         return;
     };
     every_client_is_served(&guarded, &clients(), volume());
+}
+
+/// An HTTP client as it is installed, the gateway behind the guard, an origin behind that: all bytes come, over connections that
+/// the kernel began.
+#[test]
+fn curl_fetches_a_large_file_through_a_guarded_gateway() {
+    let Some(lab) = lab_with("cookies-curl", |options| options) else {
+        return;
+    };
+    let client = lab.client();
+    // What is sent back over a veth arrives only where its peer has a program too.
+    let _peer = ForeignXdp::attach(&client.namespace, client.interface, Action::Pass, Mode::Native)
+        .expect("a program on the peer");
+    let file: Vec<u8> = (0..volume() as u32).map(|n| ((n * 31) >> 3) as u8).collect();
+    let body = file.clone();
+    let origin = Origin::start(&lab.origin().namespace, (lab.origin().v4, 0).into(), move |_| {
+        Reply::Body(200, body.clone())
+    })
+    .expect("a port is free");
+    let settings = Settings {
+        guard: ALWAYS.into(),
+        shield_extra: "set_sysctls = true".into(),
+        ..Settings::standard(&lab, &Signer::hs256(), origin.address())
+    };
+    let _daemon = Daemon::start(&lab, &settings.text());
+    for vip in vips() {
+        let taken = counter(lab.edge(), "TcpExtSyncookiesRecv");
+        let mut command = Command::new("curl");
+        let limit = proof::PATIENCE.as_secs().to_string();
+        command.args(["-sS", "--fail", "-g", "--max-time", &limit]);
+        command.arg(format!("http://{}/file", gateway(vip)));
+        let output = client.namespace.output(command).expect("curl runs");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{vip}: {complaint}");
+        // Not `assert_eq`, which would print both.
+        assert!(output.stdout == file, "{vip}: {} bytes", output.stdout.len());
+        assert_eq!(counter(lab.edge(), "TcpExtSyncookiesRecv"), taken + 1, "{vip}");
+        let status = cli(&lab, ["status", "--json"]).json();
+        for reason in ["cookie_sent", "cookie_accepted"] {
+            // The most that any service has of it.
+            assert_eq!(packets(&status, reason), 1, "{reason}: {status:#}");
+        }
+    }
 }
 
 #[test]
