@@ -34,6 +34,7 @@ mod shield;
 mod sources;
 mod split;
 mod tls;
+mod tunnel;
 mod upstream;
 mod url;
 

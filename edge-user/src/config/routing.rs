@@ -75,7 +75,8 @@ pub struct RouteMatch {
     pub hosts: Vec<HostPattern>,
     /// The path.
     pub path: PathPattern,
-    /// Any of these methods, `HEAD` among them where `GET` is; every method if empty.
+    /// Any of these methods, `HEAD` among them where `GET` is; every method if empty, but CONNECT, which needs
+    /// [`PathPattern::Tunnel`].
     pub methods: Vec<String>,
     /// All of these fields.
     pub headers: Vec<ValueMatch>,
@@ -116,6 +117,8 @@ pub enum PathPattern {
     Template(Vec<Segment>),
     /// The whole path.
     Regex(String),
+    /// No path: CONNECT to one of these, each host and port in the spelling of the route table.
+    Tunnel(Vec<String>),
 }
 
 /// A segment of a [`PathPattern::Template`].

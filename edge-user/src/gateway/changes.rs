@@ -113,7 +113,10 @@ impl PlannedChanges {
             Rewrite::Prefix(prefix) => {
                 let replaced = match &route.matches.path {
                     PathPattern::Prefix(prefix) => prefix.trim_end_matches('/').len(),
-                    PathPattern::Exact(_) | PathPattern::Template(_) | PathPattern::Regex(_) => 0,
+                    PathPattern::Exact(_)
+                    | PathPattern::Template(_)
+                    | PathPattern::Regex(_)
+                    | PathPattern::Tunnel(_) => 0,
                 };
                 PlannedRewrite::Prefix(replaced, prefix.trim_end_matches('/').into())
             }

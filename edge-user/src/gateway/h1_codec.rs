@@ -47,6 +47,7 @@ use buffers::Buffers;
 pub(crate) use connection::{Ended, serve};
 pub(crate) use linger::close;
 use link::Links;
+pub(crate) use link::{Link, UpstreamIo, dial};
 pub(crate) use timers::TICK;
 use timers::Timers;
 

@@ -21,6 +21,7 @@ pub(crate) mod body;
 mod body_error;
 pub(crate) mod client;
 mod compress;
+mod connect;
 mod direct;
 mod forward;
 mod gated_io;
@@ -30,6 +31,7 @@ mod http2;
 mod response_gate;
 mod service;
 mod side;
+mod tunnel;
 mod websocket;
 
 use self::gated_io::{ConnectionState, GatedIo};

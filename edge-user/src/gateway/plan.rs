@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{
-        Action, AuthPolicy, Compress, Config, Mirror, Route, Upstream, UpstreamProtocol,
+        Action, AuthPolicy, Compress, Config, Mirror, PathPattern, Route, Upstream, UpstreamProtocol,
         pattern::PatternError,
     },
     offence::probe::Probes,
@@ -201,16 +201,19 @@ impl Plan {
             }
         };
         let cors = route.cors.as_ref().map(|cors| Arc::new(PlannedCors::new(cors)));
+        // Bytes are not kept for another try.
+        let is_tunnel = matches!(route.matches.path, PathPattern::Tunnel(_));
         Ok(PlannedRoute {
             name: route.name.as_str().into(),
             conditions: Conditions::compile(&route.matches).map_err(&failed)?,
             action,
             auth: route.auth.clone(),
             timeout: route.timeout,
-            hyper: route.compress.is_some()
-                || route.mirror.is_some()
-                || matches!(route.action, Action::FanOut(_))
-                || needs_hyper(config, &route.action),
+            hyper: !is_tunnel
+                && (route.compress.is_some()
+                    || route.mirror.is_some()
+                    || matches!(route.action, Action::FanOut(_))
+                    || needs_hyper(config, &route.action)),
             request_timeout: route.request_timeout,
             idle_timeout: route.idle_timeout,
             body_limit: route.body_limit,

@@ -56,7 +56,11 @@ impl Routed {
 /// # Errors
 /// [`Reason::NoRoute`]: what is not listed is not exposed. [`Reason::MethodNotAllowed`] if only the method keeps
 /// every route from taking it. [`Reason::BadPath`] if another server could find another route.
+/// [`Reason::MethodNotServed`] for CONNECT to what no route allows.
 pub fn route(plan: &Plan, request: &Request<'_>) -> Result<Routed, Refusal> {
+    if request.judged().connect {
+        return tunnel(plan, request);
+    }
     let find = |method| find(plan, request, request.path(), method);
     // The route of the request that a browser asks leave for, if it gives any; it names no token yet.
     if let Some(method) = changes::asks_leave(request)
@@ -72,6 +76,20 @@ pub fn route(plan: &Plan, request: &Request<'_>) -> Result<Routed, Refusal> {
     let method = request.method();
     let route = find(method).ok_or_else(|| unlisted(plan, request))?;
     readings::agree(plan, request, method, route)?;
+    Ok(Routed {
+        route,
+        preflight: false,
+    })
+}
+
+/// The route that allows CONNECT to what the request names.
+fn tunnel(plan: &Plan, request: &Request<'_>) -> Result<Routed, Refusal> {
+    let refusal = || Refusal::because(Reason::MethodNotServed, "CONNECT that no route allows");
+    let route = request
+        .authority()
+        .and_then(|authority| plan.table().find_tunnel(authority))
+        .filter(|route| plan.route(*route).conditions.admit(request, request.method()))
+        .ok_or_else(refusal)?;
     Ok(Routed {
         route,
         preflight: false,

@@ -11,6 +11,7 @@ mod bytes {
     mod codec;
     mod compression;
     mod conformance;
+    mod connect;
     mod corpus;
     mod desync;
     mod drip;

@@ -23,6 +23,7 @@ section! {
         path_exact: String,
         path_template: String,
         path_regex: String,
+        connect: Vec<Item<String>>,
         methods: Vec<Item<String>>,
         headers: Vec<Item<RawHeaderMatch>>,
         query: Vec<Item<RawQueryMatch>>,

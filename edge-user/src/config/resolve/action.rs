@@ -146,7 +146,7 @@ fn takes(pattern: &PathPattern, path: &str) -> bool {
             .strip_prefix(prefix.trim_end_matches('/'))
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
         PathPattern::Regex(regex) => pattern::whole(regex).is_ok_and(|regex| regex.is_match(path)),
-        PathPattern::Template(_) => false,
+        PathPattern::Template(_) | PathPattern::Tunnel(_) => false,
     }
 }
 
@@ -266,7 +266,7 @@ pub(super) fn path_text(text: &Field<Text>, matches: Option<&RouteMatch>, checks
 pub(super) fn parameters(text: &Field<Text>, matches: Option<&RouteMatch>, checks: &mut Checks<'_>) {
     let Some(matches) = matches else { return };
     let known: Vec<String> = match &matches.path {
-        PathPattern::Exact(_) | PathPattern::Prefix(_) => Vec::new(),
+        PathPattern::Exact(_) | PathPattern::Prefix(_) | PathPattern::Tunnel(_) => Vec::new(),
         PathPattern::Template(segments) => segments
             .iter()
             .filter_map(|segment| match segment {

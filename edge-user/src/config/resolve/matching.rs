@@ -1,6 +1,6 @@
 //! What a `[[route]]` asks of a request: hosts, path, methods, fields, query parameters.
 
-use super::{Checks, fields, items, paths};
+use super::{Checks, fields, items, paths, tunnel};
 use crate::config::{
     HostPattern, PathPattern, RouteMatch, ValueMatch, ValueTest, bounds, pattern,
     problem::Place,
@@ -89,7 +89,7 @@ fn hosts(raw: &Key<Vec<Item<String>>>, checks: &mut Checks<'_>) -> Vec<HostPatte
         .collect()
 }
 
-fn host(text: &str, at: &Place, checks: &mut Checks<'_>) -> Option<HostPattern> {
+pub(super) fn host(text: &str, at: &Place, checks: &mut Checks<'_>) -> Option<HostPattern> {
     let lower = text.to_ascii_lowercase();
     let (name, is_domain) = match lower.strip_prefix("*.") {
         Some(domain) => (domain, true),
@@ -134,6 +134,9 @@ pub(super) fn exact_host(text: &str, at: &Place, checks: &mut Checks<'_>) {
 }
 
 fn path(raw: &RawRoute, checks: &mut Checks<'_>) -> Option<PathPattern> {
+    if let Some(field) = raw.connect.field() {
+        return tunnel::authorities(raw, field, checks).map(PathPattern::Tunnel);
+    }
     let kinds = [&raw.path, &raw.path_exact, &raw.path_template, &raw.path_regex];
     let given: Vec<_> = kinds.iter().filter_map(|kind| kind.field()).collect();
     if let [_, second, ..] = given.as_slice() {
@@ -145,7 +148,7 @@ fn path(raw: &RawRoute, checks: &mut Checks<'_>) -> Option<PathPattern> {
         return None;
     }
     let Some(Field { value, at }) = given.first() else {
-        if kinds.iter().all(|kind| kind.is_absent()) {
+        if kinds.iter().all(|kind| kind.is_absent()) && raw.connect.is_absent() {
             raw.path.required(raw.at(), checks.findings);
         }
         return None;
@@ -190,11 +193,14 @@ fn methods(raw: &Key<Vec<Item<String>>>, checks: &mut Checks<'_>) -> Vec<String>
     for (item, at) in list.iter().zip(&places) {
         let method = item.value.as_str();
         let upper = method.to_ascii_uppercase();
-        if matches!(upper.as_str(), "CONNECT" | "TRACE") {
-            checks.error(
+        if upper == "CONNECT" {
+            checks.error_help(
                 at,
-                format!("`{upper}` never matches: the gateway does not serve it"),
+                "`CONNECT` never matches a path: it has none",
+                "a route of its own, with `connect` and without `methods`, allows it",
             );
+        } else if upper == "TRACE" {
+            checks.error(at, "`TRACE` never matches: the gateway does not serve it");
         } else if !fields::is_token(method) || method.len() > bounds::MAX_METHOD_BYTES {
             checks.error_help(at, format!("`{method}` is not a method"), "as in \"GET\"");
         } else if upper != *method && METHODS.contains(&upper.as_str()) {

@@ -7,7 +7,7 @@ use super::{
     edits::{self, Rules, Taken, Way},
     fields, items, login, matching,
     provider::Issuer,
-    shadow,
+    shadow, tunnel,
 };
 use crate::config::{
     Compress, FieldRules, PathRules, Route, RouteMatch, bounds,
@@ -37,6 +37,7 @@ pub(super) fn routes(file: &RawConfig, targets: &mut Targets<'_, '_>, checks: &m
         .collect();
     let raw: Vec<&RawRoute> = raw.iter().map(|item| &item.value).collect();
     shadow::never_matching(&raw, &matches, checks);
+    tunnel::alone(&raw, file, checks);
     raw.into_iter()
         .zip(matches)
         .filter_map(|(raw, matches)| {

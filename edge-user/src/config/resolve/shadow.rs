@@ -19,6 +19,7 @@ enum Shape<'r> {
     Prefix(&'r str),
     Template(Vec<Option<&'r str>>, bool),
     Regex(&'r str),
+    Tunnel(&'r [String]),
 }
 
 impl<'r> Shape<'r> {
@@ -27,6 +28,7 @@ impl<'r> Shape<'r> {
             PathPattern::Exact(path) => Self::Exact(path),
             PathPattern::Prefix(path) => Self::Prefix(path),
             PathPattern::Regex(regex) => Self::Regex(regex),
+            PathPattern::Tunnel(authorities) => Self::Tunnel(authorities),
             PathPattern::Template(segments) => {
                 let rest = matches!(segments.last(), Some(Segment::Rest(_)));
                 let shape = segments.iter().map(|segment| match segment {
@@ -42,9 +44,13 @@ impl<'r> Shape<'r> {
 
 /// Reports every route that others leave nothing to.
 pub(super) fn never_matching(raw: &[&RawRoute], routes: &[Option<RouteMatch>], checks: &mut Checks<'_>) {
+    // What CONNECT may name belongs to one route: `tunnel` holds them against each other.
+    let listed = |route: &&RouteMatch| !matches!(route.path, PathPattern::Tunnel(_));
     let mut groups: HashMap<(Option<&HostPattern>, Shape<'_>), Vec<usize>> = HashMap::new();
     for (index, route) in routes.iter().enumerate() {
-        let Some(route) = route else { continue };
+        let Some(route) = route.as_ref().filter(listed) else {
+            continue;
+        };
         for host in hosts(route) {
             groups
                 .entry((host, Shape::of(&route.path)))
@@ -63,7 +69,9 @@ pub(super) fn never_matching(raw: &[&RawRoute], routes: &[Option<RouteMatch>], c
     }
     crowded(raw, &groups, checks);
     for (index, route) in routes.iter().enumerate() {
-        let Some(route) = route else { continue };
+        let Some(route) = route.as_ref().filter(listed) else {
+            continue;
+        };
         let taker = hosts(route)
             .flat_map(|host| methods(route).map(move |method| (host, method)))
             .map(|(host, method)| {

@@ -566,3 +566,74 @@ fn what_a_route_cannot_change_or_allow() {
         ),
     ]);
 }
+
+#[test]
+fn tunnels_are_read_in_their_one_spelling() {
+    let text = routes(&[
+        "connect = ['DB.example.org:5432', '[2001:DB8::0001]:22', '192.0.2.1:65535']\nheaders = [{ name = 'x', value = '1' }]",
+        "path = '/'",
+    ]);
+    let config = Config::parse(&text, "t.toml", std::path::Path::new("."))
+        .unwrap()
+        .config;
+    let authorities = ["db.example.org:5432", "[2001:db8::1]:22", "192.0.2.1:65535"];
+    assert_eq!(
+        config.routes[0].matches.path,
+        PathPattern::Tunnel(authorities.map(str::to_owned).to_vec())
+    );
+}
+
+#[test]
+fn tunnels_are_host_and_port_and_nothing_else() {
+    errors(&[
+        (
+            &["connect = []"],
+            &["1 route[0].connect: CONNECT to nothing is allowed"],
+        ),
+        (
+            &[
+                "connect = ['a', 'a:', 'a:0', 'a:080', 'a:65536', 'a:x', ':1', '*.a:1', '*:1', 'a.:1', 'a/b:1', 'u@a:1', '[::1]', '::1', 'A:1', 'a:1']",
+            ],
+            &[
+                "1 route[0].connect[0]: `a` has no port",
+                "1 route[0].connect[1]: `` is not a port",
+                "1 route[0].connect[2]: `0` is not a port",
+                "1 route[0].connect[3]: `080` is not a port",
+                "1 route[0].connect[4]: `65536` is not a port",
+                "1 route[0].connect[5]: `x` is not a port",
+                "1 route[0].connect[6]: `` is not a host",
+                "1 route[0].connect[7]: this is a domain, not a host",
+                "1 route[0].connect[8]: `*` is every host",
+                "1 route[0].connect[9]: a host ends without a dot",
+                "1 route[0].connect[10]: `a/b` is not a host",
+                "1 route[0].connect[11]: `u@a` is not a host",
+                "1 route[0].connect[12]: `[::1]` has no port",
+                "1 route[0].connect[13]: a host has no port here",
+                "1 route[0].connect[15]: authority `a:1` is given twice",
+            ],
+        ),
+        (
+            &[
+                "connect = ['a:1', '[::1]:1']",
+                "connect = ['b:1', '[0:0::1]:1', 'A:1']",
+            ],
+            &[
+                "6 route[1].connect[1]: authority `[0:0::1]:1` is given twice",
+                "6 route[1].connect[2]: authority `A:1` is given twice",
+            ],
+        ),
+        (
+            &[
+                "connect = ['a:1']\npath = '/'\nhosts = ['a']\nmethods = ['GET']\ntimeout = '1s'\nbody_limit = 1\ncompress = {}",
+            ],
+            &[
+                "2 route[0].path: `path` has no meaning in a route with `connect`",
+                "3 route[0].hosts: `hosts` has no meaning",
+                "4 route[0].methods: `methods` has no meaning",
+                "5 route[0].timeout: `timeout` has no meaning",
+                "6 route[0].body_limit: `body_limit` has no meaning",
+                "7 route[0].compress: `compress` has no meaning",
+            ],
+        ),
+    ]);
+}

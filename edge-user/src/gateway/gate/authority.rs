@@ -36,6 +36,12 @@ pub fn is_valid(bytes: &[u8]) -> bool {
     is_name(host) && port.is_none_or(is_port)
 }
 
+/// Whether `bytes` names a host and a port: the form that CONNECT has (RFC 9112, 3.2.3).
+pub fn has_port(bytes: &[u8]) -> bool {
+    let behind = bytes.iter().rposition(|byte| matches!(byte, b':' | b']'));
+    is_valid(bytes) && behind.is_some_and(|at| bytes.get(at) == Some(&b':'))
+}
+
 /// Whether `host` is labels with dots between them, perhaps with one at the end.
 fn is_name(host: &[u8]) -> bool {
     let name = host.strip_suffix(b".").unwrap_or(host);

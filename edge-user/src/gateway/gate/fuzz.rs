@@ -72,7 +72,23 @@ fn check_request(head: &[u8], shape: &RequestShape, found: &JudgedRequest) {
     if let (Some(authority), [host]) = (request.authority(), of("host").as_slice()) {
         assert!(authority.eq_ignore_ascii_case(host.as_bytes()));
     }
-    assert!(request.path() == "*" || request.path().starts_with('/'));
+    assert_eq!(found.connect, request.method() == b"CONNECT");
+    if found.connect {
+        // Host and port and nothing else, no body, and nothing behind it.
+        let target = shape.target.of(head);
+        assert_eq!(request.path().as_bytes(), target);
+        assert!(
+            target
+                .rsplit(|byte| *byte == b':')
+                .next()
+                .is_some_and(|port| { (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit) })
+        );
+        assert!(!target.iter().any(|byte| b"/?#@,".contains(byte)));
+        assert!(lengths.is_empty() && codings.is_empty() && !found.keep_alive);
+        assert_eq!(of("host").len(), 1);
+    } else {
+        assert!(request.path() == "*" || request.path().starts_with('/'));
+    }
     assert!(!request.path().bytes().any(|byte| byte <= b' ' || byte >= 0x7f));
     // Written anew it is the same request.
     let version = head.windows(8).find(|window| window.starts_with(b"HTTP/1."));

@@ -50,6 +50,8 @@ pub struct JudgedRequest {
     pub expects_continue: bool,
     /// A WebSocket handshake (RFC 6455, 4.1): the only upgrade that is passed on.
     pub websocket: bool,
+    /// CONNECT: what comes after the head is a tunnel's, or nobody's.
+    pub connect: bool,
     /// `TE: trailers`.
     pub takes_trailers: bool,
     /// `Connection` names fields that go no further.
@@ -61,6 +63,8 @@ enum PathForm {
     AsSent(Span),
     Rewritten(Box<str>),
     Asterisk,
+    /// CONNECT has none: what it names stands in its place.
+    Authority(Span),
 }
 
 /// A judged request: everything the stages may see.
@@ -79,6 +83,7 @@ impl<'a> Request<'a> {
             PathForm::AsSent(span) => std::str::from_utf8(span.of(bytes)).unwrap_or("/"),
             PathForm::Rewritten(path) => path,
             PathForm::Asterisk => "*",
+            PathForm::Authority(span) => std::str::from_utf8(span.of(bytes)).unwrap_or("*"),
         };
         Self {
             bytes,
@@ -108,7 +113,7 @@ impl<'a> Request<'a> {
         self.judged.authority.map(|span| span.of(self.bytes))
     }
 
-    /// The normalised path, or `*`.
+    /// The normalised path, or `*`; of CONNECT the authority, which no path looks like.
     pub fn path(&self) -> &'a str {
         self.path
     }
@@ -182,7 +187,7 @@ pub fn judge_by(bytes: &[u8], shape: &RequestShape, rules: path::Rules) -> Resul
     if !is_token(method) || matches!(method, b"PRI") || is_misspelt(method) {
         return Err(Refusal::because(Reason::BadSyntax, "method"));
     }
-    if matches!(method, b"CONNECT" | b"TRACE") {
+    if method == b"TRACE" {
         return Err(Refusal::new(Reason::MethodNotServed));
     }
     let mut found = Findings::default();
@@ -190,6 +195,9 @@ pub fn judge_by(bytes: &[u8], shape: &RequestShape, rules: path::Rules) -> Resul
         walk(&mut found, bytes, shape.version, field)?;
     }
     let body = body_of(&found)?;
+    if method == b"CONNECT" {
+        return connect(bytes, shape, &found, body);
+    }
     let target = Target::split(bytes, shape)?;
     let authority = one_authority(bytes, shape.version, target.authority, found.host)?;
     let path = match target.path {
@@ -223,6 +231,45 @@ pub fn judge_by(bytes: &[u8], shape: &RequestShape, rules: path::Rules) -> Resul
         },
         expects_continue: found.expects && body != RequestBody::None && shape.version != Version::Http10,
         websocket,
+        connect: false,
+        takes_trailers: found.trailers,
+        nominates: found.nominates,
+    })
+}
+
+/// Decides about CONNECT (RFC 9110, 9.3.6): the target is host and port and nothing more, there is no body, and the
+/// connection serves nothing else: behind the head there may be bytes for a tunnel that does not come about (RFC 9112,
+/// 9.3), and they must not be taken for a request.
+fn connect(
+    bytes: &[u8],
+    shape: &RequestShape,
+    found: &Findings,
+    body: RequestBody,
+) -> Result<JudgedRequest, Refusal> {
+    let target = shape.target.of(bytes);
+    match shape.version {
+        Version::Http11 | Version::Http2 if authority::has_port(target) => {}
+        Version::Http11 => return Err(Refusal::because(Reason::BadTarget, "CONNECT to no host and port")),
+        Version::Http2 if authority::is_valid(target) => {
+            return Err(Refusal::because(Reason::BadTarget, "CONNECT without a port"));
+        }
+        // HTTP/1.0 has none, and over HTTP/2 this is a protocol that nobody speaks (RFC 8441, 4).
+        Version::Http10 | Version::Http2 => return Err(Refusal::new(Reason::MethodNotServed)),
+    }
+    if body != RequestBody::None || found.length.is_some() {
+        return Err(Refusal::because(Reason::BadFraming, "CONNECT with a body"));
+    }
+    let authority = one_authority(bytes, shape.version, Some(shape.target), found.host)?;
+    Ok(JudgedRequest {
+        authority,
+        path: PathForm::Authority(shape.target),
+        query: None,
+        body,
+        zero_length: false,
+        keep_alive: false,
+        expects_continue: false,
+        websocket: false,
+        connect: true,
         takes_trailers: found.trailers,
         nominates: found.nominates,
     })

@@ -217,8 +217,8 @@ impl<S: Transport> Connection<'_, S> {
         mut answer: Answer,
     ) -> After {
         if answer.upgraded {
-            let tunnel = self.tunnel(&mut exchange, &mut forward, &mut link, answer.down);
-            Box::pin(tunnel).await;
+            let up = Flow::new(forward.up.take_buffer(), Framing::Frames(Box::default()), None);
+            Box::pin(self.tunnel(&mut exchange, &mut link, up, answer.down)).await;
             return After::Close { linger: false };
         }
         let mut turns = Turns::default();

@@ -143,6 +143,7 @@ impl<S: Transport> Connection<'_, S> {
         };
         match prepared {
             Prepared::Forward(forward) => self.forward(exchange, forward).await,
+            Prepared::Tunnel(target) => Box::pin(self.connect(exchange, target)).await,
             Prepared::Refused(refused) => self.refuse(exchange, refused).await,
             Prepared::Declined => {
                 exchange.passed_on();

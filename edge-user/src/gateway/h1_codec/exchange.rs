@@ -41,6 +41,8 @@ pub(super) enum After {
 pub(super) enum Prepared {
     /// It is to be forwarded.
     Forward(Box<Forward>),
+    /// A tunnel to its target was asked for, and nothing else comes on this connection.
+    Tunnel(Box<Target>),
     /// It ends here.
     Refused(Refused),
     /// It is for another codec; nothing was used up.
@@ -139,6 +141,10 @@ impl<S: Transport> Connection<'_, S> {
                 });
             }
         };
+        if judged.connect {
+            self.client.consume(len);
+            return Prepared::Tunnel(Box::new(target));
+        }
         let site = exchange.site();
         let route = site.plan().route(target.route());
         let mut out = worker.h1().buffers().take_head();

@@ -32,7 +32,7 @@ pub(crate) type Links = Pool<UpstreamIo>;
 
 /// A connection that is ready for a request, and the try that it is for.
 #[derive(Debug)]
-pub(super) struct Link<U> {
+pub(crate) struct Link<U> {
     pub(super) side: Side<U>,
     pub(super) reused: bool,
     pub(super) attempt: Attempt,
@@ -41,6 +41,11 @@ pub(super) struct Link<U> {
 }
 
 impl Link<UpstreamIo> {
+    /// The connection itself, on which nothing was read.
+    pub(crate) fn io(&mut self) -> &mut UpstreamIo {
+        &mut self.side.io
+    }
+
     /// Keeps the connection for another request.
     pub(super) fn put_back(self, now: Instant) {
         let Self {
@@ -89,6 +94,41 @@ pub(super) async fn acquire(
     }
 }
 
+/// Connects for a tunnel, to one endpoint after the other: always anew, as what was said before on a connection is a
+/// part of what its other end hears.
+pub(crate) async fn dial(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    target: &mut Target,
+    client: Client,
+) -> Result<Link<UpstreamIo>, Refusal> {
+    let begun = Instant::now();
+    let mut attempt = target.attempt(false, begun)?;
+    loop {
+        let now = Instant::now();
+        let refusal = match find(worker, exchange, &attempt, true, client, now).await {
+            Ok((side, place, reused)) => {
+                let now = Instant::now();
+                exchange.sent(now);
+                attempt.answered(200, now - begun, now);
+                return Ok(Link {
+                    side,
+                    reused,
+                    attempt,
+                    place,
+                });
+            }
+            Err(refusal) => refusal,
+        };
+        if refusal.reason == Reason::UpstreamBusy {
+            return Err(refusal);
+        }
+        attempt.failed();
+        drop(attempt);
+        attempt = target.attempt(false, Instant::now()).map_err(|_| refusal)?;
+    }
+}
+
 type Found = (Side<UpstreamIo>, Held<UpstreamIo>, bool);
 
 async fn find(
@@ -117,6 +157,11 @@ async fn find(
             Taken::Full => return Err(busy()),
         };
         match place {
+            // What was used before is not wanted.
+            Place::Idle(held) if fresh => {
+                drop(held);
+                taken = links.open(endpoint.id(), limits);
+            }
             Place::Idle(mut held) => {
                 let since = held.idle_since();
                 if let Some(io) = held.take() {

@@ -1,8 +1,8 @@
-//! An upgraded connection: bytes pass both ways until both sides have finished, nothing moves for too long, or the
-//! worker stops.
+//! A tunnel, by an upgrade or by CONNECT: bytes pass both ways until both sides have finished, nothing moves for too
+//! long, or the worker stops.
 //!
-//! A stop says goodbye to both ends (close code 1001) between two frames, so that clients come back elsewhere instead of
-//! reporting an error.
+//! A stop says goodbye to both ends of a WebSocket (close code 1001) between two frames, so that clients come back
+//! elsewhere instead of reporting an error. What other bytes mean is not known here: there a stop is the end.
 
 use std::{
     future::poll_fn,
@@ -15,13 +15,14 @@ use std::{
 use super::{
     buffers::Buffers,
     connection::Connection,
-    exchange::Forward,
+    exchange::After,
     flow::{Flow, Framing},
-    link::{Link, UpstreamIo},
+    link::{self, Link, UpstreamIo},
     side::{Side, Transport},
     websocket::{GOING_AWAY, masked_going_away},
+    writing,
 };
-use crate::gateway::{exchange::Exchange, refusal::Reason};
+use crate::gateway::{balance::Target, exchange::Exchange, refusal::Reason};
 
 /// One direction of a tunnel: its bytes, then its end.
 struct Way {
@@ -30,24 +31,46 @@ struct Way {
 }
 
 impl<S: Transport> Connection<'_, S> {
+    /// Answers CONNECT: connects to the target, says so, and passes bytes. What the client sent behind the head lies
+    /// unread until then, and is the tunnel's or nobody's.
+    pub(super) async fn connect(&mut self, mut exchange: Box<Exchange>, mut target: Box<Target>) -> After {
+        let client = self.provenance.client.ends();
+        let dialled = link::dial(self.worker, &mut exchange, &mut target, client).await;
+        let mut link = match dialled {
+            Ok(link) => link,
+            Err(refusal) => return self.refuse(exchange, refusal.into()).await,
+        };
+        exchange.answered(Instant::now(), 200);
+        let local = self.worker.h1();
+        let mut out = local.buffers().take_head();
+        // No field tells a length: there is no body (RFC 9110, 9.3.6).
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        exchange.tell(&mut out);
+        writing::date(&mut out, local.timers());
+        out.extend_from_slice(b"\r\n");
+        let up = Flow::new(local.buffers().take_head(), Framing::Raw, None);
+        let down = Flow::new(out, Framing::Raw, None);
+        self.tunnel(&mut exchange, &mut link, up, down).await;
+        After::Close { linger: false }
+    }
+
     /// Passes bytes both ways; `down` begins with the answer to the handshake.
     pub(super) async fn tunnel(
         &mut self,
         exchange: &mut Exchange,
-        forward: &mut Forward,
         link: &mut Link<UpstreamIo>,
+        up: Flow,
         down: Flow,
     ) {
-        let mut down = Way::new(down);
-        let mut up = Way::new(Flow::new(
-            forward.up.take_buffer(),
-            Framing::Frames(Box::default()),
-            None,
-        ));
+        let (mut up, mut down) = (Way::new(up), Way::new(down));
+        let says_goodbye = matches!(down.flow.framing, Framing::Frames(_));
         let mut progress = None;
         let ended = poll_fn(|context| {
             let buffers = self.worker.h1().buffers();
             if self.worker.is_stopping() {
+                if !says_goodbye {
+                    return Poll::Ready(None);
+                }
                 let seed = RandomState::new().hash_one(self.provenance.client.address);
                 let [a, b, c, d, ..] = seed.to_be_bytes();
                 up.flow.bid(&masked_going_away([a, b, c, d]));

@@ -174,7 +174,13 @@ impl GatedIo {
             Ok(Some(len)) => parse::request(&unread[..len], &self.limits.head, &mut self.shape)
                 // The path is judged by the plan's rules once hyper has the head; it does nothing with it.
                 .and_then(|()| judge_by(&unread[..len], &self.shape, Rules::LOOSEST))
-                .map(|judged| (len, judged.body)),
+                .and_then(|judged| {
+                    // What this connection served before was for this codec, which has no tunnels over HTTP/1.
+                    if judged.connect {
+                        return Err(Refusal::because(Reason::MethodNotServed, "CONNECT on a used connection"));
+                    }
+                    Ok((len, judged.body))
+                }),
             Ok(None) => match too_long(unread, &self.limits.head) {
                 Some(refusal) => Err(refusal),
                 None => return false,

@@ -1,6 +1,6 @@
 //! hyper's heads in the form that the gate and the header policy know: fields as spans of one buffer.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::gateway::{
     gate::{Field, FieldKind, RequestShape, ResponseShape, Span, Version, field::classify},
@@ -42,6 +42,10 @@ pub(super) fn request(parts: &http::request::Parts, version: Version) -> Laid<Re
             laid.bytes.extend_from_slice(b"://");
             laid.bytes.extend_from_slice(authority.as_str().as_bytes());
         }
+    } else if parts.method == Method::CONNECT
+        && let Some(authority) = parts.uri.authority()
+    {
+        laid.bytes.extend_from_slice(authority.as_str().as_bytes());
     }
     let start = if target == "*" { laid.bytes.len() } else { start };
     laid.bytes.extend_from_slice(target.as_bytes());

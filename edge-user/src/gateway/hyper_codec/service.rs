@@ -11,7 +11,7 @@ use tokio::time::timeout_at;
 use super::{
     beside,
     body::{InFlight, ResponseBody},
-    direct,
+    connect, direct,
     forward::{self, Outgoing},
     gated_io::ConnectionState,
     head::{self, HeaderMapSink},
@@ -52,6 +52,7 @@ pub(super) async fn answer(
         return Ok(refuse(exchange, &state, refusal));
     }
     let upgrade = Handshake::of(&mut request);
+    let tunnel = connect::asks(&mut request, version);
     let (mut parts, body) = request.into_parts();
     let handshake = match upgrade
         .map(|client| Handshake::begin(&mut parts, client))
@@ -97,6 +98,14 @@ pub(super) async fn answer(
         Err(refusal) => return Ok(refuse(exchange, &state, refusal)),
     };
     state.has_body.set(false);
+    if judged.connect {
+        let answered = match tunnel {
+            Some(client) => Box::pin(connect::answer(exchange, target, client, &outgoing, in_flight)).await,
+            // The gate lets none by over HTTP/1.
+            None => Err((Reason::MethodNotServed.into(), exchange)),
+        };
+        return Ok(answered.unwrap_or_else(|(refusal, exchange)| refuse(exchange, &state, refusal)));
+    }
     if direct::takes(&exchange, &target, &outgoing) {
         let answered = direct::forward(exchange, &mut target, &outgoing, in_flight).await;
         return Ok(answered.unwrap_or_else(|(refusal, exchange)| refuse(exchange, &state, refusal)));

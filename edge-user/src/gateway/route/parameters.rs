@@ -37,7 +37,7 @@ impl Parameters {
     /// A regex that cannot be compiled.
     pub fn compile(path: &PathPattern) -> Result<Self, PatternError> {
         match path {
-            PathPattern::Exact(_) | PathPattern::Prefix(_) => Ok(Self::default()),
+            PathPattern::Exact(_) | PathPattern::Prefix(_) | PathPattern::Tunnel(_) => Ok(Self::default()),
             PathPattern::Template(segments) => {
                 let mut names = Vec::new();
                 let steps = segments.iter().map(|segment| match segment {

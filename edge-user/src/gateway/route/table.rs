@@ -43,6 +43,8 @@ pub struct RouteTable {
     /// Labels of the deepest domain: longer tails of a host need no look-up.
     deepest_domain: usize,
     every: Tree,
+    /// What CONNECT may name; no path leads here, and no path leads from here.
+    tunnels: Hashed<[u8], RouteId>,
 }
 
 /// The paths of one host pattern.
@@ -95,6 +97,12 @@ impl RouteTable {
             let id = RouteId(index as u32);
             let route = routes[index];
             let failed = |error| (id, error);
+            if let PathPattern::Tunnel(authorities) = &route.path {
+                for authority in authorities {
+                    table.tunnels.entry(authority.as_bytes().into()).or_insert(id);
+                }
+                continue;
+            }
             if route.hosts.is_empty() {
                 table.every.insert(&route.path, id).map_err(failed)?;
             }
@@ -135,6 +143,20 @@ impl RouteTable {
             }
         }
         self.every.find(path, &mut admits)
+    }
+
+    /// The route that lets CONNECT name `authority`: host and port, as sent.
+    pub fn find_tunnel(&self, authority: &[u8]) -> Option<RouteId> {
+        if self.tunnels.is_empty() {
+            return None;
+        }
+        let (mut buffer, mut key) = ([0; MAX_HOST], [0; MAX_HOST + ":65535".len()]);
+        let host = host_of(authority, &mut buffer)?;
+        let port = memchr::memrchr(b':', authority).and_then(|colon| authority.get(colon..))?;
+        let len = host.len() + port.len();
+        key.get_mut(..host.len())?.copy_from_slice(host);
+        key.get_mut(host.len()..len)?.copy_from_slice(port);
+        self.tunnels.get(key.get(..len)?).copied()
     }
 
     /// The same among the routes that name hosts.
@@ -224,6 +246,7 @@ impl Tree {
                 list.push(id);
             }
             PathPattern::Template(segments) => self.template(segments, id),
+            PathPattern::Tunnel(_) => {}
             PathPattern::Regex(regex) => {
                 let compiled = pattern::whole(regex)?;
                 let at = self.literals(&pattern::literal_segments(regex));

@@ -216,6 +216,7 @@ fn rank(pattern: &PathPattern, path: &str) -> Option<Vec<u8>> {
             .expect("compiles")
             .is_match(path)
             .then(|| literal(&pattern::literal_segments(regex), REGEX)),
+        PathPattern::Tunnel(_) => None,
         PathPattern::Template(template) => {
             let mut rank = Vec::new();
             for (at, segment) in template.iter().enumerate() {
