@@ -4,7 +4,6 @@
 //! network namespace that has the listeners. What only the kernel can know, its cookie, is taken from its answer.
 #![expect(
     clippy::expect_used,
-    clippy::panic,
     reason = "a step of a test that fails has to stop that test"
 )]
 
