@@ -1,6 +1,11 @@
 //! The daemon under a service manager: what it tells (sd_notify(3)), and the sockets that it takes (sd_listen_fds(3)).
+#![expect(
+    clippy::expect_used,
+    reason = "a step of a test that fails has to stop that test"
+)]
 
 use std::{
+    fmt::Write as _,
     fs::File,
     io::IoSliceMut,
     mem::MaybeUninit,
@@ -129,10 +134,10 @@ impl Manager {
         let binary = command();
         let mut script = String::new();
         for (at, socket) in sockets.iter().enumerate() {
-            script.push_str(&format!("exec {}<&{};", at + 3, socket.as_raw_fd()));
+            let _ = write!(script, "exec {}<&{};", at + 3, socket.as_raw_fd());
         }
         let count = sockets.len();
-        script.push_str(&format!("export LISTEN_FDS={count} LISTEN_PID=$$; exec \"$@\""));
+        let _ = write!(script, "export LISTEN_FDS={count} LISTEN_PID=$$; exec \"$@\"");
         let mut command = Command::new("bash");
         command.args(["-c", &script, "bash"]).arg(binary.get_program());
         command
