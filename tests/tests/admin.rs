@@ -295,6 +295,9 @@ fn an_upgrade_answers_as_described_and_its_verb_tells_what_came_of_it() {
             .all(|process| test_kill_process(*process).is_err())
             .then_some(())
     });
+    let metrics = get(&stage.lab, "/metrics").body;
+    let counted = r#"breakwater_upgrades_total{result="ok"} 3"#;
+    assert!(metrics.lines().any(|line| line == counted), "{metrics}");
     assert!(asking(&stage.lab, &["drain"]).success().contains("draining"));
     eventually("the last one to end", || {
         asking(&stage.lab, &["upgrade"])
@@ -561,10 +564,18 @@ fn the_verbs_ask_the_daemon_and_say_why_it_does_not() {
         "{complaint}"
     );
     stage.assert_served(lab.client());
-    let more = good.clone() + "\n[[upstream]]\nname = \"spare\"\nendpoints = [\"192.0.2.1:80\"]\n";
-    fs::write(&file, more).expect("writable");
+    let more = good.clone()
+        + "\n[[upstream]]\nname = \"spare\"\nendpoints = [\"192.0.2.1:80\"]\n\n[gateway.traces]\nendpoint = \"http://192.0.2.1:4318\"\n";
+    fs::write(
+        &file,
+        more.replacen("[admin]\n", "[admin]\nhealth_address = \"127.0.0.1:9\"\n", 1),
+    )
+    .expect("writable");
     let told = asking(lab, &["reload"]).success();
     assert!(told.contains("upstream spare added"), "{told}");
+    for what in ["not in force: admin", "not in force: gateway.traces"] {
+        assert!(told.contains(what), "{told}");
+    }
     let metrics = get(lab, "/metrics").body;
     for line in [
         "breakwater_reloads_total{result=\"ok\"} 2",

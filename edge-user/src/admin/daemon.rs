@@ -46,7 +46,7 @@ pub struct Orders {
     pub last_reload_failed: bool,
     /// Upgrades whose new process did not become ready.
     pub upgrades_failed: u64,
-    /// Upgrades that went through.
+    /// Upgrades that led to this process.
     pub upgrades: u64,
     /// When the configuration in force was put in force, seconds since the epoch.
     pub configured_at: f64,

@@ -260,6 +260,9 @@ impl Conductor {
         };
         tell(old.workers != new.workers, "gateway.workers");
         tell(old.access_log != new.access_log, "gateway.access_log");
+        tell(old.lifecycle.sandbox != new.lifecycle.sandbox, "gateway.sandbox");
+        tell(collector(old) != collector(new), "gateway.traces: where they go");
+        tell(old.admin != new.admin, "admin");
         tell(
             self.gateway.is_none() && !new.listeners.is_empty(),
             "the first listener",
@@ -376,4 +379,10 @@ fn tell(cause: Cause, done: &Result<Changes, OrderError>) {
         }
         Err(error) => tracing::error!(?cause, %error, "not reloaded: everything stays as it was"),
     }
+}
+
+/// Where traces go, and as whose; of how many requests is taken up by a reload.
+fn collector(config: &Config) -> Option<(&str, &str, &str)> {
+    let traces = config.traces.as_ref()?;
+    Some((&traces.authority, &traces.path, &traces.service_name))
 }

@@ -9,6 +9,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::{
+    handover,
     reload::{Cause, OrderError, Phase, Reloader},
     status::StatusReport,
 };
@@ -75,8 +76,7 @@ impl Daemon for Control {
             reloads_failed: counts.reloads_refused,
             last_reload_failed: counts.last_reload_refused,
             upgrades_failed: counts.upgrades_failed,
-            // The process that has handed over ends soon; what it counted is read until then.
-            upgrades: 0,
+            upgrades: handover::upgrades(),
             configured_at: since.as_secs_f64(),
             generation: in_force.generation,
         }

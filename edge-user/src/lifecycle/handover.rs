@@ -38,6 +38,8 @@ use rustix::{
 pub(super) const VARIABLE: &str = "BREAKWATER_HANDOVER";
 /// Its value.
 const BY_STDIN: &str = "stdin";
+/// Tells a new process how many upgrades led to it.
+const COUNT_VARIABLE: &str = "BREAKWATER_UPGRADES";
 
 /// Descriptors in one message; the kernel takes 253 (net/core/scm.c, `SCM_MAX_FD`).
 const AT_ONCE: usize = 64;
@@ -108,6 +110,16 @@ pub(super) struct Inherited {
 /// One end of the way.
 pub(super) struct Way(OwnedFd);
 
+fn is_successor() -> bool {
+    std::env::var_os(VARIABLE).is_some_and(|value| value == BY_STDIN)
+}
+
+/// How many upgrades, one after the other, led to this process.
+pub(super) fn upgrades() -> u64 {
+    let count = std::env::var(COUNT_VARIABLE).ok().filter(|_| is_successor());
+    count.and_then(|count| count.parse().ok()).unwrap_or_default()
+}
+
 /// How to start this program again.
 #[derive(Debug, Clone)]
 pub(super) struct Program {
@@ -145,6 +157,7 @@ impl Program {
         let mut child = Command::new(&self.binary)
             .args(&self.arguments)
             .env(VARIABLE, BY_STDIN)
+            .env(COUNT_VARIABLE, upgrades().saturating_add(1).to_string())
             .stdin(Stdio::from(other))
             .spawn()
             .map_err(|source| HandoverError::Start {
@@ -174,7 +187,7 @@ impl Inherited {
     /// # Errors
     /// The other process does not say what it should.
     pub(super) fn take() -> Result<Option<Self>, HandoverError> {
-        if std::env::var_os(VARIABLE).is_none_or(|value| value != BY_STDIN) {
+        if !is_successor() {
             return Ok(None);
         }
         let way = Way(io::stdin().as_fd().try_clone_to_owned()?);

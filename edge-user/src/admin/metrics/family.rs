@@ -123,7 +123,7 @@ families! {
     RELOAD_OK: Gauge None "breakwater_config_last_reload_successful" []
         "Whether the last reload succeeded; 1 if there was none";
     UPGRADES: Counter None "breakwater_upgrades" ["result"]
-        "Upgrades begun by this process, by what they came to: ok, failed";
+        "Upgrades, by what they came to: ok (that led to this process), failed (that it began)";
     ADMIN_REQUESTS: Counter None "breakwater_admin_requests" ["code"]
         "Requests to the admin listeners, by class of the answer's status";
     ADMIN_REFUSED: Counter None "breakwater_admin_refused" ["reason"]
