@@ -27,6 +27,7 @@ pub mod syn;
 pub mod sysctl;
 pub mod tables;
 pub mod tap;
+mod whole;
 
 pub use clock::Clock;
 pub use error::KernelError;

@@ -67,6 +67,17 @@ pub enum KernelError {
         "the shield is not attached (nothing pinned at {0})\n  `breakwater run` or `breakwater attach` starts it"
     )]
     NotAttached(PathBuf),
+    /// What is pinned is not what was pinned.
+    #[error(
+        "the pinned state at {root} is damaged: {what}\n  what is attached goes on as it is; \
+         `breakwater detach` takes it off, with its bans, and the next start makes it anew"
+    )]
+    Damaged {
+        /// Where.
+        root: PathBuf,
+        /// The first thing that is wrong.
+        what: String,
+    },
     /// The ban table is full of bans that cannot be merged.
     #[error(
         "the ban table is full ({capacity} bans) and no two of them share a network to merge\n  raise shield.max_bans"
@@ -217,8 +228,8 @@ pub enum KernelError {
         /// aya's word for it.
         source: aya::maps::MapError,
     },
-    /// A program operation failed.
-    #[error("{what}: {source}")]
+    /// A program operation failed. The verifier's whole log is too long for anybody but a developer; its last word is told.
+    #[error("{what}: {}", super::handed::why(source))]
     Program {
         /// What was attempted.
         what: &'static str,
@@ -276,6 +287,7 @@ impl KernelError {
             | Self::Map { .. }
             | Self::Program { .. }
             | Self::Load(_)
+            | Self::Damaged { .. }
             | Self::NoRoomToSteer { .. }
             | Self::NotForwarding { .. }
             | Self::Io { .. } => 1,

@@ -1,4 +1,4 @@
-//! Loads the programs that the shield hands packets on to, each feature of theirs as far as the kernel takes it.
+//! Places the programs that the shield hands packets on to, each feature of theirs as far as the kernel takes it.
 //!
 //! Invariants: what a kernel refuses is missing alone; why is kept in the pinned table ABSENT, so that `status` and a
 //! reload know it without loading anything; nothing is handed on to a program that is missing, because rules that would
@@ -7,7 +7,13 @@
 use aya::{Ebpf, maps::ProgramArray, programs::ProgramError};
 use edge_common::abi::{Code, Feature, feature::WHY_BYTES};
 
-use super::{KernelError, Pins, ShieldTables, loader, mapped::Mapped, services::text, tables};
+use super::{
+    KernelError, Pins, ShieldTables,
+    loader::{self, Verdicts},
+    mapped::Mapped,
+    services::text,
+    tables,
+};
 
 /// A program that packets are handed on to.
 #[derive(Debug, Clone, Copy)]
@@ -43,20 +49,23 @@ pub fn has(ebpf: &Ebpf, feature: Feature) -> bool {
         })
 }
 
-/// Loads them all and puts them where the shield finds them; writes down what is missing.
-pub(super) fn load(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), KernelError> {
+/// Puts them where the shield finds them, as far as the verifier took them; writes down what is missing.
+pub(super) fn place(ebpf: &mut Ebpf, pins: &Pins, mut verdicts: Verdicts) -> Result<(), KernelError> {
     let absent: Mapped<[u8; WHY_BYTES]> = Mapped::new(&tables::open(pins, "ABSENT")?)?;
     let mut missing = [const { None }; Feature::COUNT as usize];
     for handed in HANDED {
-        let Err(error) = loader::program(ebpf, handed.name)?.load() else {
-            place(ebpf, handed)?;
-            continue;
+        let error = match verdicts.remove(handed.name) {
+            Some(Err(error)) => error,
+            Some(Ok(())) => {
+                place_one(ebpf, handed)?;
+                continue;
+            }
+            None => return Err(loader::lacks(handed.name)),
         };
         let Some(feature) = handed.feature else {
             return Err(KernelError::program("loading the program")(error));
         };
-        tracing::debug!(program = handed.name, %error, "the verifier's log");
-        missing[feature as usize].get_or_insert_with(|| why(handed.name, &error));
+        missing[feature as usize].get_or_insert_with(|| format!("program {}: {}", handed.name, why(&error)));
     }
     for feature in Feature::ALL {
         let words = missing[feature as usize].take().unwrap_or_default();
@@ -73,7 +82,7 @@ pub(super) fn load(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), KernelError> {
 }
 
 /// Puts a loaded program where packets are handed on to it.
-fn place(ebpf: &mut Ebpf, handed: Handed) -> Result<(), KernelError> {
+fn place_one(ebpf: &mut Ebpf, handed: Handed) -> Result<(), KernelError> {
     let fd = loader::program(ebpf, handed.name)?
         .fd()
         .map_err(KernelError::program("finding the program"))?;
@@ -89,18 +98,18 @@ fn place(ebpf: &mut Ebpf, handed: Handed) -> Result<(), KernelError> {
 }
 
 /// One line on why a program was refused: the system's word, and the last of the verifier's before its sum.
-fn why(name: &str, error: &ProgramError) -> String {
+pub(super) fn why(error: &ProgramError) -> String {
     let ProgramError::LoadError {
         io_error,
         verifier_log,
     } = error
     else {
-        return format!("program {name}: {error}");
+        return error.to_string();
     };
     let log = verifier_log.to_string();
     match complaint(&log) {
-        Some(line) => format!("program {name}: {io_error}: {line}"),
-        None => format!("program {name}: {io_error}"),
+        Some(line) => format!("{io_error}: {line}"),
+        None => io_error.to_string(),
     }
 }
 

@@ -1,8 +1,12 @@
 //! Loads the object: makes or adopts the pinned maps, and has the verifier accept the program.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap, thread};
 
-use aya::{Ebpf, EbpfLoader, maps::Array, programs::Xdp};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::Array,
+    programs::{ProgramError, Xdp},
+};
 use caps::{CapSet, Capability};
 use edge_common::{
     abi::{
@@ -15,7 +19,12 @@ use edge_common::{
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{KernelError, Pins, clock, handed, mapped::Mapped, tables};
+use super::{
+    KernelError, Pins, clock,
+    handed::{self, HANDED},
+    mapped::Mapped,
+    tables, whole,
+};
 
 /// The object that the kernel runs.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BREAKWATER_EBPF_OBJECT"));
@@ -127,9 +136,12 @@ pub fn load(pins: &Pins, sizes: Sizes) -> Result<Ebpf, KernelError> {
 }
 
 fn load_pinned(pins: &Pins, sizes: Sizes) -> Result<Ebpf, KernelError> {
-    let pinned = tables::parameters(pins).ok().filter(|params| params.hz != 0);
+    let pinned = whole::parameters(pins)?;
     let params = match pinned {
-        Some(params) => params,
+        Some(params) => {
+            whole::check(pins, &entries(&params))?;
+            params
+        }
         None => draw(sizes)?,
     };
     let mut ebpf = {
@@ -142,16 +154,46 @@ fn load_pinned(pins: &Pins, sizes: Sizes) -> Result<Ebpf, KernelError> {
             .load(OBJECT)
             .map_err(|error| KernelError::Load(Box::new(error)))?
     };
+    let mut verdicts = verify(&mut ebpf);
     for name in [PROGRAM, CLOCK] {
-        program(&mut ebpf, name)?
-            .load()
+        verdicts
+            .remove(name)
+            .ok_or_else(|| lacks(name))?
             .map_err(KernelError::program("loading the program"))?;
     }
-    handed::load(&mut ebpf, pins)?;
+    handed::place(&mut ebpf, pins, verdicts)?;
     if pinned.is_none() {
         write_parameters(&mut ebpf, pins, params)?;
     }
     Ok(ebpf)
+}
+
+/// What came of loading programs, by name.
+pub(super) type Verdicts = HashMap<&'static str, Result<(), ProgramError>>;
+
+/// Has the verifier look at every program that the shield needs, at once: a start waits for the longest, not for all.
+fn verify(ebpf: &mut Ebpf) -> Verdicts {
+    let wanted = [PROGRAM, CLOCK]
+        .into_iter()
+        .chain(HANDED.iter().map(|handed| handed.name));
+    let wanted: Vec<&'static str> = wanted.collect();
+    let programs = ebpf.programs_mut().filter_map(|(name, program)| {
+        let name = wanted.iter().find(|wanted| **wanted == name)?;
+        let program: &mut Xdp = program.try_into().ok()?;
+        Some((*name, program))
+    });
+    thread::scope(|scope| {
+        let running: Vec<_> = programs
+            .map(|(name, program)| (name, scope.spawn(move || program.load())))
+            .collect();
+        let ended = running.into_iter().map(|(name, thread)| {
+            let verdict = thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (name, verdict)
+        });
+        ended.collect()
+    })
 }
 
 /// Loads the object beside whatever is pinned, with maps of its own: for tests and benchmarks.
@@ -168,16 +210,23 @@ pub fn load_private(sizes: Sizes, directory: &Pins) -> Result<Ebpf, KernelError>
     Ok(ebpf)
 }
 
+/// Maps whose number of entries is not the object's, and theirs.
+fn entries(params: &Params) -> [(&'static str, u32); 5] {
+    let lines = (params.front_mask + params.line_mask + 2) * LimitKind::COUNT as u32;
+    [
+        ("BANS", params.ban_buckets),
+        ("HINTS", params.hint_mask + 1),
+        ("CELLS", lines),
+        ("EARNED", params.earned_buckets),
+        ("FLOWS", params.flow_mask + 1),
+    ]
+}
+
 fn sized<'a, 'b>(loader: &'b mut EbpfLoader<'a>, params: &Params) -> &'b mut EbpfLoader<'a> {
+    for (name, entries) in entries(params) {
+        loader.map_max_entries(name, entries);
+    }
     loader
-        .map_max_entries("BANS", params.ban_buckets)
-        .map_max_entries("HINTS", params.hint_mask + 1)
-        .map_max_entries(
-            "CELLS",
-            (params.front_mask + params.line_mask + 2) * LimitKind::COUNT as u32,
-        )
-        .map_max_entries("EARNED", params.earned_buckets)
-        .map_max_entries("FLOWS", params.flow_mask + 1)
 }
 
 /// Parameters for tables of these sizes, with seeds of their own; the clock is read later.
@@ -210,9 +259,14 @@ fn draw(sizes: Sizes) -> Result<Params, KernelError> {
 /// The object has no such XDP program.
 pub fn program<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, KernelError> {
     ebpf.program_mut(name)
-        .ok_or_else(|| KernelError::Unsupported(format!("the object lacks the program {name}")))?
+        .ok_or_else(|| lacks(name))?
         .try_into()
         .map_err(KernelError::program("finding the program"))
+}
+
+/// The object is not the one that this was written for.
+pub(super) fn lacks(name: &str) -> KernelError {
+    KernelError::Unsupported(format!("the object lacks the program {name}"))
 }
 
 /// Writes the parameters, with the clock, into their map: from then on the tables are made.
