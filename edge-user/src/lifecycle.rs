@@ -8,6 +8,7 @@ mod authenticate;
 mod capture;
 mod changes;
 mod conductor;
+mod contents;
 mod control;
 mod daemon;
 mod doctor;

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    net::SocketAddr,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -47,12 +48,62 @@ fn settings(lab: &Lab, signer: &Signer, origins: [&LongOrigin; 2], kind: usize) 
             "\n[[route]]\nname = \"extra-{extra}\"\npath = \"/extra-{extra}\"\nupstream = \"web\"\nauth = \"none\"\n"
         );
     }
+    let (certificate, key) = (lab.directory().join("edge.pem"), lab.directory().join("edge.key"));
+    let _ = write!(
+        text,
+        "\n[[listener]]\nname = \"tls\"\naddress = \"{}\"\ntls.certificates = [{{ certificate_file = {certificate:?}, key_file = {key:?} }}]\n",
+        tls()
+    );
     let _ = write!(
         text,
         "\n[[limit]]\nname = \"all\"\nby = [\"address\"]\nrequests = {}\nper = \"1s\"\n",
         1_000_000 + kind
     );
     text
+}
+
+/// Where TLS is spoken: a port that the shield does not judge.
+fn tls() -> SocketAddr {
+    (VIP_V4, 9443).into()
+}
+
+/// Puts another certificate where the listener's is; vouches for itself.
+fn certify(lab: &Lab) {
+    let names = vec![VIP_V4.to_string()];
+    let own = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    lab.write("edge.pem", own.cert.pem());
+    lab.write("edge.key", own.signing_key.serialize_pem());
+}
+
+/// Asks over TLS, trusting exactly the certificate that lies there now.
+fn asks_over_tls(lab: &Lab) -> Result<(), String> {
+    let mut command = std::process::Command::new("curl");
+    command.args([
+        "-sS",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "--max-time",
+        "10",
+        "--cacert",
+    ]);
+    command
+        .arg(lab.directory().join("edge.pem"))
+        .arg(format!("https://{}/", tls()));
+    let output = lab
+        .client()
+        .namespace
+        .output(command)
+        .map_err(|error| error.to_string())?;
+    match &*output.stdout {
+        b"200" => Ok(()),
+        other => Err(format!(
+            "{:?} {}",
+            String::from_utf8_lossy(other),
+            String::from_utf8_lossy(&output.stderr)
+        )),
+    }
 }
 
 fn count(daemon: &Daemon, message: &str) -> usize {
@@ -89,6 +140,7 @@ fn reloads_and_upgrades_lose_nothing_and_the_shield_is_never_off() {
     };
     let signer = Signer::hs256();
     let origins = [LongOrigin::start(lab.origin()), LongOrigin::start(lab.origin())];
+    certify(&lab);
     let text = |kind| settings(&lab, &signer, [&origins[0], &origins[1]], kind);
     let daemon = Daemon::start(&lab, &text(0));
     let attacker = lab.attacker();
@@ -114,10 +166,18 @@ fn reloads_and_upgrades_lose_nothing_and_the_shield_is_never_off() {
     moved("traffic before");
     for round in 1..=20 {
         lab.write("breakwater.toml", text(round % KINDS));
+        certify(&lab);
         reload(&daemon, round - 1);
+        asks_over_tls(&lab).expect("the new certificate is in force");
         moved("traffic between reloads");
     }
     assert_eq!(count(&daemon, "not reloaded"), 0, "{:#?}", daemon.log());
+    let told = daemon
+        .log()
+        .into_iter()
+        .filter(|line| line.contains("edge.pem changed"))
+        .count();
+    assert_eq!(told, 20, "{:#?}", daemon.log());
 
     // A mistake changes nothing, and says where it is.
     lab.write("breakwater.toml", text(1).replacen("half_life", "halflife", 1));
@@ -182,6 +242,7 @@ fn files_are_followed_and_a_drain_says_so_before_it_closes() {
     };
     let signer = Signer::hs256();
     let origins = [LongOrigin::start(lab.origin()), LongOrigin::start(lab.origin())];
+    certify(&lab);
     let text = |kind| {
         settings(&lab, &signer, [&origins[0], &origins[1]], kind).replacen(
             "watch = false",

@@ -1,4 +1,7 @@
-//! `cargo xtask fuzz`: the targets of `tests/fuzz`, by cargo-fuzz and the nightly compiler that builds the eBPF program.
+//! `cargo xtask fuzz`: the targets of `tests/fuzz`, by cargo-fuzz and the nightly compiler that builds the eBPF program; and
+//! the admin API, by schemathesis.
+
+mod admin;
 
 use std::{fs, process::Command};
 
@@ -9,6 +12,9 @@ use crate::{ebpf_tools, process};
 
 /// Where the targets are.
 const FOLDER: &str = "tests/fuzz";
+
+/// Not a target of libFuzzer.
+const ADMIN: &str = "admin";
 
 /// What to fuzz.
 #[derive(Args, Debug)]
@@ -36,6 +42,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             known.push(name.to_owned());
         }
     }
+    known.push(ADMIN.to_owned());
     known.sort();
     let Some(name) = &options.name else {
         for name in &known {
@@ -45,6 +52,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     if !known.contains(name) {
         bail!("there is no target {name}; there are: {}", known.join(", "));
+    }
+    if name == ADMIN {
+        return admin::run(&options.arguments);
     }
     fuzz(&folder, name, "run", &options.arguments)?;
     if options.minimise {

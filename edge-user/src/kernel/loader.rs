@@ -5,7 +5,8 @@ use std::{borrow::Cow, collections::HashMap, thread};
 use aya::{
     Ebpf, EbpfLoader,
     maps::Array,
-    programs::{ProgramError, Xdp},
+    programs::{ProgramError, ProgramType, Xdp},
+    sys::{BpfHelper, is_helper_supported},
 };
 use caps::{CapSet, Capability};
 use edge_common::{
@@ -347,6 +348,25 @@ fn check_kernel() -> Result<(), KernelError> {
         )));
     }
     Ok(())
+}
+
+/// Whether this kernel has the helpers that make and check SYN cookies (`bpf_tcp_raw_*_syncookie_*`, Linux 6.0). Has the
+/// verifier look at programs that call them, and runs nothing.
+///
+/// # Errors
+/// The right to load programs is missing.
+pub fn has_cookie_helpers() -> Result<bool, KernelError> {
+    const HELPERS: [BpfHelper; 2] = [
+        BpfHelper::BPF_FUNC_tcp_raw_gen_syncookie_ipv4,
+        BpfHelper::BPF_FUNC_tcp_raw_check_syncookie_ipv6,
+    ];
+    for helper in HELPERS {
+        let has = is_helper_supported(ProgramType::Xdp, helper);
+        if !has.map_err(KernelError::program("asking the kernel"))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Checks for the capabilities that loading and attaching take.

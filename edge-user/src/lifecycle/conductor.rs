@@ -18,6 +18,7 @@ use super::{
     LifecycleError,
     authenticate::TokenGate,
     changes,
+    contents::Contents,
     enforcer::{Renewal, Told},
     files::{self, Files},
     handover::{Program, Way},
@@ -60,6 +61,8 @@ pub(super) struct Conductor {
     pub(super) claim: Option<Lock>,
     /// How to start it again.
     pub(super) program: Program,
+    /// What was in the files of certificates when they were read last.
+    pub(super) contents: Contents,
     /// Who looks after the backends of direct services.
     pub(super) checking: Option<JoinSet<()>>,
 }
@@ -106,7 +109,12 @@ impl Conductor {
         } else {
             Arc::clone(&fresh)
         };
-        let changes = changes::between(&before.config, &config);
+        let mut changes = changes::between(&before.config, &config);
+        let contents = {
+            let config = Arc::clone(&config);
+            blocking(move || Ok(Contents::read(&config))).await?
+        };
+        changes.extend(self.contents.changes(&contents));
         let needs_restart = self.needs_restart(&config);
 
         // What can fail.
@@ -141,6 +149,7 @@ impl Conductor {
             Ok(plan)
         };
         let plan = blocking(switch).await?;
+        self.contents = contents;
         if let (Some(_), Some((pins, _))) = (&plan, &self.shield)
             && before.config.services != config.services
         {

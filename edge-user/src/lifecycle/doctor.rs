@@ -153,12 +153,16 @@ impl Diagnosis {
                 format!("the shield takes Linux {major}.{minor} or later; the gateway works without it"),
                 5,
             ),
-            version if version < (6, 0) => self.warn(
-                "kernel",
-                release,
-                "SYN cookies take Linux 6.0; budgets of new connections work without",
-            ),
             _ => self.ok("kernel", release),
+        }
+        match loader::has_cookie_helpers() {
+            Ok(true) => self.ok("syn cookies", "the kernel makes them for XDP programs"),
+            Ok(false) => self.warn(
+                "syn cookies",
+                "the kernel does not make them for XDP programs",
+                "Linux 6.0 or later, built with CONFIG_SYN_COOKIES; budgets of new connections work without",
+            ),
+            Err(error) => self.warn("syn cookies", format!("not known: {error}"), "run it as root"),
         }
         if Path::new("/sys/kernel/btf/vmlinux").exists() {
             self.ok("btf", "/sys/kernel/btf/vmlinux");
