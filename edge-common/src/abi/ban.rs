@@ -47,6 +47,9 @@ pub enum BanSource {
 }
 
 impl BanSource {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Operator, Self::Gateway, Self::Escalation, Self::Aggregated];
+
     /// From the byte in the map; an unknown byte counts as the operator's.
     pub const fn from_byte(byte: u8) -> Self {
         match byte {

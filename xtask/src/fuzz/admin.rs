@@ -41,7 +41,16 @@ pub(super) fn run(arguments: &[String]) -> Result<()> {
     let mut command = Command::new(tool);
     command
         .current_dir(&folder)
-        .args(["run", "--checks", "all", "--max-response-time", "40"])
+        .args([
+            "run",
+            "--checks",
+            "all",
+            "--max-response-time",
+            "40",
+            "--request-timeout",
+            "40",
+        ])
+        .args(["--max-examples", "30"])
         .args(["--exclude-path", "/v1/drain", "--exclude-path", "/v1/upgrade"])
         .arg(format!("--url=http://{}", daemon.at))
         .arg(format!("--header=Authorization: Bearer {token}"))

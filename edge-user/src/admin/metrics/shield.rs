@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use edge_common::abi::Alert;
+use edge_common::abi::{Alert, BanSource};
 
 use super::{OffenceFacts, family as f, out::Out};
 use crate::{
@@ -82,7 +82,8 @@ impl ShieldFacts {
         for (id, name) in tables.service_names() {
             services.push((name, tables.every_count(id)?));
         }
-        let mut bans = BTreeMap::new();
+        // Where there is none there is a zero: what is not there cannot be drawn.
+        let mut bans: BTreeMap<_, _> = BanSource::ALL.iter().map(|source| (source.name(), 0)).collect();
         for ban in tables.list_bans() {
             *bans.entry(ban.source).or_default() += 1;
         }
