@@ -1,5 +1,9 @@
 //! What is around the daemon breaks: what it pinned, the disk that it writes to, the BPF file system. Nothing of it may
 //! take the shield off or stop the traffic, and each is told in words that say what to do.
+#![expect(
+    clippy::expect_used,
+    reason = "a step of a test that fails has to stop that test"
+)]
 
 use std::{
     fs::{self, File},

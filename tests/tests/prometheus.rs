@@ -1,5 +1,9 @@
 //! A real Prometheus scrapes a daemon with traffic: every query of the dashboard and of the alert rules is understood,
 //! and what should show something does.
+#![expect(
+    clippy::expect_used,
+    reason = "a step of a test that fails has to stop that test"
+)]
 
 use std::{
     fs,
@@ -158,7 +162,7 @@ fn a_real_prometheus_understands_every_query_and_most_show_something() {
         traffic();
         (number("sum(rate(breakwater_requests_total[1m]))") > 0.0).then_some(())
     });
-    assert_eq!(number("up"), 1.0);
+    assert!(number("up") > 0.5);
     assert_eq!(gateway(vip).ip(), vip);
 
     let panels = panels();

@@ -1,4 +1,8 @@
 //! A daemon that changes while it serves: reloads and upgrades under traffic of every kind.
+#![expect(
+    clippy::expect_used,
+    reason = "a step of a test that fails has to stop that test"
+)]
 
 use std::{
     fmt::Write as _,
@@ -51,8 +55,10 @@ fn settings(lab: &Lab, signer: &Signer, origins: [&LongOrigin; 2], kind: usize) 
     let (certificate, key) = (lab.directory().join("edge.pem"), lab.directory().join("edge.key"));
     let _ = write!(
         text,
-        "\n[[listener]]\nname = \"tls\"\naddress = \"{}\"\ntls.certificates = [{{ certificate_file = {certificate:?}, key_file = {key:?} }}]\n",
-        tls()
+        "\n[[listener]]\nname = \"tls\"\naddress = \"{}\"\ntls.certificates = [{{ certificate_file = \"{}\", key_file = \"{}\" }}]\n",
+        tls(),
+        certificate.display(),
+        key.display()
     );
     let _ = write!(
         text,
