@@ -102,8 +102,9 @@ impl Daemon {
         write_private(&secret, token)?;
         let socket = folder.join("admin.sock");
         let config = folder.join("breakwater.toml");
+        let [socket, secret] = [&socket, &secret].map(|path| path.display());
         let text = format!(
-            "{shield}[admin]\nsocket = {socket:?}\naddress = \"{at}\"\ntoken_file = {secret:?}\n\
+            "{shield}[admin]\nsocket = \"{socket}\"\naddress = \"{at}\"\ntoken_file = \"{secret}\"\n\
              [[listener]]\nname = \"web\"\naddress = \"{unused}\"\n\
              [[upstream]]\nname = \"app\"\nendpoints = [\"127.0.0.1:9\"]\n\
              [[route]]\nname = \"all\"\npath = \"/\"\nupstream = \"app\"\nauth = \"none\"\n"

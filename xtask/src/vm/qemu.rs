@@ -2,11 +2,11 @@
 //!
 //! Bounded: every start has a time limit, at which the emulator is ended.
 
-use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use anyhow::{Context, Result, bail};
 
@@ -18,6 +18,8 @@ pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 
 /// A boot sector that says hello takes 0.3 s even when emulated; a present but broken KVM hangs.
 const PROBE_LIMIT: Duration = Duration::from_secs(4);
+/// A guest that the processor executes has printed by then; a KVM that gives up leaves its guest standing without a word.
+const FIRST_LINE_LIMIT: Duration = Duration::from_secs(20);
 /// What the probe's sector reports, and what QEMU makes of it.
 const PROBE_STATUS: u8 = 0x10;
 /// More virtual processors than real ones make an emulated guest many times slower.
@@ -152,10 +154,12 @@ pub(crate) fn boot(machine: &Machine<'_>, mut seen: impl FnMut(&str) + Send) -> 
         .stdout(Stdio::piped());
     let mut child = qemu.spawn().with_context(|| format!("cannot start {PROGRAM}"))?;
     let console = child.stdout.take().context("the emulator has no output")?;
+    let spoke = AtomicBool::new(false);
     let (ended, marked) = thread::scope(|scope| {
-        let reader = scope.spawn(move || {
+        let reader = scope.spawn(|| {
             let mut marked = None;
             let read = process::tee(console, |line| {
+                spoke.store(true, Ordering::Relaxed);
                 if let Some((_, status)) = line.split_once(EXIT_MARKER) {
                     marked = status.parse::<u8>().ok();
                 } else {
@@ -164,7 +168,11 @@ pub(crate) fn boot(machine: &Machine<'_>, mut seen: impl FnMut(&str) + Send) -> 
             });
             read.map(|()| marked)
         });
-        let ended = process::wait_limited(&mut child, machine.limit);
+        let ended = if machine.accelerator == Accelerator::Kvm {
+            wait_for_a_word(&mut child, &spoke, machine.limit)
+        } else {
+            process::wait_limited(&mut child, machine.limit)
+        };
         (ended, reader.join())
     });
     let marked = marked
@@ -179,6 +187,24 @@ pub(crate) fn boot(machine: &Machine<'_>, mut seen: impl FnMut(&str) + Send) -> 
             None => bail!("the guest ended without reporting a status (QEMU: {status})"),
         },
     }
+}
+
+/// Waits as [`process::wait_limited`] does, and no longer than [`FIRST_LINE_LIMIT`] for a guest that has said nothing.
+fn wait_for_a_word(child: &mut Child, spoke: &AtomicBool, limit: Duration) -> io::Result<Ended> {
+    let began = Instant::now();
+    let silent = || !spoke.load(Ordering::Relaxed);
+    while silent() && began.elapsed() < FIRST_LINE_LIMIT {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Ended::Exited(status));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let left = if silent() {
+        Duration::ZERO
+    } else {
+        limit.saturating_sub(began.elapsed())
+    };
+    process::wait_limited(child, left)
 }
 
 /// The guest's status, from QEMU's exit code or else from the console; `None` if they contradict each other.
