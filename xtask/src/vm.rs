@@ -25,6 +25,11 @@ const COMMAND_FILE: &str = "/etc/breakwater-vm";
 const MODULES_FOLDER: &str = "/modules";
 /// The port of QEMU's isa-debug-exit device.
 const EXIT_PORT: u16 = 0xf4;
+/// What the line on the console holds that is printed before the command begins.
+const READY_MARKER: &str = ", ready ";
+/// How often a guest is booted that dies before its command begins: emulation now and then loses the race against a kernel that
+/// rewrites its own code.
+const BOOTS: u32 = 4;
 /// How the line on the console starts that repeats the status.
 const EXIT_MARKER: &str = "breakwater-vm: exit ";
 /// Reported for a command that did not start, was killed, or had a status that does not fit.
@@ -147,18 +152,27 @@ impl Boot<'_> {
             accelerator: self.accelerator,
             limit: self.limit,
         };
-        let mut lines = 0_u64;
-        let mut status = qemu::boot(&machine, |line| {
-            lines += 1;
-            seen(line);
-        });
-        if status.is_err() && lines == 0 && machine.accelerator == Accelerator::Kvm {
-            // The probe believed it, and a whole guest did not even begin.
-            println!("vm: KVM does not run this guest: emulating it");
-            qemu::keep(&folder, Accelerator::Tcg)?;
-            machine.accelerator = Accelerator::Tcg;
-            status = qemu::boot(&machine, seen);
-        }
+        let mut boots = 1;
+        let status = loop {
+            let mut ready = false;
+            let status = qemu::boot(&machine, |line| {
+                ready |= line.contains(READY_MARKER);
+                seen(line);
+            });
+            match status {
+                Err(error) if !ready && boots < BOOTS => {
+                    println!("vm: {error:#}: booting once more");
+                    if machine.accelerator == Accelerator::Kvm {
+                        println!("vm: KVM does not run this guest: emulating it");
+                        // The probe believed it, and a whole guest did not even begin.
+                        qemu::keep(&folder, Accelerator::Tcg)?;
+                        machine.accelerator = Accelerator::Tcg;
+                    }
+                    boots += 1;
+                }
+                status => break status,
+            }
+        };
         fs::remove_file(&image).with_context(|| format!("cannot remove {}", image.display()))?;
         let status = status?;
         println!("vm: status {status} after {:.1} s", began.elapsed().as_secs_f64());

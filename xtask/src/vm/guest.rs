@@ -15,7 +15,9 @@ use rustix::mount::{MountFlags, mount};
 use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, init_module, reboot, uname};
 
-use super::{COMMAND_FILE, EXIT_MARKER, EXIT_PORT, GUEST_ENVIRONMENT, MODULES_FOLDER, NO_STATUS};
+use super::{
+    COMMAND_FILE, EXIT_MARKER, EXIT_PORT, GUEST_ENVIRONMENT, MODULES_FOLDER, NO_STATUS, READY_MARKER,
+};
 
 /// Time for the console to send its last line.
 const CONSOLE_DRAIN: Duration = Duration::from_millis(500);
@@ -78,7 +80,7 @@ fn prepare() -> Result<()> {
     let seconds = fs::read_to_string("/proc/uptime")?;
     let seconds = seconds.split_whitespace().next().unwrap_or_default();
     println!(
-        "breakwater-vm: Linux {}, {} modules, ready {seconds} s after boot",
+        "breakwater-vm: Linux {}, {} modules{READY_MARKER}{seconds} s after boot",
         uname().release().to_string_lossy(),
         modules.len()
     );

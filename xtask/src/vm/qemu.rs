@@ -10,7 +10,7 @@ use std::{fs, io, thread};
 
 use anyhow::{Context, Result, bail};
 
-use super::{EXIT_MARKER, EXIT_PORT, NO_STATUS};
+use super::{EXIT_MARKER, EXIT_PORT, NO_STATUS, READY_MARKER};
 use crate::process::{self, Ended};
 
 /// The emulator.
@@ -18,8 +18,6 @@ pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 
 /// A boot sector that says hello takes 0.3 s even when emulated; a present but broken KVM hangs.
 const PROBE_LIMIT: Duration = Duration::from_secs(4);
-/// A guest that the processor executes has printed by then; a KVM that gives up leaves its guest standing without a word.
-const FIRST_LINE_LIMIT: Duration = Duration::from_secs(20);
 /// What the probe's sector reports, and what QEMU makes of it.
 const PROBE_STATUS: u8 = 0x10;
 /// More virtual processors than real ones make an emulated guest many times slower.
@@ -41,6 +39,15 @@ impl Accelerator {
         match self {
             Self::Kvm => "kvm",
             Self::Tcg => "tcg",
+        }
+    }
+
+    /// How long a guest may take until its command begins: some ten times what one takes. A KVM that gives up leaves its guest
+    /// standing without a word.
+    fn boot_limit(self) -> Duration {
+        match self {
+            Self::Kvm => Duration::from_secs(20),
+            Self::Tcg => Duration::from_mins(1),
         }
     }
 
@@ -154,12 +161,14 @@ pub(crate) fn boot(machine: &Machine<'_>, mut seen: impl FnMut(&str) + Send) -> 
         .stdout(Stdio::piped());
     let mut child = qemu.spawn().with_context(|| format!("cannot start {PROGRAM}"))?;
     let console = child.stdout.take().context("the emulator has no output")?;
-    let spoke = AtomicBool::new(false);
+    let ready = AtomicBool::new(false);
     let (ended, marked) = thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut marked = None;
             let read = process::tee(console, |line| {
-                spoke.store(true, Ordering::Relaxed);
+                if line.contains(READY_MARKER) {
+                    ready.store(true, Ordering::Relaxed);
+                }
                 if let Some((_, status)) = line.split_once(EXIT_MARKER) {
                     marked = status.parse::<u8>().ok();
                 } else {
@@ -168,11 +177,7 @@ pub(crate) fn boot(machine: &Machine<'_>, mut seen: impl FnMut(&str) + Send) -> 
             });
             read.map(|()| marked)
         });
-        let ended = if machine.accelerator == Accelerator::Kvm {
-            wait_for_a_word(&mut child, &spoke, machine.limit)
-        } else {
-            process::wait_limited(&mut child, machine.limit)
-        };
+        let ended = wait(&mut child, &ready, machine);
         (ended, reader.join())
     });
     let marked = marked
@@ -180,6 +185,10 @@ pub(crate) fn boot(machine: &Machine<'_>, mut seen: impl FnMut(&str) + Send) -> 
         .context("the console's reader failed")?
         .context("cannot read the console")?;
     match ended.context("cannot wait for the emulator")? {
+        Ended::TimedOut if !ready.into_inner() => {
+            let limit = machine.accelerator.boot_limit().as_secs();
+            bail!("the guest's command did not begin within {limit} s")
+        }
         Ended::TimedOut => bail!("the guest did not finish within {} s", machine.limit.as_secs()),
         Ended::Exited(status) => match outcome(status.code(), marked) {
             Some(NO_STATUS) => bail!("the guest's command left no status of its own"),
@@ -189,21 +198,17 @@ pub(crate) fn boot(machine: &Machine<'_>, mut seen: impl FnMut(&str) + Send) -> 
     }
 }
 
-/// Waits as [`process::wait_limited`] does, and no longer than [`FIRST_LINE_LIMIT`] for a guest that has said nothing.
-fn wait_for_a_word(child: &mut Child, spoke: &AtomicBool, limit: Duration) -> io::Result<Ended> {
+/// Waits for the emulator's end, within the limit of the boot and then of the command.
+fn wait(child: &mut Child, ready: &AtomicBool, machine: &Machine<'_>) -> io::Result<Ended> {
     let began = Instant::now();
-    let silent = || !spoke.load(Ordering::Relaxed);
-    while silent() && began.elapsed() < FIRST_LINE_LIMIT {
+    let booting = || !ready.load(Ordering::Relaxed);
+    while booting() && began.elapsed() < machine.accelerator.boot_limit() {
         if let Some(status) = child.try_wait()? {
             return Ok(Ended::Exited(status));
         }
         thread::sleep(Duration::from_millis(50));
     }
-    let left = if silent() {
-        Duration::ZERO
-    } else {
-        limit.saturating_sub(began.elapsed())
-    };
+    let left = if booting() { Duration::ZERO } else { machine.limit };
     process::wait_limited(child, left)
 }
 
@@ -237,9 +242,9 @@ fn devices(qemu: &mut Command) -> &mut Command {
     .arg(format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=0x04"))
 }
 
-/// `no_timer_check`: an emulated timer on a busy host fails the kernel's check. `panic=-1`: a panic ends the VM.
+/// `no_timer_check`: an emulated timer on a busy host fails the kernel's check. `panic=-1`: a panic, and so an oops, ends the VM.
 fn command_line() -> String {
-    let options = "console=ttyS0 loglevel=4 panic=-1 no_timer_check random.trust_cpu=on mitigations=off nokaslr audit=0";
+    let options = "console=ttyS0 loglevel=4 panic=-1 no_timer_check random.trust_cpu=on mitigations=off nokaslr audit=0 oops=panic";
     format!("{options} rdinit={} -- guest-init", super::GUEST_INIT)
 }
 
