@@ -50,7 +50,7 @@ fn main() -> Result<()> {
         .collect::<Result<_>>()?;
     let seconds = Duration::from_secs(numbers.first().copied().unwrap_or(SECONDS));
     let connections = numbers.get(1).map_or(CONNECTIONS, |number| *number as usize);
-    let Some(guarded) = Guarded::new("bench-synflood", |options| options, "native", GUARD) else {
+    let Some(mut guarded) = Guarded::new("bench-synflood", |options| options, "native", GUARD) else {
         return Ok(());
     };
     let idle = Idle::plant(&guarded.lab, IDLE)?;
@@ -68,8 +68,10 @@ fn main() -> Result<()> {
     cli(&guarded.lab, ["detach"]).success();
     for (name, cookies) in [("stack, syncookies 1", "1"), ("stack, syncookies 0", "0")] {
         guarded.lab.edge().sysctl("ipv4/tcp_syncookies", cookies)?;
+        guarded.relisten();
         row(&guarded, name, seconds, connections)?;
     }
+    guarded.relisten();
     match synproxy(&guarded) {
         Ok(()) => row(&guarded, "nftables synproxy", seconds, connections)?,
         Err(why) => println!("SKIPPED: nftables synproxy: not to be had here: {why:#}"),
@@ -77,13 +79,14 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Puts `synproxy` before the service, as nftables' manual has it.
+/// Puts `synproxy` before the service, as nftables' manual has it. The SYN that it sends on to the listener comes by `lo`
+/// and has to be tracked.
 fn synproxy(guarded: &Guarded) -> Result<()> {
     let edge = guarded.lab.edge();
     edge.sysctl("ipv4/tcp_syncookies", "1")?;
     let rules = format!(
         "table ip proof {{
- chain pre {{ type filter hook prerouting priority raw; tcp dport {PORT} tcp flags syn notrack; }}
+ chain pre {{ type filter hook prerouting priority raw; iif != lo tcp dport {PORT} tcp flags syn notrack; }}
  chain in {{ type filter hook input priority filter;
   tcp dport {PORT} ct state invalid,untracked synproxy mss 1460 wscale 7 timestamp sack-perm
   ct state invalid drop

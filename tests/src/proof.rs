@@ -38,6 +38,8 @@ pub struct Agreed {
     pub scales: Option<(u8, u8)>,
     /// Largest segment this end sends.
     pub send_mss: u32,
+    /// Largest segment this end has announced.
+    pub announced_mss: u32,
 }
 
 /// What this end of `stream` knows.
@@ -58,11 +60,14 @@ pub fn agreed(stream: &TcpStream) -> io::Result<Agreed> {
         return Err(io::Error::last_os_error());
     }
     let options = info[5];
+    let word = |at: usize| u32::from_ne_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]]);
     Ok(Agreed {
         stamps: options & 1 != 0,
         sack: options & 2 != 0,
         scales: (options & 4 != 0).then_some((info[6] & 0xf, info[6] >> 4)),
-        send_mss: u32::from_ne_bytes([info[16], info[17], info[18], info[19]]),
+        send_mss: word(16),
+        // The kernel takes the timestamp of every segment off what it keeps (`tcp_rcv_synsent_state_process`).
+        announced_mss: word(84) + if options & 1 != 0 { 12 } else { 0 },
     })
 }
 
@@ -105,12 +110,19 @@ impl Echo {
     }
 }
 
-impl Drop for Echo {
-    fn drop(&mut self) {
-        for listener in &self.listeners {
+impl Echo {
+    /// Ends listening, and what the listeners hold of connections that are not there yet.
+    fn stop(&mut self) {
+        for listener in self.listeners.drain(..) {
             // SAFETY: a system call on a descriptor that is open; it wakes the thread that accepts.
             unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
         }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -208,6 +220,17 @@ impl Guarded {
     #[track_caller]
     pub fn status(&self) -> Value {
         cli(&self.lab, ["status", "--json"]).json()
+    }
+
+    /// Ends the server: the port is free for one of the test's own.
+    pub fn stop_listening(&mut self) {
+        self.echo.stop();
+    }
+
+    /// Listens anew, with empty queues: a listener whose queue was full a moment ago still answers with cookies.
+    pub fn relisten(&mut self) {
+        self.stop_listening();
+        self.echo = Echo::start(self.lab.edge());
     }
 
     /// Connects from `host`'s namespace.
