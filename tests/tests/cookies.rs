@@ -7,11 +7,12 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, TcpStream},
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
+use serde_json::Value;
 use tests::{
     capture::{Capture, Direction},
     config::Settings,
@@ -22,9 +23,10 @@ use tests::{
     probe,
     proof::{self, Agreed, Guarded, agreed, counter, exchange},
     sender::{Bounds, Flood, PacketSocket},
+    skip,
     stage::{gateway, packets, vips},
     token::Signer,
-    wait::eventually,
+    wait::{eventually, within},
     xdp::{Action, ForeignXdp, Mode},
 };
 
@@ -141,7 +143,9 @@ fn every_client_is_served(guarded: &Guarded, clients: &[Client], bytes: usize) {
             assert_eq!(server.scales.is_some(), client.stamps && client.scaling, "{what}");
             let turned = server.scales.map(|(send, receive)| (receive, send));
             assert_eq!(own.scales, turned, "{what}");
-            let said = client.mss.unwrap_or(if vip.is_ipv4() { 1460 } else { 1440 });
+            // Less than that of an Ethernet where the link's tag takes of its MTU.
+            let said = own.announced_mss;
+            assert!(client.mss.is_none_or(|mss| said == mss), "{what}");
             let stamp_bytes = if client.stamps { 12 } else { 0 };
             assert_eq!(server.send_mss, kept_mss(said, vip) - stamp_bytes, "{what}");
         }
@@ -221,6 +225,60 @@ fn curl_fetches_a_large_file_through_a_guarded_gateway() {
             assert_eq!(packets(&status, reason), 1, "{reason}: {status:#}");
         }
     }
+}
+
+/// iperf3 as it is installed: its control connection and its data connection both begin by cookies, over IPv4 and IPv6, there and
+/// back.
+#[test]
+fn iperf3_moves_a_hundred_mebibytes_each_way() {
+    if Command::new("iperf3").arg("--version").output().is_err() {
+        return skip::report("iperf3_moves_a_hundred_mebibytes_each_way", "needs `iperf3`");
+    }
+    let Some(mut guarded) = Guarded::new("cookies-iperf3", |options| options, "native", ALWAYS) else {
+        return;
+    };
+    guarded.stop_listening();
+    let (edge, client) = (guarded.lab.edge(), guarded.lab.client());
+    let port = proof::PORT.to_string();
+    let mut command = Command::new("iperf3");
+    command.args(["-s", "-p", &port]).stdout(Stdio::null());
+    let mut server = edge.spawn(command).expect("iperf3 starts");
+    for vip in vips() {
+        for way in [&[][..], &["--reverse"]] {
+            let before = counter(edge, "TcpExtSyncookiesRecv");
+            let bytes = volume();
+            // The server ends its count when the client has sent its last byte, not when it has come.
+            let asked = bytes + (32 << 20);
+            let mut said = String::new();
+            let received = within(proof::PATIENCE, || {
+                let mut command = Command::new("iperf3");
+                command.args([
+                    "-J",
+                    "-p",
+                    &port,
+                    "-n",
+                    &bytes.to_string(),
+                    "-c",
+                    &vip.to_string(),
+                ]);
+                command.args(way);
+                let output = client.namespace.output(command).expect("iperf3 runs");
+                said = String::from_utf8_lossy(&output.stdout).into_owned();
+                let told: Value = serde_json::from_str(&said).ok()?;
+                told["end"]["sum_received"]["bytes"].as_f64()
+            });
+            let received = received.unwrap_or_else(|| panic!("{vip} {way:?}: {said}"));
+            // The server may end its count before the last bytes of a client that only counts what it has sent.
+            assert!(
+                received >= bytes as f64 * 0.9,
+                "{vip} {way:?}: {received} of {bytes}"
+            );
+            let begun = counter(edge, "TcpExtSyncookiesRecv") - before;
+            assert!(begun >= 2, "{vip} {way:?}: {begun} connections by cookies");
+        }
+    }
+    server.kill().expect("it runs");
+    server.wait().expect("it ends");
 }
 
 #[test]

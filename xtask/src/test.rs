@@ -22,8 +22,9 @@ use tally::{Reader, Tally};
 const ON_THE_HOST: [&str; 3] = ["--workspace", "--exclude", "edge-ebpf"];
 /// Test programs that run in the VM, as far as they are there: package, test target, and a filter on its tests. The
 /// tagged links are there because a host's kernel may lack 8021q.
-const IN_THE_VM: [(&str, &str, &[&str]); 8] = [
+const IN_THE_VM: [(&str, &str, &[&str]); 9] = [
     ("tests", "syn", &[]),
+    ("tests", "cookies", &["keep_their_vlan"]),
     ("tests", "kernel", &[]),
     ("tests", "steer_kernel", &[]),
     ("tests", "lab", &["tagged"]),
