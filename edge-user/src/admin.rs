@@ -19,6 +19,6 @@ mod traces;
 pub use api::OPENAPI;
 pub use context::{Callers, Context};
 pub use daemon::{Daemon, Later, Orders, Refused, Stage};
-pub use events::{Event, Events};
+pub use events::{BAN, Event, Events};
 pub use server::{AdminError, Bound, MAX_CONNECTIONS, Running, default_socket};
 pub use traces::export as export_traces;

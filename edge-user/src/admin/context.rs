@@ -39,7 +39,7 @@ pub struct Context {
     /// When the process began.
     pub started: SystemTime,
     /// What happened.
-    pub events: Events,
+    pub events: Arc<Events>,
     /// What callers met.
     pub callers: Callers,
 }

@@ -1,4 +1,5 @@
-//! The progress of what takes a while: a short memory of what happened, and a way to wait for more.
+//! The progress of what takes a while, and what the daemon does by itself: a short memory of what happened, and a way to wait
+//! for more.
 
 use std::{
     collections::VecDeque,
@@ -14,6 +15,9 @@ use super::metrics::since_epoch;
 /// Events that are remembered.
 const REMEMBERED: usize = 256;
 
+/// The work of which there may be very much.
+pub const BAN: &str = "ban";
+
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
@@ -21,9 +25,9 @@ pub struct Event {
     pub number: u64,
     /// When, seconds since the epoch.
     pub at: f64,
-    /// `reload`, `drain`, `upgrade`.
+    /// `reload`, `drain`, `upgrade`, `ban`, `cookies`.
     pub work: &'static str,
-    /// `begun`, `progress`, `done`, `failed`.
+    /// `begun`, `progress`, `done`, `failed`. Cookies of a service begin and are done; a ban is done or failed.
     pub state: &'static str,
     /// More, for people.
     pub detail: String,
@@ -46,12 +50,18 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Remembers one; the oldest is forgotten for it.
+    /// Remembers one; the oldest is forgotten for it, a ban if bans are most of what is remembered.
     pub fn add(&self, work: &'static str, state: &'static str, detail: impl Into<String>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let number = *self.last.borrow() + 1;
         if kept.len() == REMEMBERED {
-            kept.pop_front();
+            let bans = kept.iter().filter(|event| event.work == BAN).count();
+            let first = if bans > REMEMBERED / 2 {
+                kept.iter().position(|event| event.work == BAN)
+            } else {
+                None
+            };
+            kept.remove(first.unwrap_or_default());
         }
         kept.push_back(Event {
             number,
@@ -82,6 +92,18 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_bans_do_not_displace_a_reload() {
+        let events = Events::default();
+        events.add("reload", "done", "");
+        for _ in 0..3 * REMEMBERED {
+            events.add(BAN, "done", "");
+        }
+        let kept = events.after(0);
+        assert_eq!((kept.len(), kept[0].work), (REMEMBERED, "reload"));
+        assert_eq!(kept[REMEMBERED - 1].number, 3 * REMEMBERED as u64 + 1);
+    }
 
     #[tokio::test]
     async fn the_oldest_is_forgotten_and_waiting_ends() {

@@ -28,6 +28,7 @@ use super::{
     steering,
 };
 use crate::{
+    admin::Events,
     auth::{self, Authority},
     cli::Overrides,
     config::{Config, Loaded},
@@ -65,6 +66,8 @@ pub(super) struct Conductor {
     pub(super) contents: Contents,
     /// Who looks after the backends of direct services.
     pub(super) checking: Option<JoinSet<()>>,
+    /// Where the admin API tells what happens.
+    pub(super) events: Arc<Events>,
 }
 
 /// What was read, and is good.
@@ -74,6 +77,18 @@ struct Read {
 }
 
 impl Conductor {
+    /// [`Self::reload`] that nobody waits for: what comes of it is told in the log and as events.
+    pub(super) async fn reload_unasked(&mut self, cause: Cause) {
+        self.events.add("reload", "begun", format!("by {cause}"));
+        match self.reload(cause).await {
+            Ok(done) => {
+                let detail = format!("{} changes, by {cause}", done.changes.len());
+                self.events.add("reload", "done", detail);
+            }
+            Err(error) => self.events.add("reload", "failed", error.to_string()),
+        }
+    }
+
     /// Reads everything again and puts it in force.
     ///
     /// # Errors

@@ -36,6 +36,7 @@ impl Control {
         gateway: Option<Handle>,
         reporter: Reporter,
         tally: Arc<BanTally>,
+        events: Arc<admin::Events>,
     ) -> admin::Context {
         admin::Context {
             pins: has_shield.then(|| self.pins.clone()),
@@ -44,7 +45,7 @@ impl Control {
             reporter,
             tally,
             started: started(),
-            events: admin::Events::default(),
+            events,
             callers: admin::Callers::default(),
         }
     }

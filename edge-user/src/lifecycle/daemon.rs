@@ -126,7 +126,9 @@ fn start(
         let pinned = shield
             .as_ref()
             .map(|shield| (shield.pins.clone(), shield.has_cookies));
-        let enforcer = Enforcer::new(shield, Renewal::of(&config, None), Arc::clone(&detained), earning);
+        let events = Arc::<admin::Events>::default();
+        let begin = Renewal::of(&config, None);
+        let enforcer = Enforcer::new(shield, begin, Arc::clone(&detained), earning, Arc::clone(&events));
         let tally = enforcer.tally();
         let (renew, renewals) = mpsc::channel(1);
         let (own, owned) = oneshot::channel::<()>();
@@ -142,7 +144,8 @@ fn start(
             pins: pins.clone(),
         };
         let handle = gateway.as_ref().map(Gateway::handle);
-        let serving = admin.serve(control.context(has_shield, handle, reporter.clone(), tally))?;
+        let context = control.context(has_shield, handle, reporter.clone(), tally, Arc::clone(&events));
+        let serving = admin.serve(context)?;
         let mut conductor = Conductor {
             origin,
             orders,
@@ -157,6 +160,7 @@ fn start(
             claim,
             program,
             checking,
+            events,
         };
         conductor.follow_files();
         let ready = || {

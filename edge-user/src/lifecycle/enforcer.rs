@@ -17,6 +17,7 @@ use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use super::{earning::Earning, shield::Shield};
 use crate::{
+    admin::{BAN, Events},
     config::{BanScope, Offences},
     gateway::arrivals,
     kernel::{
@@ -63,6 +64,8 @@ pub(super) struct Enforcer {
     /// Whom the gateway itself keeps out.
     detained: Arc<Detained>,
     earning: Earning,
+    /// Where the admin API tells what happens.
+    events: Arc<Events>,
     /// What became of sentences.
     tally: Arc<BanTally>,
     /// Bans that this process has made and that have not been forgotten.
@@ -92,6 +95,7 @@ impl Enforcer {
         begin: Renewal,
         detained: Arc<Detained>,
         earning: Earning,
+        events: Arc<Events>,
     ) -> Self {
         let Renewal {
             settings,
@@ -109,6 +113,7 @@ impl Enforcer {
             settings,
             detained,
             earning,
+            events,
             tally: Arc::default(),
             made: HashMap::new(),
             begun: Instant::now(),
@@ -277,6 +282,8 @@ impl Enforcer {
                 shield.tables.alert(Alert::BansOverCeiling, 1);
             }
             tracing::error!(%net, "over offences.max_bans_per_minute: not banned");
+            let detail = format!("{net}: over offences.max_bans_per_minute");
+            self.events.add(BAN, "failed", detail);
             return;
         }
         let in_kernel = scope != BanScope::Slow && self.ban_in_kernel(sentence, source, scope);
@@ -292,6 +299,10 @@ impl Enforcer {
             self.detained
                 .put(offender.address, custody, now, sentence.duration);
             tracing::warn!(%net, seconds, repeats, ?scope, evidence, "kept out by the gateway");
+            if !in_kernel {
+                let detail = format!("{net} for {seconds} s, by the gateway: {evidence}");
+                self.events.add(BAN, "done", detail);
+            }
         }
         if self.made.len() < MAX_PEERS || self.made.contains_key(&net) {
             let since = Instant::now();
@@ -333,16 +344,21 @@ impl Enforcer {
             Ok(Banned::Exactly) => {
                 self.tally.count(Carried::InKernel);
                 tracing::warn!(%net, seconds, repeats, ?scope, evidence, "banned in the kernel");
+                let detail = format!("{net} for {seconds} s, in the kernel: {evidence}");
+                self.events.add(BAN, "done", detail);
                 true
             }
             Ok(Banned::Within(wide)) => {
                 self.tally.count(Carried::InKernel);
                 tracing::error!(%net, %wide, seconds, "the ban table is full: a wider network is banned");
+                let detail = format!("{net} within {wide} for {seconds} s: the ban table is full");
+                self.events.add(BAN, "done", detail);
                 true
             }
             Err(error) => {
                 self.tally.count(Carried::Failed);
                 tracing::error!(%net, %error, "could not ban");
+                self.events.add(BAN, "failed", format!("{net}: {error}"));
                 false
             }
         }
@@ -369,7 +385,7 @@ impl Enforcer {
         if !self.retired
             && let Some(shield) = &mut self.shield
         {
-            shield.proof.look(&shield.tables, &shield.plan);
+            shield.proof.look(&shield.tables, &shield.plan, &self.events);
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use edge_common::abi::{CookieMode, CookieSettings};
 
 use crate::{
+    admin::Events,
     config::{Guard, Service, Shield},
     kernel::{
         KernelError, ShieldTables,
@@ -71,15 +72,21 @@ impl ProofWatch {
     }
 
     /// One look.
-    pub(super) fn look(&mut self, tables: &ShieldTables, plan: &ServicePlan) {
+    pub(super) fn look(&mut self, tables: &ShieldTables, plan: &ServicePlan, events: &Events) {
         for change in self.watch.look(tables) {
             match change {
-                Change::Engaged { service, engagements } => tracing::warn!(
-                    service,
-                    engagements,
-                    "over its budget of new connections: SYNs are answered with cookies"
-                ),
-                Change::Ended { service } => tracing::info!(service, "quiet again: SYNs go to the stack"),
+                Change::Engaged { service, engagements } => {
+                    tracing::warn!(
+                        service,
+                        engagements,
+                        "over its budget of new connections: SYNs are answered with cookies"
+                    );
+                    events.add("cookies", "begun", service);
+                }
+                Change::Ended { service } => {
+                    tracing::info!(service, "quiet again: SYNs go to the stack");
+                    events.add("cookies", "done", service);
+                }
             }
         }
         if self.reread.elapsed() < REREAD {

@@ -4,6 +4,7 @@
 //! force is here too, for whoever has to show it. Never changes anything itself.
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -31,6 +32,16 @@ pub enum Cause {
     Files,
     /// Somebody at the admin socket.
     Admin,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Signal => "a signal",
+            Self::Files => "files that changed",
+            Self::Admin => "the admin API",
+        })
+    }
 }
 
 /// How far the daemon is.

@@ -53,8 +53,7 @@ pub(super) async fn serve(
                     if let Some(handle) = &handle {
                         handle.reopen_access_log();
                     }
-                    // What came of it is told in the log.
-                    let _ = conductor.reload(Cause::Signal).await;
+                    conductor.reload_unasked(Cause::Signal).await;
                 }
                 Ask::Upgrade => if conductor.upgrade().await.is_ok() {
                     return leave(handle, running, &conductor, asked).await;
@@ -82,7 +81,7 @@ pub(super) async fn serve(
                 }
             },
             () = Conductor::files_changed(&mut conductor.files) => {
-                let _ = conductor.reload(Cause::Files).await;
+                conductor.reload_unasked(Cause::Files).await;
             }
             ended = ended(&mut running) => return finish(ended),
         }

@@ -215,6 +215,12 @@ families! {
         "Bans that were merged to wider networks because the table was full";
     BANS_REFUSED: Counter None "breakwater_bans_refused" []
         "Bans that the full table could not take";
+    EARNED_REFUSED: Counter None "breakwater_earned_refused" []
+        "Sources that have proved themselves and found no room in the table of exact state";
+    ENGAGED: Gauge None "breakwater_syn_cookies_engaged" ["service"]
+        "Whether SYNs to a guarded service are answered with cookies now";
+    ENGAGEMENTS: Counter None "breakwater_syn_cookie_engagements" ["service"]
+        "How often a service went over its budget of new connections, so that cookies began";
     ACCESS_LOST: Counter None "breakwater_access_log_lines_lost" []
         "Lines of the access log that could not be written";
     SPANS: Counter None "breakwater_trace_spans" ["result"]

@@ -21,6 +21,10 @@ pub struct ShieldFacts {
     pub bans: BTreeMap<&'static str, u64>,
     /// Bans merged for want of room, and bans refused.
     pub merged_refused: (u64, u64),
+    /// Of guarded services, whether cookies are engaged, and how often that began.
+    pub cookies: Vec<(String, bool, u64)>,
+    /// Sources that earned exact state for which there was no room.
+    pub earned_refused: u64,
     /// How full tables are.
     pub maps: Vec<MapFacts>,
     /// Samples lost over the budget, and for want of room.
@@ -79,7 +83,11 @@ impl ShieldFacts {
         let interfaces = Self::interfaces(pins).await?;
         let tables = ShieldTables::open(pins)?;
         let mut services = vec![("-".to_owned(), tables.every_count(0)?)];
+        let mut cookies = Vec::new();
         for (id, name) in tables.service_names() {
+            if let Some(report) = tables.syn_report(id).filter(|report| report.cookies.is_some()) {
+                cookies.push((name.clone(), report.engaged, report.engagements));
+            }
             services.push((name, tables.every_count(id)?));
         }
         // Where there is none there is a zero: what is not there cannot be drawn.
@@ -106,6 +114,8 @@ impl ShieldFacts {
                 ),
             ],
             services,
+            cookies,
+            earned_refused: tables.alerts(Alert::EarnedRefused),
             bans,
             merged_refused: (
                 tables.alerts(Alert::BansAggregated),
@@ -134,6 +144,16 @@ pub(super) fn encode(shield: Option<&ShieldFacts>, out: &mut Out<'_>) -> std::fm
     out.gauges(f::BANS, bans.map(|(source, count)| ([*source], *count as f64)))?;
     out.counter(f::BANS_MERGED, shield.merged_refused.0)?;
     out.counter(f::BANS_REFUSED, shield.merged_refused.1)?;
+    out.counter(f::EARNED_REFUSED, shield.earned_refused)?;
+    let cookies = || shield.cookies.iter();
+    out.gauges(
+        f::ENGAGED,
+        cookies().map(|(service, engaged, _)| ([service.as_str()], f64::from(*engaged))),
+    )?;
+    out.counters(
+        f::ENGAGEMENTS,
+        cookies().map(|(service, _, times)| ([service.as_str()], *times)),
+    )?;
     let interfaces = shield.interfaces.iter();
     out.gauges(
         f::ATTACHED,

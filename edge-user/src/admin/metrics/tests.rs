@@ -103,6 +103,8 @@ pub(in crate::admin) fn facts() -> Facts {
             sentences: vec![("in_kernel", 1)],
         },
         shield: Some(ShieldFacts {
+            cookies: vec![("https".into(), true, 3)],
+            earned_refused: 2,
             interfaces: vec![InterfaceFacts {
                 name: "eth0".to_owned(),
                 mode: "native",
