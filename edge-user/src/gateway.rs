@@ -70,6 +70,7 @@ pub mod renewal;
 mod request_id;
 pub mod route;
 mod socket;
+mod stages;
 pub mod tax;
 pub mod template;
 #[cfg(test)]

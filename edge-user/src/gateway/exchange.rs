@@ -18,6 +18,7 @@ use super::{
     refusal::{Form, Reason, Refusal},
     request_id::RequestId,
     route::RouteId,
+    stages::Account,
     tax::{Tax, nanoseconds},
     trace,
     worker::{Site, Worker},
@@ -148,11 +149,6 @@ impl Exchange {
         (self.client.address.ip(), self.head_read)
     }
 
-    /// What the limits hold for it.
-    pub(crate) fn tally(&mut self) -> &mut Tally {
-        &mut self.tally
-    }
-
     /// Adds what the limits say to the fields of a response that is passed on.
     pub(crate) fn tell(&self, sink: &mut impl FieldSink) {
         self.tally.tell(sink);
@@ -252,22 +248,9 @@ impl Exchange {
         self.route
     }
 
-    /// Notes who asks.
-    pub(crate) fn permitted(&mut self, permit: &Permit) {
-        self.is_verified = permit.is_verified();
-        if let (Some(told), Some(subject)) = (&mut self.told, permit.subject()) {
-            subject.clone_into(&mut told.subject);
-        }
-    }
-
     /// Notes that it is known where the request goes.
     pub(crate) fn decided(&mut self, now: Instant) {
         self.decided = Some(now);
-    }
-
-    /// Notes the upstream, by its index in the plan.
-    pub(crate) fn goes_to(&mut self, upstream: usize) {
-        self.destination = Some(upstream);
     }
 
     /// Notes the endpoint, and how long connecting to it took.
@@ -358,6 +341,21 @@ impl Exchange {
             send_ns: nanoseconds(timings.send.saturating_sub(timings.connect) + self.relayed),
             answer_ns: nanoseconds(timings.body.saturating_sub(self.waited)),
         }
+    }
+}
+
+impl Account for Exchange {
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+    fn permitted(&mut self, permit: &Permit) {
+        self.is_verified = permit.is_verified();
+        if let (Some(told), Some(subject)) = (&mut self.told, permit.subject()) {
+            subject.clone_into(&mut told.subject);
+        }
+    }
+    fn goes_to(&mut self, upstream: usize) {
+        self.destination = Some(upstream);
     }
 }
 

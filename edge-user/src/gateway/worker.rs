@@ -21,25 +21,22 @@ use tokio::{
 
 use super::{
     Shared,
-    answer::Reply,
     arrivals::Doorman,
-    authenticate::{self, Permit},
-    balance::{self, Choosers, Target},
+    balance::Choosers,
     closing::{Closing, ClosingCounters},
     counters::WorkerCounters,
     entrance::Entrance,
     exchange::Exchange,
-    fan_out::Part,
     gate::Request,
-    h1_codec, hyper_codec, limit,
+    h1_codec, hyper_codec,
     limits::{Codec, Limits},
     listen::Sockets,
-    plan::{Plan, PlannedAction},
+    plan::Plan,
     provenance::Provenance,
     refusal::{Reason, Refusal},
     request_id::{RequestId, RequestIds},
     route::{self, Routed},
-    template::Facts,
+    stages::{self, Decision, Ground},
 };
 use crate::{
     offence::{OffenceKind, Offender, detained::Custody},
@@ -259,68 +256,19 @@ impl Worker {
         provenance: &Provenance,
     ) -> Result<Decision, Refusal> {
         let site = Rc::clone(exchange.site());
-        let plan = site.plan();
-        let route = plan.route(routed.route());
-        let asker = exchange.asker(self.shared.begun);
-        limit::early(plan.limits(), request, &routed, asker, exchange.tally())?;
-        // Browsers send no token with it.
-        if let (true, Some(cors)) = (routed.is_preflight(), &route.cors) {
-            return Ok(Decision::Reply(cors.preflight(request)));
-        }
-        let permitted = authenticate::authenticate(plan, request, routed).await?;
-        exchange.permitted(permitted.permit());
-        let id = *exchange.id();
-        let facts = Facts {
-            request,
-            parameters: &[],
-            client: provenance.address(),
+        let (limits, id) = (self.limits(), *exchange.id());
+        let ground = Ground {
+            plan: site.plan(),
+            choosers: &site.choosers,
+            limits: &limits,
+            asker: exchange.asker(self.shared.begun),
+            client: exchange.client_address(),
+            told: provenance.address(),
             scheme: provenance.scheme(),
             request_id: id.as_str(),
-            route: &route.name,
         };
-        let changes = route
-            .changes
-            .as_ref()
-            .map(|changes| changes.of(&facts))
-            .transpose()?;
-        let limits = self.limits();
-        let admitted = limit::limit(
-            (&limits, plan),
-            request,
-            permitted.changing(changes),
-            asker,
-            exchange.tally(),
-        )?;
-        match &route.action {
-            PlannedAction::Forward(_) => {
-                let client = exchange.client_address();
-                let chosen = |upstream| exchange.goes_to(upstream);
-                balance::balance(plan, &site.choosers, request, client, admitted, chosen)
-                    .map(Decision::Forward)
-            }
-            PlannedAction::FanOut(fan_out) => {
-                let parts = fan_out.parts(&admitted, &facts, &site.choosers)?;
-                Ok(Decision::FanOut(admitted.into_permit(), parts))
-            }
-            PlannedAction::Answer(answer) => answer
-                .reply(&admitted, &facts, admitted.permit().changes())
-                .map(Decision::Reply),
-        }
+        stages::admit(ground, exchange, request, routed).await
     }
-}
-
-/// What becomes of an admitted request.
-#[derive(Debug)]
-#[must_use]
-pub(crate) enum Decision {
-    /// It is forwarded.
-    Forward(Target),
-    /// It is answered with this.
-    Reply(Reply),
-    /// These are asked for it, and their answers merged.
-    FanOut(Permit, Vec<Part>),
-    /// The codec cannot do what the route asks for; nothing was decided.
-    Declined,
 }
 
 /// Serves on `sockets` until a stop; answers with the number of connections that had to be cut.

@@ -34,9 +34,7 @@ impl Control {
         self,
         has_shield: bool,
         gateway: Option<Handle>,
-        reporter: Reporter,
-        tally: Arc<BanTally>,
-        events: Arc<admin::Events>,
+        (reporter, tally, events): (Reporter, Arc<BanTally>, Arc<admin::Events>),
     ) -> admin::Context {
         admin::Context {
             pins: has_shield.then(|| self.pins.clone()),

@@ -121,13 +121,11 @@ fn start(
         let checking = shield
             .as_ref()
             .map(|shield| steering::watch(&config.services, &shield.pins));
-        let shielded = shield.as_ref().map_or_else(|| "none".to_owned(), summary);
-        tell(shield.as_ref(), gateway.as_ref());
+        let shielded = tell(shield.as_ref(), gateway.as_ref());
         let pinned = shield
             .as_ref()
             .map(|shield| (shield.pins.clone(), shield.has_cookies));
-        let events = Arc::<admin::Events>::default();
-        let begin = Renewal::of(&config, None);
+        let (events, begin) = (Arc::<admin::Events>::default(), Renewal::of(&config, None));
         let enforcer = Enforcer::new(shield, begin, Arc::clone(&detained), earning, Arc::clone(&events));
         let tally = enforcer.tally();
         let (renew, renewals) = mpsc::channel(1);
@@ -143,13 +141,13 @@ fn start(
             reloader,
             pins: pins.clone(),
         };
-        let handle = gateway.as_ref().map(Gateway::handle);
-        let context = control.context(has_shield, handle, reporter.clone(), tally, Arc::clone(&events));
-        let serving = admin.serve(context)?;
+        let handle = || gateway.as_ref().map(Gateway::handle);
+        let told = (reporter.clone(), tally, Arc::clone(&events));
+        let serving = admin.serve(control.context(has_shield, handle(), told))?;
         let mut conductor = Conductor {
             origin,
             orders,
-            gateway: gateway.as_ref().map(Gateway::handle),
+            gateway: handle(),
             shield: pinned,
             reporter,
             detained,
@@ -325,7 +323,8 @@ fn summary(shield: &Shield) -> String {
     format!("on {}", all.join(", "))
 }
 
-fn tell(shield: Option<&Shield>, gateway: Option<&Gateway>) {
+/// Tells what is up; answers with the shield in a few words.
+fn tell(shield: Option<&Shield>, gateway: Option<&Gateway>) -> String {
     for attached in shield.iter().flat_map(|shield| &shield.attached) {
         let interface = attached.interface.as_str();
         tracing::info!(
@@ -341,4 +340,5 @@ fn tell(shield: Option<&Shield>, gateway: Option<&Gateway>) {
     for (listener, address) in gateway.iter().flat_map(|gateway| gateway.addresses()) {
         tracing::info!(listener, %address, "listening");
     }
+    shield.map_or_else(|| "none".to_owned(), summary)
 }

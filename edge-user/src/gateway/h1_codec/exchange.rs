@@ -21,7 +21,7 @@ use crate::gateway::{
     header_policy,
     limits::Codec,
     patience::Patience,
-    worker::Decision,
+    stages::Decision,
 };
 
 /// How a connection goes on after an exchange.

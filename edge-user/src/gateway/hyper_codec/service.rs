@@ -34,7 +34,8 @@ use crate::gateway::{
     provenance::Provenance,
     refusal::{Reason, Refusal},
     route::RouteId,
-    worker::{Decision, Worker},
+    stages::Decision,
+    worker::Worker,
 };
 
 /// Answers one request.
