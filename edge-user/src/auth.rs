@@ -11,6 +11,7 @@
 mod authority;
 mod cache;
 mod claims;
+mod explain;
 mod identity;
 mod json;
 mod jwk;
@@ -44,6 +45,7 @@ use tokio::time::Instant;
 pub use authority::{Authority, LoadError, Warning};
 pub use cache::{CacheCounters, CacheStatus};
 pub use claims::Claims;
+pub use explain::{ClaimReport, TokenReport};
 pub use identity::{IdentityHeader, ReservedHeaders};
 pub use jwk::{JwksError, SkipReason, Skipped};
 pub use jwks::{FetchError, KeyWait, UrlError};

@@ -14,6 +14,7 @@ mod check;
 mod detach;
 mod doctor;
 mod exit;
+mod explain;
 mod list;
 mod output;
 mod request;
@@ -43,8 +44,8 @@ pub use self::{
     output::Output,
     request::{
         AskRequest, AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, DoctorRequest,
-        Format, ListChange, ListRequest, Overrides, RunRequest, Sampled, ServiceRequest, StatusRequest,
-        SteerRequest, TopRequest,
+        ExplainRequest, Format, ListChange, ListRequest, Overrides, RunRequest, Sampled, ServiceRequest,
+        StatusRequest, SteerRequest, TopRequest,
     },
     token::QUICKSTART_KEY_FILE,
 };
@@ -95,6 +96,7 @@ Examples:
   breakwater run                                     try it: a gateway on 127.0.0.1:8080 with two demo services
   curl -H \"Authorization: Bearer $(breakwater token)\" http://127.0.0.1:8080/graphql
   breakwater check edge.toml                         every mistake in a configuration, with file, line and key
+  breakwater explain https://api.example/graphql --config edge.toml    which route, and why
   breakwater run --config edge.toml                  the real thing, in the foreground
   breakwater attach --config edge.toml               the shield alone; it stays when the command ends
   breakwater ban add 192.0.2.7 --for 10m --reason \"scraping\"
@@ -183,6 +185,8 @@ enum Verb {
     Service(service::ServiceArgs),
     /// Tell where a flow to a direct service goes, and why.
     Steer(steer::SteerArgs),
+    /// Tell what would become of a request, and why, by the configuration; sends nothing.
+    Explain(explain::ExplainArgs),
     /// Check a configuration and tell every mistake with file, line and key; changes nothing.
     Check(check::CheckArgs),
     /// Make a signed token to try a protected route with.
@@ -253,6 +257,7 @@ fn dispatch(
         Verb::List(args) => lifecycle::list(&args.request()?, bpffs)?,
         Verb::Service(args) => lifecycle::service(&args.request(), bpffs)?,
         Verb::Steer(args) => lifecycle::steer(&args.request(), bpffs)?,
+        Verb::Explain(args) => lifecycle::explain(&args.request()?, bpffs)?,
         Verb::Ban(args) => lifecycle::ban(&args.request(), bpffs)?,
         Verb::Revoke(args) => return revoke::revoke(args, out),
         Verb::Doctor(args) => {

@@ -49,6 +49,7 @@ mod door;
 pub mod durations;
 mod entrance;
 mod exchange;
+pub mod explain;
 pub mod fan_out;
 mod frame_guard;
 pub mod gate;

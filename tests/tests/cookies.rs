@@ -257,7 +257,7 @@ fn iperf3_moves_a_hundred_mebibytes_each_way() {
                     "-p",
                     &port,
                     "-n",
-                    &bytes.to_string(),
+                    &asked.to_string(),
                     "-c",
                     &vip.to_string(),
                 ]);

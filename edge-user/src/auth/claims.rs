@@ -165,7 +165,7 @@ impl Claims {
         }
     }
 
-    fn has_audience(&self, accepted: &[String]) -> bool {
+    pub(super) fn has_audience(&self, accepted: &[String]) -> bool {
         let is_accepted = |value: &Value| {
             value
                 .as_str()
@@ -178,7 +178,7 @@ impl Claims {
         }
     }
 
-    fn window(&self, provider: &Provider, now: i64) -> Result<Window, Refusal> {
+    pub(super) fn window(&self, provider: &Provider, now: i64) -> Result<Window, Refusal> {
         let leeway = seconds(provider.leeway);
         let issued = self.date("iat")?;
         if issued.is_some_and(|issued| issued > now.saturating_add(leeway)) {

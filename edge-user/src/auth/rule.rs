@@ -28,7 +28,7 @@ pub(super) fn check(rule: &AuthRule, claims: &Claims) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn holds(rule: &ClaimRule, claims: &Claims) -> bool {
+pub(super) fn holds(rule: &ClaimRule, claims: &Claims) -> bool {
     let Some(claim) = claims.at(&rule.path) else {
         return false;
     };

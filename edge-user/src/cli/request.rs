@@ -244,3 +244,16 @@ pub struct SteerRequest {
     /// How to answer.
     pub format: Format,
 }
+
+/// What `explain` is asked for.
+#[derive(Debug, Clone)]
+pub struct ExplainRequest {
+    /// The configuration, checked.
+    pub config: Box<Config>,
+    /// The request.
+    pub asked: crate::gateway::explain::Asked,
+    /// Keys that a provider fetches are fetched.
+    pub fetch_keys: bool,
+    /// How to answer.
+    pub format: Format,
+}

@@ -609,3 +609,76 @@ fn revocations_are_written_listed_and_taken_back() {
         assert_eq!(run(bad).0, Exit::Usage, "{bad:?}");
     }
 }
+
+const EXPLAINED: &str = "
+[[listener]]
+name = 'web'
+address = '127.0.0.1:8080'
+[[upstream]]
+name = 'api'
+endpoints = ['127.0.0.1:9000']
+[[route]]
+name = 'v1'
+hosts = ['api.example']
+path = '/v1'
+methods = ['POST']
+upstream = 'api'
+auth = 'none'
+";
+
+#[test]
+fn explain_takes_urls_apart_and_nothing_of_them_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let bpffs = dir.path().display().to_string();
+    let config = file(&dir, "edge.toml", EXPLAINED);
+    let explain = |arguments: &[&str]| {
+        let mut all = vec!["explain", "--config", &config, "--bpffs", &bpffs, "--json"];
+        all.extend(arguments);
+        let (exit, out, errors) = run(&all);
+        assert_eq!(exit, Exit::Done, "{errors}");
+        let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+        told
+    };
+    let told = explain(&["POST", "https://api.example:8443/v1/%41?x=%2e"]);
+    assert_eq!(told["route"], "v1");
+    assert_eq!(told["request"]["authority"], "api.example:8443");
+    assert_eq!(told["request"]["path"], "/v1/A");
+    assert_eq!(told["request"]["query"], "x=%2e");
+    assert_eq!(told["outcome"]["upstream"], "api");
+    for (arguments, reason) in [
+        (&["https://api.example/v1"][..], "method_not_allowed"),
+        (&["https://api.example?v1"], "no_route"),
+        (&["https://other/v1"], "no_route"),
+        (&["POST", "http://api.example/v1//x"], "bad_path"),
+        (&["POST", "/v1"], "bad_host"),
+        (
+            &["POST", "/v1", "--host", "api.example", "-H", "Host: api.example"],
+            "bad_host",
+        ),
+        (&["/v1 HTTP/1.1", "--host", "api.example"], "bad_syntax"),
+    ] {
+        let told = explain(arguments);
+        assert_eq!(told["outcome"]["reason"], reason, "{arguments:?}: {told:#}");
+    }
+    let told = explain(&["https://api.example/v1"]);
+    assert_eq!(told["others"][0]["why"], "another method");
+}
+
+#[test]
+fn explain_refuses_what_would_be_two_requests_and_names_the_argument() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = file(&dir, "edge.toml", EXPLAINED);
+    for (arguments, word) in [
+        (&["/v1", "--header", "X: a\r\nY: b"][..], "line end"),
+        (&["/v1\n", "--host", "a"], "line end"),
+        (&["/v1", "--header", "X"], "no colon"),
+        (&["api.example/v1"], "neither a URL nor a path"),
+        (&["/v1", "--from", "nobody"], "--from"),
+    ] {
+        let mut all = vec!["explain", "--config", &config];
+        all.extend(arguments);
+        let (exit, _, errors) = run(&all);
+        assert_eq!(exit, Exit::Usage, "{arguments:?}");
+        assert!(errors.contains(word), "{errors}");
+    }
+}

@@ -136,7 +136,7 @@ impl Wait for KeyWait {
 }
 
 /// A request, as authentication sees it.
-struct View<'a, 'r>(&'a Request<'r>);
+pub(super) struct View<'a, 'r>(pub(super) &'a Request<'r>);
 
 impl RequestView for View<'_, '_> {
     fn header_values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {

@@ -99,8 +99,10 @@ fn start(
     let ran = runtime.block_on(async {
         let stop = Asked::listen()?;
         let authority = load_keys(&config)?;
-        let slow = config.offences.slow_per_second.get();
-        let detained = Arc::new(Detained::new(Instant::now(), slow));
+        let detained = Arc::new(Detained::new(
+            Instant::now(),
+            config.offences.slow_per_second.get(),
+        ));
         let (reporter, offences) = Reporter::new(&config.offences.weights, Arc::clone(&detained));
         let has_shield = !config.shield.interfaces.is_empty();
         let (teller, arrivals) = has_shield
@@ -130,11 +132,7 @@ fn start(
         let tally = enforcer.tally();
         let (renew, renewals) = mpsc::channel(1);
         let (own, owned) = oneshot::channel::<()>();
-        let enforcing = Enforcing::start(async move {
-            // Only one process enforces.
-            let _ = owned.await;
-            enforcer.run(offences, renewals).await;
-        })?;
+        let enforcing = Enforcing::once(owned, enforcer.run(offences, renewals))?;
         let config = Arc::new(config);
         let (reloader, orders) = reload::channel(Arc::clone(&config), Arc::clone(&authority));
         let control = Control {
@@ -194,6 +192,17 @@ struct Enforcing {
 }
 
 impl Enforcing {
+    /// Begins when `owned` says so, or its sender is gone: only one process enforces.
+    fn once(
+        owned: oneshot::Receiver<()>,
+        enforcer: impl Future<Output: Send> + Send + 'static,
+    ) -> Result<Self, LifecycleError> {
+        Self::start(async move {
+            let _ = owned.await;
+            enforcer.await;
+        })
+    }
+
     fn start(enforcer: impl Future<Output = ()> + Send + 'static) -> Result<Self, LifecycleError> {
         let runtime = verbs::runtime()?;
         let (end, ended) = oneshot::channel();
@@ -273,7 +282,7 @@ fn take_back(pins: &Pins, was_there: bool) {
 }
 
 /// Loads every provider's key.
-fn load_keys(config: &Config) -> Result<Arc<Authority>, LifecycleError> {
+pub(super) fn load_keys(config: &Config) -> Result<Arc<Authority>, LifecycleError> {
     let revocations = config.revocation_file.as_deref();
     Authority::load(&config.providers, revocations, None, SystemTime::now())
         .map(Arc::new)

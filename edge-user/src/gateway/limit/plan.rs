@@ -95,14 +95,14 @@ impl LimitPlan {
     }
 
     /// The limits of a route that need no token.
-    pub(super) fn before(&self, route: RouteId) -> &[Arc<PlannedLimit>] {
+    pub(in crate::gateway) fn before(&self, route: RouteId) -> &[Arc<PlannedLimit>] {
         self.routes
             .get(route.index())
             .map_or(&[], |limits| &limits.before)
     }
 
     /// The limits of a route that count by a claim.
-    pub(super) fn after(&self, route: RouteId) -> &[Arc<PlannedLimit>] {
+    pub(in crate::gateway) fn after(&self, route: RouteId) -> &[Arc<PlannedLimit>] {
         self.routes.get(route.index()).map_or(&[], |limits| &limits.after)
     }
 
@@ -142,6 +142,11 @@ impl PlannedLimit {
             observed: AtomicU64::new(before.map_or(0, |before| before.observed.load(Ordering::Relaxed))),
             config: config.clone(),
         }
+    }
+
+    /// As it is configured.
+    pub fn config(&self) -> &RequestLimit {
+        &self.config
     }
 
     fn needs_token(&self) -> bool {
