@@ -15,6 +15,7 @@ mod detach;
 mod doctor;
 mod exit;
 mod explain;
+mod import;
 mod list;
 mod output;
 mod request;
@@ -102,6 +103,7 @@ Examples:
   breakwater ban add 192.0.2.7 --for 10m --reason \"scraping\"
   breakwater revoke add --sub alice --config edge.toml
   breakwater list add deny 198.51.100.0/24           until it is taken off again
+  breakwater import ingress.yaml > edge.toml         a configuration of what an ingress controller has
   breakwater doctor                                  what this machine can do, and what to change
   breakwater status                                  what is dropped, and why
   breakwater top                                     the same, live
@@ -187,6 +189,8 @@ enum Verb {
     Steer(steer::SteerArgs),
     /// Tell what would become of a request, and why, by the configuration; sends nothing.
     Explain(explain::ExplainArgs),
+    /// Make a configuration of Kubernetes manifests: Ingress, Gateway, HTTPRoute.
+    Import(import::ImportArgs),
     /// Check a configuration and tell every mistake with file, line and key; changes nothing.
     Check(check::CheckArgs),
     /// Make a signed token to try a protected route with.
@@ -264,6 +268,7 @@ fn dispatch(
             let (text, exit) = lifecycle::doctor(&args.request()?, bpffs)?;
             return out.line(text).map(|()| Exit::of(exit));
         }
+        Verb::Import(args) => return import::import(&args, out, errors),
         Verb::Check(args) => return check::check(&args, out),
         Verb::Token(args) => return token::token(&args, out),
         Verb::Version => return version::version(out),

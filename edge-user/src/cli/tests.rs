@@ -682,3 +682,42 @@ fn explain_refuses_what_would_be_two_requests_and_names_the_argument() {
         assert!(errors.contains(word), "{errors}");
     }
 }
+
+#[test]
+fn import_writes_a_file_once_and_tells_what_it_leaves_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = "
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web, namespace: shop}
+spec:
+  rules:
+  - host: shop.example.org
+    http:
+      paths:
+      - {path: /, pathType: Prefix, backend: {service: {name: site, port: {number: 80}}}}
+      - {path: /b, pathType: Prefix, backend: {service: {name: site, port: {name: web}}}}
+";
+    let manifest = file(&dir, "ingress.yaml", manifest);
+    let config = dir.path().join("edge.toml").display().to_string();
+    let (exit, out, errors) = run(&["import", &manifest, "--output", &config]);
+    assert_eq!(exit, Exit::Done, "{errors}");
+    assert!(out.contains("1 routes, 1 notes"), "{out}");
+    let left_out = "note: Ingress shop/web, spec.rules[0].http.paths[1].backend: names port \"web\"";
+    assert!(errors.starts_with(left_out), "{errors}");
+    assert_eq!(run(&["check", &config]).0, Exit::Done);
+    let (exit, _, errors) = run(&["import", &manifest, "--output", &config]);
+    assert_eq!(exit, Exit::Usage);
+    assert!(
+        errors.contains("--output") && errors.contains("not there yet"),
+        "{errors}"
+    );
+    let empty = file(
+        &dir,
+        "empty.yaml",
+        "kind: Namespace\napiVersion: v1\nmetadata: {name: x}\n",
+    );
+    let (exit, out, errors) = run(&["import", &empty]);
+    assert_eq!((exit, out.as_str()), (Exit::Usage, ""));
+    assert!(errors.contains("no route"), "{errors}");
+}

@@ -14,7 +14,7 @@ use super::{
     balance::Choosers,
     gate::{self, Request, RequestShape, parse, request, scan::Scan},
     limit::{Asker, Tally, plan::PlannedLimit},
-    plan::{Plan, PlannedAction},
+    plan::Plan,
     refusal::{Reason, Refusal},
     route::{self, RouteId, RouteTable},
     stages::{self, Account, Decision, Ground},
@@ -216,9 +216,14 @@ pub async fn explain<T>(
         request_id: "explained",
     };
     let mut account = Ledger::default();
+    let route = plan.route(id);
+    let unsent = || {
+        let changes = route.changes.as_ref()?.of(&ground.facts(&request, route)).ok()?;
+        changes.path.map(String::from)
+    };
     let deciding = stages::admit(ground, &mut account, &request, routed);
     explanation.outcome = match tokio::time::timeout(patience, deciding).await {
-        Ok(decided) => outcome(config, plan, id, &request, decided, &account),
+        Ok(decided) => outcome(config, id, &request, decided, &account, unsent),
         Err(_) => Outcome::Undecided,
     };
     explanation
@@ -287,11 +292,11 @@ fn refused(refusal: &Refusal) -> Outcome {
 
 fn outcome(
     config: &Config,
-    plan: &Plan,
     route: RouteId,
     request: &Request<'_>,
     decided: Result<Decision, Refusal>,
     account: &Ledger,
+    unsent: impl FnOnce() -> Option<String>,
 ) -> Outcome {
     let forwarded = |path: Option<&str>| {
         let upstream = config.upstreams.get(account.upstream?)?;
@@ -337,7 +342,7 @@ fn outcome(
         }
         // Nobody has resolved the names yet: where the gateway would go is known all the same.
         Err(refusal) if refusal.reason.is_about_upstream() && is_by_name(config, account.upstream) => {
-            forwarded(None).unwrap_or_else(nowhere)
+            forwarded(unsent().as_deref()).unwrap_or_else(nowhere)
         }
         Err(refusal) => refused(&refusal),
         Ok(Decision::Reply(reply)) => Outcome::Answered {
@@ -357,10 +362,8 @@ fn outcome(
                 })
                 .collect(),
         },
-        Ok(Decision::Declined) => {
-            debug_assert!(matches!(plan.route(route).action, PlannedAction::Forward(_)));
-            nowhere()
-        }
+        // Of a codec, which there is none of here.
+        Ok(Decision::Declined) => nowhere(),
     }
 }
 

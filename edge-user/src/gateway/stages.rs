@@ -14,7 +14,7 @@ use super::{
     gate::Request,
     limit::{self, Asker, Tally},
     limits::Limits,
-    plan::{Plan, PlannedAction},
+    plan::{Plan, PlannedAction, PlannedRoute},
     refusal::Refusal,
     route::Routed,
     template::Facts,
@@ -50,6 +50,20 @@ pub(crate) struct Ground<'a> {
     pub(crate) request_id: &'a str,
 }
 
+impl<'a> Ground<'a> {
+    /// What texts are filled in with.
+    pub(crate) fn facts(&self, request: &'a Request<'a>, route: &'a PlannedRoute) -> Facts<'a> {
+        Facts {
+            request,
+            parameters: &[],
+            client: self.told,
+            scheme: self.scheme,
+            request_id: self.request_id,
+            route: &route.name,
+        }
+    }
+}
+
 /// Who keeps the account of the request.
 pub(crate) trait Account {
     /// What the limits hold for it.
@@ -79,14 +93,7 @@ pub(crate) async fn admit(
     }
     let permitted = authenticate::authenticate(plan, request, routed).await?;
     account.permitted(permitted.permit());
-    let facts = Facts {
-        request,
-        parameters: &[],
-        client: ground.told,
-        scheme: ground.scheme,
-        request_id: ground.request_id,
-        route: &route.name,
-    };
+    let facts = ground.facts(request, route);
     let changes = route
         .changes
         .as_ref()
