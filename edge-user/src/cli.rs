@@ -18,6 +18,7 @@ mod explain;
 mod import;
 mod list;
 mod output;
+mod papers;
 mod request;
 mod revoke;
 mod run;
@@ -195,6 +196,10 @@ enum Verb {
     Check(check::CheckArgs),
     /// Make a signed token to try a protected route with.
     Token(token::TokenArgs),
+    /// Print a script that completes verbs and options in a shell.
+    Completions(papers::CompletionsArgs),
+    /// Write manual pages.
+    Man(papers::ManArgs),
     /// Print the version.
     Version,
 }
@@ -271,6 +276,8 @@ fn dispatch(
         Verb::Import(args) => return import::import(&args, out, errors),
         Verb::Check(args) => return check::check(&args, out),
         Verb::Token(args) => return token::token(&args, out),
+        Verb::Completions(args) => return papers::completions(&args, out),
+        Verb::Man(args) => return papers::man(&args, out),
         Verb::Version => return version::version(out),
     };
     out.line(answer).map(|()| Exit::Done)

@@ -721,3 +721,33 @@ spec:
     assert_eq!((exit, out.as_str()), (Exit::Usage, ""));
     assert!(errors.contains("no route"), "{errors}");
 }
+
+#[test]
+fn shells_complete_and_every_verb_has_a_page() {
+    for (shell, word) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef breakwater"),
+        ("fish", "complete -c breakwater"),
+    ] {
+        let (exit, out, _) = run(&["completions", shell]);
+        assert_eq!(exit, Exit::Done);
+        assert!(out.contains(word) && out.contains("explain"), "{shell}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let into = dir.path().display().to_string();
+    let (exit, _, errors) = run(&["man", &into]);
+    assert_eq!(exit, Exit::Done, "{errors}");
+    for verb in Cli::command()
+        .get_subcommands()
+        .filter(|verb| !verb.is_hide_set())
+    {
+        let page = dir.path().join(format!("breakwater-{}.1", verb.get_name()));
+        let text = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+        assert!(text.contains(".SH SYNOPSIS"), "{text}");
+    }
+    let main = fs::read_to_string(dir.path().join("breakwater.1")).unwrap();
+    assert!(main.contains("Exit codes"), "{main}");
+    let (exit, _, errors) = run(&["man", &format!("{into}/nowhere")]);
+    assert_eq!(exit, Exit::Usage);
+    assert!(errors.contains("nowhere:"), "{errors}");
+}
