@@ -7,6 +7,7 @@ mod apt;
 mod bench;
 mod build;
 mod cargo;
+mod deb;
 mod deny;
 mod ebpf_tools;
 mod fuzz;
@@ -38,6 +39,8 @@ enum Task {
     Setup(setup::Options),
     /// Set up, then build `breakwater`.
     Build(build::Options),
+    /// Build a Debian package.
+    Deb(deb::Options),
     /// Set up, build, and start `breakwater run`: without arguments, the quick start.
     Run(run::Options),
     /// Run every check and test, or some parts.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Task::Setup(options) => setup::run(options).map(|()| ExitCode::SUCCESS),
         Task::Build(options) => build::run(&options).map(|_| ExitCode::SUCCESS),
+        Task::Deb(options) => deb::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Run(options) => run::run(&options).map(|never| match never {}),
         Task::Test(options) => Ok(exit_code(test::run(&options))),
         Task::Tidy => tidy::run().map(exit_code),

@@ -121,3 +121,13 @@ fn the_annotated_example_has_every_key() {
         }
     }
 }
+
+#[test]
+fn what_the_package_installs_starts_as_it_is() {
+    let path = examples_dir().join("../deploy/debian/edge.toml");
+    let loaded = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    assert!(loaded.config.shield.interfaces.is_empty());
+    let mut listeners = loaded.config.listeners.iter();
+    assert!(listeners.all(|listener| listener.address.ip().is_loopback()));
+}
