@@ -17,7 +17,7 @@ use super::{
     durations::{Durations, DurationsSnapshot},
     refusal::Reason,
     route::RouteId,
-    tax::{RouteTax, Tax, TaxSnapshot},
+    tax::{HistogramSnapshot, RouteLatency, RouteTax, Tax, TaxSnapshot},
 };
 
 /// A counter that one thread writes and any thread reads.
@@ -50,6 +50,7 @@ pub struct RouteCounters {
     sent: Counter,
     verified: Counter,
     durations: Durations,
+    latency: RouteLatency,
     tax: RouteTax,
 }
 
@@ -153,6 +154,7 @@ impl WorkerCounters {
             route.verified.add(1);
         }
         route.durations.add(outcome.total);
+        route.latency.add(outcome.total);
         route.tax.add(&outcome.tax);
     }
 
@@ -290,9 +292,11 @@ impl Counters {
     fn route(&self, index: usize) -> RouteSnapshot {
         let sum = |get: &dyn Fn(&RouteCounters) -> u64| self.sum(&|worker| get(&worker.routes[index]));
         let (mut tax, mut durations) = (TaxSnapshot::default(), DurationsSnapshot::default());
+        let mut latency = HistogramSnapshot::default();
         for worker in &self.workers {
             worker.routes[index].tax.merge_into(&mut tax);
             worker.routes[index].durations.merge_into(&mut durations);
+            worker.routes[index].latency.merge_into(&mut latency);
         }
         RouteSnapshot {
             name: self.names[index].to_string(),
@@ -302,6 +306,7 @@ impl Counters {
             sent: sum(&|route| route.sent.get()),
             verified: sum(&|route| route.verified.get()),
             durations,
+            latency,
             tax,
         }
     }
@@ -355,7 +360,7 @@ impl CountersSnapshot {
 }
 
 /// Counters of one route.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouteSnapshot {
     /// Name of the route.
     pub name: String,
@@ -371,6 +376,8 @@ pub struct RouteSnapshot {
     pub verified: u64,
     /// How long requests took, from the head to the last byte of the response.
     pub durations: DurationsSnapshot,
+    /// The same, finely.
+    pub latency: HistogramSnapshot,
     /// The gateway tax.
     pub tax: TaxSnapshot,
 }

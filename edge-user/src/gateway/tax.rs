@@ -89,7 +89,7 @@ fn bucket_of(ns: u64) -> usize {
         let fine = (ns >> (u64::from(ns.ilog2()) - 4)) & (FINE - 1);
         FINE + octave * FINE + fine
     };
-    (index as usize).min(BUCKETS - 1)
+    index as usize
 }
 
 /// The least time of a bucket, nanoseconds.
@@ -102,14 +102,17 @@ pub fn lower_bound_ns(bucket: usize) -> u64 {
     (LEAST + fine * (LEAST / FINE)) << octave
 }
 
+/// How many buckets a histogram of whole requests has: up to 9 minutes.
+const LATENCY_BUCKETS: usize = (FINE + 31 * FINE) as usize;
+
 /// Counts times; only from the worker that owns it.
 #[derive(Debug)]
-struct Histogram {
-    counts: [Counter; BUCKETS],
+struct Histogram<const N: usize> {
+    counts: [Counter; N],
     sum_ns: Counter,
 }
 
-impl Histogram {
+impl<const N: usize> Histogram<N> {
     fn new() -> Self {
         Self {
             counts: std::array::from_fn(|_| Counter::default()),
@@ -118,16 +121,47 @@ impl Histogram {
     }
 
     fn add(&self, ns: u64) {
-        if let Some(count) = self.counts.get(bucket_of(ns)) {
+        if let Some(count) = self.counts.get(bucket_of(ns).min(N - 1)) {
             count.add(1);
         }
         self.sum_ns.add(ns);
+    }
+
+    fn merge_into(&self, merged: &mut HistogramSnapshot) {
+        merged.sum_ns += self.sum_ns.get();
+        for (bucket, count) in self.counts.iter().enumerate() {
+            let count = count.get();
+            if count > 0 {
+                merged.count += count;
+                *merged.buckets.entry(bucket).or_default() += count;
+            }
+        }
+    }
+}
+
+/// How long the requests of one route took on one worker, finely; made when the first is counted.
+#[derive(Debug, Default)]
+pub struct RouteLatency(OnceLock<Box<Histogram<LATENCY_BUCKETS>>>);
+
+impl RouteLatency {
+    /// Counts a request.
+    pub fn add(&self, duration: Duration) {
+        self.0
+            .get_or_init(|| Box::new(Histogram::new()))
+            .add(nanoseconds(duration));
+    }
+
+    /// Adds what was counted to `sum`.
+    pub fn merge_into(&self, sum: &mut HistogramSnapshot) {
+        if let Some(histogram) = self.0.get() {
+            histogram.merge_into(sum);
+        }
     }
 }
 
 /// The histograms of one route on one worker; made when the first request is counted.
 #[derive(Debug, Default)]
-pub struct RouteTax(OnceLock<Box<[Histogram; Phase::ALL.len()]>>);
+pub struct RouteTax(OnceLock<Box<[Histogram<BUCKETS>; Phase::ALL.len()]>>);
 
 impl RouteTax {
     /// Counts a request.
@@ -145,14 +179,7 @@ impl RouteTax {
     pub fn merge_into(&self, sum: &mut TaxSnapshot) {
         let Some(histograms) = self.0.get() else { return };
         for (histogram, merged) in histograms.iter().zip(&mut sum.phases) {
-            merged.sum_ns += histogram.sum_ns.get();
-            for (bucket, count) in histogram.counts.iter().enumerate() {
-                let count = count.get();
-                if count > 0 {
-                    merged.count += count;
-                    *merged.buckets.entry(bucket).or_default() += count;
-                }
-            }
+            histogram.merge_into(merged);
         }
     }
 }
@@ -169,13 +196,7 @@ impl TaxSnapshot {
     pub fn since(&self, before: &Self) -> Self {
         let mut since = self.clone();
         for (now, then) in since.phases.iter_mut().zip(&before.phases) {
-            now.count = now.count.saturating_sub(then.count);
-            now.sum_ns = now.sum_ns.saturating_sub(then.sum_ns);
-            for (bucket, count) in &then.buckets {
-                if let Some(have) = now.buckets.get_mut(bucket) {
-                    *have = have.saturating_sub(*count);
-                }
-            }
+            *now = now.since(then);
         }
         since
     }
@@ -198,6 +219,30 @@ pub struct HistogramSnapshot {
 }
 
 impl HistogramSnapshot {
+    /// What was counted since an earlier moment.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut since = self.clone();
+        since.sum_ns = since.sum_ns.saturating_sub(before.sum_ns);
+        for (bucket, count) in &before.buckets {
+            if let Some(have) = since.buckets.get_mut(bucket) {
+                *have = have.saturating_sub(*count);
+            }
+        }
+        since.buckets.retain(|_, count| *count > 0);
+        since.count = since.buckets.values().sum();
+        since
+    }
+
+    /// Adds what another one has.
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+        for (bucket, count) in &other.buckets {
+            *self.buckets.entry(*bucket).or_default() += count;
+        }
+    }
+
     /// The time below which this part of the requests lies (0.5 is the median), nanoseconds, within a bucket by
     /// proportion; 0 without requests.
     pub fn quantile_ns(&self, part: f64) -> f64 {
@@ -254,6 +299,18 @@ mod tests {
             let got = decide.quantile_ns(part);
             assert!((got / want - 1.0).abs() < 0.05, "{part}: {got}");
         }
-        assert!(bucket_of(u64::MAX) < BUCKETS);
+        one.add(&Tax {
+            decide_ns: u64::MAX,
+            ..Tax::default()
+        });
+        let mut longest = TaxSnapshot::default();
+        one.merge_into(&mut longest);
+        assert!(
+            longest
+                .since(&sum)
+                .phase(Phase::Decide)
+                .buckets
+                .contains_key(&(BUCKETS - 1))
+        );
     }
 }
