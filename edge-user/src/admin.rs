@@ -20,5 +20,6 @@ pub use api::OPENAPI;
 pub use context::{Callers, Context};
 pub use daemon::{Daemon, Later, Orders, Refused, Stage};
 pub use events::{BAN, Event, Events};
+pub(crate) use metrics::since_epoch;
 pub use server::{AdminError, Bound, MAX_CONNECTIONS, Running, default_socket};
 pub use traces::export as export_traces;

@@ -11,6 +11,7 @@ mod attach;
 mod ban;
 mod capture;
 mod check;
+mod compare;
 mod detach;
 mod doctor;
 mod exit;
@@ -110,6 +111,7 @@ Examples:
   breakwater top                                     the same, live
   breakwater reload                                  what changed in the configuration, in force at once
   breakwater upgrade                                 a new binary takes over; no connection is lost
+  breakwater compare --route api                     with the same hour a week ago: what is different, and is it chance?
   breakwater capture --dropped out.pcapng            drops for Wireshark, each with its reason
   breakwater detach                                  take the shield off again
 
@@ -172,6 +174,8 @@ enum Verb {
     Drain(ask::DrainArgs),
     /// Have the running daemon hand over to the binary that now has its name, without losing a connection.
     Upgrade(ask::UpgradeArgs),
+    /// Compare what a route does with what it did: latency, errors, load, the gateway's own time.
+    Compare(compare::CompareArgs),
     /// Watch live what passes and what is dropped, who sends it, and who is banned.
     Top(top::TopArgs),
     /// Write sampled drops to a file for Wireshark, each with its reason.
@@ -249,6 +253,7 @@ fn dispatch(
         Verb::Reload(args) => lifecycle::ask(&args.request(), bpffs)?,
         Verb::Drain(args) => lifecycle::ask(&args.request(), bpffs)?,
         Verb::Upgrade(args) => lifecycle::ask(&args.request(), bpffs)?,
+        Verb::Compare(args) => lifecycle::ask(&args.request(), bpffs)?,
         Verb::Top(args) => match lifecycle::top(&args.request()?, bpffs)? {
             Some(picture) => picture,
             None => return Ok(Exit::Done),

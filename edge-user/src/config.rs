@@ -59,7 +59,7 @@ pub use self::{
         Action, Coding, Compress, Cors, CorsOrigin, CorsOrigins, FanOut, FanOutPart, FieldRules, Mirror,
         Redirect, Respond, Rewrite, Split,
     },
-    admin::{Admin, AdminTcp, AdminTls, Group, Traces},
+    admin::{Admin, AdminTcp, AdminTls, Group, History, Traces},
     direct::{Affinity, BackendSpec, Direct, Forward},
     document::{Document, MASK},
     error::{ConfigError, Report},
@@ -125,6 +125,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where traces go.
     pub traces: Option<Traces>,
+    /// What each route did.
+    pub history: Option<History>,
     /// As it was written.
     pub document: Document,
 }

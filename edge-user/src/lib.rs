@@ -9,6 +9,7 @@ pub mod carrier;
 pub mod cli;
 pub mod config;
 pub mod gateway;
+pub mod history;
 pub mod import;
 pub mod kernel;
 pub mod lifecycle;

@@ -53,6 +53,9 @@ fn stage(name: &str, admin: impl FnOnce(&Lab) -> String) -> Option<Stage> {
         "[admin]\nsocket = \"{}\"\n{}",
         socket(&lab).display(),
         admin(&lab)
+    ) + &format!(
+        "\n[history]\npath = \"{}\"\nevery = \"1s\"\n",
+        lab.directory().join("history.db").display()
     );
     let daemon = tests::daemon::Daemon::start(&lab, &settings.text());
     Some(Stage {
@@ -180,6 +183,50 @@ const ASKED: &[(&str, &str, &str, Option<&str>, u16)] = &[
     ("POST", "/v1/reload", "/v1/reload", Some("{}"), 400),
     ("GET", "/v1/events", "/v1/events?after=0&wait=1", None, 200),
     ("GET", "/v1/events", "/v1/events?before=0", None, 400),
+    ("GET", "/v1/history/routes", "/v1/history/routes", None, 200),
+    (
+        "GET",
+        "/v1/history/changes",
+        "/v1/history/changes?limit=5",
+        None,
+        200,
+    ),
+    (
+        "GET",
+        "/v1/history/series",
+        "/v1/history/series?route=private&step=5",
+        None,
+        200,
+    ),
+    ("GET", "/v1/history/series", "/v1/history/series", None, 400),
+    (
+        "GET",
+        "/v1/history/series",
+        "/v1/history/series?route=nobody",
+        None,
+        404,
+    ),
+    (
+        "GET",
+        "/v1/history/compare",
+        "/v1/history/compare?route=private&with=before&for=5days",
+        None,
+        404,
+    ),
+    (
+        "GET",
+        "/v1/history/compare",
+        "/v1/history/compare?route=private&with=soon",
+        None,
+        400,
+    ),
+    (
+        "GET",
+        "/v1/history/compare",
+        "/v1/history/compare?route=private",
+        None,
+        404,
+    ),
     (
         "POST",
         "/v1/drain",
@@ -208,6 +255,13 @@ fn every_operation_answers_as_described_and_nothing_else_does() {
             .expect("served");
     }
     let described = Described(get(&stage.lab, "/v1/openapi.json").json());
+    eventually("the first cell of the history", || {
+        let routes = get(&stage.lab, "/v1/history/routes").json();
+        routes["routes"]
+            .as_array()
+            .is_some_and(|routes| routes.len() == 2)
+            .then_some(())
+    });
     let mut left: Vec<(String, String)> = described.0["paths"]
         .as_object()
         .expect("paths")

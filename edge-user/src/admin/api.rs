@@ -3,6 +3,7 @@
 //! Everything that is listed without end is listed by pages. What takes a while is followed by [`super::events`].
 
 mod changes;
+mod history;
 mod query;
 mod views;
 
@@ -70,6 +71,9 @@ pub(super) async fn answer(context: &Arc<Context>, asked: &Asked) -> Result<Answ
         Operation::Bans => return views::bans(context, &query),
         Operation::List => return views::list(context, value, &query),
         Operation::Events => return views::events(context, &query).await,
+        Operation::HistorySeries | Operation::HistoryChanges | Operation::HistoryCompare => {
+            return history::answer(context, asked.operation, &query).await;
+        }
         _ => query.only(&[])?,
     }
     match asked.operation {
@@ -94,8 +98,12 @@ pub(super) async fn answer(context: &Arc<Context>, asked: &Asked) -> Result<Answ
         Operation::Reload => changes::reload(context).await,
         Operation::Drain => changes::drain(context, asked).await,
         Operation::Upgrade => changes::upgrade(context).await,
-        Operation::Bans | Operation::List | Operation::Events => {
-            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "answered above"))
-        }
+        Operation::HistoryRoutes => history::answer(context, asked.operation, &query).await,
+        Operation::Bans
+        | Operation::List
+        | Operation::Events
+        | Operation::HistorySeries
+        | Operation::HistoryChanges
+        | Operation::HistoryCompare => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "answered above")),
     }
 }

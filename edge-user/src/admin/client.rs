@@ -1,6 +1,7 @@
 //! The command line's side of the admin socket.
 
 use std::{
+    fmt::Write as _,
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -12,6 +13,8 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::UnixStream, time::timeout};
+
+use crate::history::question::Question;
 
 /// Longest answer that is read.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -34,6 +37,8 @@ pub enum Call {
     },
     /// Hand over to a new process.
     Upgrade,
+    /// Compare two times of a route.
+    Compare(Question),
 }
 
 impl Call {
@@ -54,7 +59,38 @@ impl Call {
             Self::Reload => (Method::POST, "/v1/reload"),
             Self::Drain { .. } => (Method::POST, "/v1/drain"),
             Self::Upgrade => (Method::POST, "/v1/upgrade"),
+            Self::Compare(_) => (Method::GET, "/v1/history/compare"),
         }
+    }
+
+    /// What follows the path after `?`, percent-encoded.
+    pub fn query(&self) -> Option<String> {
+        let Self::Compare(question) = self else {
+            return None;
+        };
+        let parameters = [
+            ("route", Some(&question.route)),
+            ("with", question.with.as_ref()),
+            ("for", question.length.as_ref()),
+            ("around", question.around.as_ref()),
+            ("until", question.until.as_ref()),
+        ];
+        // Writing to a string does not fail.
+        let mut query = String::new();
+        for (name, value) in parameters {
+            let Some(value) = value else { continue };
+            let joint = if query.is_empty() { "" } else { "&" };
+            let _ = write!(query, "{joint}{name}=");
+            for byte in value.bytes() {
+                // Everything but unreserved characters (RFC 3986 section 2.3).
+                if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                    query.push(char::from(byte));
+                } else {
+                    let _ = write!(query, "%{byte:02X}");
+                }
+            }
+        }
+        Some(query)
     }
 
     /// What is sent along.
@@ -63,14 +99,14 @@ impl Call {
             Self::Drain {
                 deadline: Some(deadline),
             } => Some(json!({ "deadline_seconds": deadline.as_secs() })),
-            Self::Status | Self::Reload | Self::Drain { .. } | Self::Upgrade => None,
+            Self::Status | Self::Reload | Self::Drain { .. } | Self::Upgrade | Self::Compare(_) => None,
         }
     }
 
     const fn limit(&self) -> Duration {
         match self {
             Self::Status => LOOK,
-            Self::Reload | Self::Drain { .. } | Self::Upgrade => DO,
+            Self::Reload | Self::Drain { .. } | Self::Upgrade | Self::Compare(_) => DO,
         }
     }
 }
@@ -163,10 +199,14 @@ async fn exchange(stream: UnixStream, call: &Call) -> Result<(StatusCode, Bytes)
         .map_err(|error| error.to_string())?;
     let connection = tokio::spawn(connection);
     let (method, path) = call.target();
+    let uri = match call.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
     let body = call.body().map(|body| body.to_string());
     let mut request = Request::builder()
         .method(method)
-        .uri(path)
+        .uri(uri)
         .header(header::HOST, "localhost");
     if body.is_some() {
         request = request.header(header::CONTENT_TYPE, "application/json");

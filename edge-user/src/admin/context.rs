@@ -16,6 +16,7 @@ use super::{
 use crate::{
     auth::Freshness,
     gateway::Handle,
+    history,
     kernel::Pins,
     offence::{
         queue::Reporter,
@@ -40,6 +41,8 @@ pub struct Context {
     pub started: SystemTime,
     /// What happened.
     pub events: Arc<Events>,
+    /// What is remembered of routes, if that is configured.
+    pub history: Option<Arc<history::Keeper>>,
     /// What callers met.
     pub callers: Callers,
 }
@@ -132,6 +135,7 @@ impl Context {
                     .collect(),
             },
             shield,
+            history: self.history.as_ref().map(|keeper| keeper.state()),
         }
     }
 

@@ -26,6 +26,7 @@ pub use shield::{InterfaceFacts, MapFacts, ShieldFacts};
 use crate::{
     auth::AuthStatus,
     gateway::{Closing, CountersSnapshot, LimitSnapshot},
+    history,
     offence::OffenceKind,
 };
 use out::Out;
@@ -73,6 +74,8 @@ pub struct Facts {
     pub offences: OffenceFacts,
     /// The kernel's side.
     pub shield: Option<ShieldFacts>,
+    /// What is remembered.
+    pub history: Option<history::State>,
 }
 
 /// What was done to the process, and how often.
@@ -147,6 +150,7 @@ impl Collector for Facts {
     fn encode(&self, encoder: encoding::DescriptorEncoder) -> std::fmt::Result {
         let mut out = Out::new(encoder);
         process::encode(&self.process, &self.upkeep, &mut out)?;
+        process::encode_history(self.history.as_ref(), &mut out)?;
         gateway::encode(self.gateway.as_ref(), &mut out)?;
         tokens::encode(self.auth.as_ref(), self.gateway.as_ref(), &mut out)?;
         shield::encode_offences(&self.offences, &mut out)?;

@@ -46,6 +46,14 @@ pub enum Operation {
     Upgrade,
     /// What happened.
     Events,
+    /// Routes that there is a history of.
+    HistoryRoutes,
+    /// What a route did.
+    HistorySeries,
+    /// Changes that are remembered.
+    HistoryChanges,
+    /// Two times of a route.
+    HistoryCompare,
 }
 
 /// Who may ask.
@@ -118,6 +126,30 @@ pub const ENDPOINTS: &[Endpoint] = &[
     row(Method::POST, "/v1/drain", Operation::Drain, Scope::Operator),
     row(Method::POST, "/v1/upgrade", Operation::Upgrade, Scope::Operator),
     row(Method::GET, "/v1/events", Operation::Events, Scope::Operator),
+    row(
+        Method::GET,
+        "/v1/history/routes",
+        Operation::HistoryRoutes,
+        Scope::Operator,
+    ),
+    row(
+        Method::GET,
+        "/v1/history/series",
+        Operation::HistorySeries,
+        Scope::Operator,
+    ),
+    row(
+        Method::GET,
+        "/v1/history/changes",
+        Operation::HistoryChanges,
+        Scope::Operator,
+    ),
+    row(
+        Method::GET,
+        "/v1/history/compare",
+        Operation::HistoryCompare,
+        Scope::Operator,
+    ),
 ];
 
 /// What a listener serves.

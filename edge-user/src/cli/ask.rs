@@ -76,7 +76,7 @@ fn deadline(text: &str) -> Result<Duration, String> {
 }
 
 impl SocketArgs {
-    fn asking(self, call: Call) -> AskRequest {
+    pub(super) fn asking(self, call: Call) -> AskRequest {
         AskRequest {
             call,
             socket: self.socket,

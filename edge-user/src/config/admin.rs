@@ -1,6 +1,6 @@
 //! Where operators and their machines reach a running daemon.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{CertificateFiles, ClientCertificates, ListenerTls, TlsVersion, UnknownName, bounds};
 
@@ -74,6 +74,19 @@ pub struct Traces {
     pub service_name: String,
     /// Of a million requests that begin a trace here, how many are sampled. Those that continue one do as it says.
     pub sampled_per_million: u32,
+}
+
+/// `[history]`: what each route did, kept for weeks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// The file.
+    pub path: PathBuf,
+    /// How long it is kept.
+    pub keep: Duration,
+    /// Bytes of the file, at most.
+    pub max_bytes: u64,
+    /// How long a cell is.
+    pub every: Duration,
 }
 
 impl AdminTls {

@@ -390,3 +390,18 @@ pub const MAX_ADMIN_TOKEN_BYTES: usize = 4096;
 
 /// Longest reason of a ban that an operator gives, in characters.
 pub const MAX_BAN_REASON_CHARS: usize = 120;
+
+/// Where the history is if nobody says.
+pub const DEFAULT_HISTORY_PATH: &str = "/var/lib/breakwater/history.db";
+/// How long it is kept.
+pub const DEFAULT_HISTORY: Duration = Duration::from_hours(35 * 24);
+/// Shortest and longest.
+pub const HISTORY: (Duration, Duration) = (Duration::from_hours(1), Duration::from_hours(3 * 366 * 24));
+/// How long a cell of it is.
+pub const DEFAULT_HISTORY_CELL: Duration = Duration::from_mins(1);
+/// Shortest and longest.
+pub const HISTORY_CELL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
+/// Bytes of its file.
+pub const DEFAULT_HISTORY_BYTES: u64 = 512 << 20;
+/// Least and most.
+pub const HISTORY_BYTES: (u64, u64) = (1 << 20, 1 << 40);

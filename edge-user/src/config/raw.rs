@@ -27,7 +27,7 @@ use super::{
     value::{BadText, FromToml, Item, choice, from_text},
 };
 
-pub(super) use admin::{RawAdmin, RawAdminTls, RawTraces};
+pub(super) use admin::{RawAdmin, RawAdminTls, RawHistory, RawTraces};
 pub(super) use route::{DotSegments, DuplicateSlashes, RawRoute};
 
 section! {
@@ -43,6 +43,7 @@ section! {
         offences: RawOffences,
         gateway: RawGateway,
         admin: RawAdmin,
+        history: RawHistory,
     }
 
     RawShield as "shield" {

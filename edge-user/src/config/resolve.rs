@@ -18,6 +18,7 @@ mod fields;
 mod forward;
 mod gateway;
 mod guard;
+mod history;
 mod key;
 mod limiting;
 mod limits;
@@ -253,6 +254,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         .value()
         .and_then(|gateway| gateway.traces.value())
         .and_then(|raw| admin::traces(raw, checks));
+    let history = history::history(raw, checks);
     Config {
         shield,
         services,
@@ -271,6 +273,7 @@ pub(super) fn resolve(raw: &RawConfig, checks: &mut Checks<'_>) -> Config {
         access_log,
         admin,
         traces,
+        history,
         document: Document::default(),
     }
 }

@@ -11,6 +11,7 @@ use crate::{
         client::{self, Call},
     },
     cli::AskRequest,
+    history,
 };
 
 /// Which socket: the one that was named, or the usual one.
@@ -34,8 +35,16 @@ pub fn ask(request: &AskRequest, bpffs: &Path) -> Result<String, LifecycleError>
             "draining: not ready from now on; the daemon ends when its connections have".to_owned()
         }
         Call::Upgrade => format!("process {} serves now; the old one finishes", answer["process"]),
+        Call::Compare(_) => compared(answer)?,
         Call::Status => return verbs::json(&answer),
     })
+}
+
+/// A comparison, for people.
+fn compared(answer: Value) -> Result<String, LifecycleError> {
+    let read = serde_json::from_value(answer).map_err(std::io::Error::other);
+    read.map(|comparison| history::render(&comparison))
+        .map_err(LifecycleError::io("reading the daemon's answer"))
 }
 
 /// What a reload has changed, for people.

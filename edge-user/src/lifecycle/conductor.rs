@@ -82,7 +82,7 @@ impl Conductor {
         self.events.add("reload", "begun", format!("by {cause}"));
         match self.reload(cause).await {
             Ok(done) => {
-                let detail = format!("{} changes, by {cause}", done.changes.len());
+                let detail = told(&done, cause);
                 self.events.add("reload", "done", detail);
             }
             Err(error) => self.events.add("reload", "failed", error.to_string()),
@@ -287,6 +287,7 @@ impl Conductor {
         tell(old.lifecycle.sandbox != new.lifecycle.sandbox, "gateway.sandbox");
         tell(collector(old) != collector(new), "gateway.traces: where they go");
         tell(old.admin != new.admin, "admin");
+        tell(old.history != new.history, "history");
         tell(
             self.gateway.is_none() && !new.listeners.is_empty(),
             "the first listener",
@@ -403,6 +404,20 @@ fn tell(cause: Cause, done: &Result<Changes, OrderError>) {
         }
         Err(error) => tracing::error!(?cause, %error, "not reloaded: everything stays as it was"),
     }
+}
+
+/// What a reload has changed, in a line.
+pub(super) fn told(done: &Changes, cause: Cause) -> String {
+    /// Changes that are named.
+    const NAMED: usize = 20;
+    if done.changes.is_empty() {
+        return format!("nothing is different, by {cause}");
+    }
+    let mut named: Vec<String> = done.changes.iter().take(NAMED).map(ToString::to_string).collect();
+    if done.changes.len() > NAMED {
+        named.push(format!("{} more", done.changes.len() - NAMED));
+    }
+    format!("{}, by {cause}", named.join(", "))
 }
 
 /// Where traces go, and as whose; of how many requests is taken up by a reload.

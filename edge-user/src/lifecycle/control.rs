@@ -18,6 +18,7 @@ use crate::{
     auth::Authority,
     config::Config,
     gateway::Handle,
+    history,
     kernel::Pins,
     offence::{queue::Reporter, tally::BanTally},
 };
@@ -35,6 +36,7 @@ impl Control {
         has_shield: bool,
         gateway: Option<Handle>,
         (reporter, tally, events): (Reporter, Arc<BanTally>, Arc<admin::Events>),
+        history: Option<&history::Recorder>,
     ) -> admin::Context {
         admin::Context {
             pins: has_shield.then(|| self.pins.clone()),
@@ -44,6 +46,7 @@ impl Control {
             tally,
             started: started(),
             events,
+            history: history.map(history::Recorder::keeper),
             callers: admin::Callers::default(),
         }
     }

@@ -35,7 +35,8 @@ use crate::{
     auth::Authority,
     cli::{ConfigSource, RunRequest},
     config::Config,
-    gateway::{Gateway, Limits, Parts, Pool, arrivals},
+    gateway::{Gateway, Handle, Limits, Parts, Pool, arrivals},
+    history::Recorder,
     kernel::{Pins, loader, pins::Lock},
     offence::{detained::Detained, queue::Reporter},
     telemetry::traces::Tracer,
@@ -89,6 +90,7 @@ fn start(
     if config.shield.interfaces.is_empty() && config.listeners.is_empty() {
         return Err(LifecycleError::Nothing);
     }
+    make_folder(&config);
     // A process that takes over has inherited what the one before it gave up; the quick start takes everything back.
     if origin.is_some() && way.is_none() && config.lifecycle.sandbox {
         runtime
@@ -124,9 +126,7 @@ fn start(
             .as_ref()
             .map(|shield| steering::watch(&config.services, &shield.pins));
         let shielded = tell(shield.as_ref(), gateway.as_ref());
-        let pinned = shield
-            .as_ref()
-            .map(|shield| (shield.pins.clone(), shield.has_cookies));
+        let pinned = shield.as_ref().map(Shield::pinned);
         let (events, begin) = (Arc::<admin::Events>::default(), Renewal::of(&config, None));
         let enforcer = Enforcer::new(shield, begin, Arc::clone(&detained), earning, Arc::clone(&events));
         let tally = enforcer.tally();
@@ -140,8 +140,9 @@ fn start(
             pins: pins.clone(),
         };
         let handle = || gateway.as_ref().map(Gateway::handle);
+        let recorder = remember(&config, handle(), &events)?;
         let told = (reporter.clone(), tally, Arc::clone(&events));
-        let serving = admin.serve(control.context(has_shield, handle(), told))?;
+        let serving = admin.serve(control.context(has_shield, handle(), told, recorder.as_ref()))?;
         let mut conductor = Conductor {
             origin,
             orders,
@@ -172,7 +173,7 @@ fn start(
         };
         let served = serve(gateway, conductor, stop, way, ready).await;
         drop(enforcing);
-        drop(serving);
+        drop((serving, recorder));
         served
     });
     // A failed start, and the quick start in any case, leave nothing that was not there.
@@ -312,6 +313,52 @@ fn bind(
         tracing::warn!(address = %unused, "a socket was handed over that no listener asks for");
     }
     Ok(Some(gateway))
+}
+
+/// Makes the folder of the history while that is allowed. What is missing is told when it is written.
+fn make_folder(config: &Config) {
+    if let Some(folder) = config.history.as_ref().and_then(|history| history.path.parent())
+        && let Err(error) = std::fs::create_dir_all(folder)
+    {
+        tracing::warn!(%error, folder = %folder.display(), "no folder for the history");
+    }
+}
+
+/// Begins the history, if there is to be one.
+fn remember(
+    config: &Config,
+    gateway: Option<Handle>,
+    events: &Arc<admin::Events>,
+) -> Result<Option<Recorder>, LifecycleError> {
+    let Some(settings) = config.history.clone() else {
+        return Ok(None);
+    };
+    let snapshot = move || {
+        gateway
+            .as_ref()
+            .map_or_else(Vec::new, |handle| handle.counters().routes)
+    };
+    let (events, mut last) = (Arc::clone(events), 0);
+    let version = env!("CARGO_PKG_VERSION");
+    let mut begun = Some((
+        admin::since_epoch(SystemTime::now()),
+        "start".to_owned(),
+        version.to_owned(),
+    ));
+    let news = move || {
+        let mut news: Vec<_> = begun.take().into_iter().collect();
+        for event in events.after(last) {
+            last = event.number;
+            // A reload that changes nothing is none.
+            if event.work == "reload" && event.state == "done" && !event.detail.starts_with("nothing") {
+                news.push((event.at, event.work.to_owned(), event.detail));
+            }
+        }
+        news
+    };
+    Recorder::start(settings, Box::new(snapshot), Box::new(news))
+        .map(Some)
+        .map_err(LifecycleError::io("starting the thread of the history"))
 }
 
 /// Where sampled requests are handed over, if traces are to be sent.

@@ -128,6 +128,8 @@ pub(super) fn writable(config: &Config, bpffs: &Path) -> Vec<PathBuf> {
         tracing::debug!(%error, RUN, "no directory for sockets");
     }
     let files = config.access_log.file.iter().chain(&config.admin.socket);
+    let history = config.history.as_ref().map(|history| &history.path);
+    let files = files.chain(history);
     paths.extend(files.filter_map(|file| file.parent()).map(Path::to_owned));
     if config.shield.set_sysctls {
         paths.push(PathBuf::from("/proc/sys/net"));

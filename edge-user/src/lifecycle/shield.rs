@@ -42,6 +42,11 @@ pub(super) struct Shield {
 }
 
 impl Shield {
+    /// Where it is pinned, and whether it has SYN cookies.
+    pub(super) fn pinned(&self) -> (Pins, bool) {
+        (self.pins.clone(), self.has_cookies)
+    }
+
     /// Loads and attaches the shield that `config` describes, adopting what is pinned.
     ///
     /// # Errors

@@ -225,6 +225,12 @@ families! {
         "Lines of the access log that could not be written";
     SPANS: Counter None "breakwater_trace_spans" ["result"]
         "Sampled requests whose spans were sent to the collector: exported, lost";
+    HISTORY_OK: Gauge None "breakwater_history_writing" []
+        "1 while the history of routes is written, 0 if that fails or none is configured";
+    HISTORY_CELLS: Counter None "breakwater_history_cells" ["result"]
+        "Cells of time that went into the history of routes, and that were lost";
+    HISTORY_BYTES: Gauge Bytes "breakwater_history_size" []
+        "Size of the history's file without its log";
 
     ATTACHED: Gauge None "breakwater_shield_attached" ["interface", "mode"]
         "Whether the shield is on an interface, and how";

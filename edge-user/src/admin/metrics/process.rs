@@ -3,6 +3,7 @@
 use std::{fs, time::SystemTime};
 
 use super::{Upkeep, family as f, out::Out};
+use crate::history;
 
 /// The process at one moment.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,6 +49,15 @@ pub(crate) fn since_epoch(time: SystemTime) -> f64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs_f64()
+}
+
+/// What is remembered of routes; nothing if there is no history.
+pub(super) fn encode_history(history: Option<&history::State>, out: &mut Out<'_>) -> std::fmt::Result {
+    let history = history.cloned().unwrap_or_default();
+    out.gauge(f::HISTORY_OK, f64::from(history.is_writing))?;
+    let cells = [(["written"], history.written), (["lost"], history.lost)];
+    out.counters(f::HISTORY_CELLS, cells)?;
+    out.gauge(f::HISTORY_BYTES, history.bytes as f64)
 }
 
 pub(super) fn encode(process: &ProcessFacts, upkeep: &Upkeep, out: &mut Out<'_>) -> std::fmt::Result {

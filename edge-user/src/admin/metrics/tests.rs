@@ -73,6 +73,7 @@ pub(in crate::admin) fn facts() -> Facts {
         observed: 1,
     };
     Facts {
+        history: Some(history::State::default()),
         process: ProcessFacts::read(std::time::SystemTime::now()),
         upkeep: Upkeep {
             admin_refused: vec![("token", 1)],

@@ -1,6 +1,6 @@
-//! `[admin]` and `[gateway.traces]` as written.
+//! `[admin]`, `[history]` and `[gateway.traces]` as written.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use serde_spanned::Spanned;
 use toml::de::DeValue;
@@ -27,6 +27,13 @@ section! {
         certificate_file: String,
         key_file: String,
         client_ca_file: String,
+    }
+
+    RawHistory as "history" {
+        path: String,
+        keep: Duration,
+        max_bytes: u64,
+        every: Duration,
     }
 
     RawTraces as "gateway.traces" {

@@ -171,6 +171,7 @@ pub(super) fn config(upstreams: &[&[SocketAddr]], routes: &[(&str, usize, bool)]
         limits: GatewayLimits::default(),
         admin: crate::config::Admin::default(),
         traces: None,
+        history: None,
         document: crate::config::Document::default(),
         access_log: AccessLog {
             enabled: false,
