@@ -200,6 +200,8 @@ enum Verb {
     Check(check::CheckArgs),
     /// Make a signed token to try a protected route with.
     Token(token::TokenArgs),
+    /// Print a JSON Schema of the configuration, for editors.
+    Schema,
     /// Print a script that completes verbs and options in a shell.
     Completions(papers::CompletionsArgs),
     /// Write manual pages.
@@ -281,6 +283,7 @@ fn dispatch(
         Verb::Import(args) => return import::import(&args, out, errors),
         Verb::Check(args) => return check::check(&args, out),
         Verb::Token(args) => return token::token(&args, out),
+        Verb::Schema => return papers::schema(out),
         Verb::Completions(args) => return papers::completions(&args, out),
         Verb::Man(args) => return papers::man(&args, out),
         Verb::Version => return version::version(out),

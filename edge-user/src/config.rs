@@ -31,6 +31,7 @@ mod raw;
 mod raw_upstream;
 mod resolve;
 mod routing;
+mod schema;
 mod section;
 mod snippet;
 mod source;
@@ -80,6 +81,7 @@ pub use self::{
     problem::{MAX_PROBLEMS, Problem, Severity},
     quickstart::{QUICKSTART, QUICKSTART_ISSUER, QUICKSTART_ORIGIN, Quickstart},
     routing::{HostPattern, PathPattern, PathRules, Route, RouteMatch, Segment, ValueMatch, ValueTest},
+    schema::schema,
     source::MAX_FILE_BYTES,
     text::{Part, Text, Variable},
     upstream::{

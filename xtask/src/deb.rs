@@ -1,4 +1,4 @@
-//! `cargo xtask deb`: a Debian package of the release, with manual pages and completions.
+//! `cargo xtask deb`: a Debian package of the release, with manual pages, completions and the configuration's schema.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Has the binary write its manual pages and completions.
+/// Has the binary write its manual pages, completions and schema.
 fn papers(binary: &Path) -> Result<()> {
     let folder = process::target_dir().join("deb");
     let man = folder.join("man");
@@ -55,14 +55,15 @@ fn papers(binary: &Path) -> Result<()> {
     }
     fs::create_dir_all(&man).with_context(|| man.display().to_string())?;
     process::run(Command::new(binary).arg("man").arg(&man).stdout(Stdio::null()))?;
-    for (shell, name) in [
-        ("bash", "breakwater.bash"),
-        ("zsh", "_breakwater"),
-        ("fish", "breakwater.fish"),
+    for (verb, name) in [
+        (&["completions", "bash"][..], "breakwater.bash"),
+        (&["completions", "zsh"], "_breakwater"),
+        (&["completions", "fish"], "breakwater.fish"),
+        (&["schema"], "breakwater.schema.json"),
     ] {
         let path = folder.join(name);
         let file = File::create(&path).with_context(|| path.display().to_string())?;
-        process::run(Command::new(binary).args(["completions", shell]).stdout(file))?;
+        process::run(Command::new(binary).args(verb).stdout(file))?;
     }
     Ok(())
 }

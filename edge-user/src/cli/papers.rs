@@ -1,4 +1,4 @@
-//! `breakwater completions` and `breakwater man`: what a package installs beside the binary, made of the command line's own
+//! `breakwater schema`, `completions` and `man`: what a package installs beside the binary, made of the command line's own
 //! definition.
 
 use std::{io::Write, path::PathBuf};
@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
 use super::{Cli, CliError, Exit, Output};
+use crate::config;
 
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
@@ -25,6 +26,12 @@ pub(super) fn completions(args: &CompletionsArgs, out: &mut Output<impl Write>) 
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "breakwater", &mut script);
     out.line(String::from_utf8_lossy(&script).trim_end())?;
+    Ok(Exit::Done)
+}
+
+/// Prints the schema of the configuration.
+pub(super) fn schema(out: &mut Output<impl Write>) -> Result<Exit, CliError> {
+    out.line(format!("{:#}", config::schema()))?;
     Ok(Exit::Done)
 }
 

@@ -1,5 +1,6 @@
 //! Claims as the configuration writes them: where one is in a token, and what it is compared with.
 
+use serde_json::{Value, json};
 use serde_spanned::Spanned;
 use toml::de::DeValue;
 
@@ -21,6 +22,10 @@ pub(super) struct ClaimPath {
 
 impl FromToml for ClaimPath {
     const EXPECTED: &'static str = "the name of a claim, or a list of names from the outermost inwards";
+
+    fn schema() -> Value {
+        json!({ "anyOf": [String::schema(), Vec::<Item<String>>::schema()] })
+    }
 
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         match value.get_ref() {
@@ -47,6 +52,10 @@ impl FromToml for ClaimPath {
 
 impl FromToml for ClaimValue {
     const EXPECTED: &'static str = "a string, a whole number, true or false";
+
+    fn schema() -> Value {
+        json!({ "type": ["string", "integer", "boolean"] })
+    }
 
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         let at = value.span();

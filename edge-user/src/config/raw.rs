@@ -14,6 +14,7 @@ use std::{
 use edge_common::abi::Reason;
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
+use serde_json::{Value, json};
 use serde_spanned::Spanned;
 use toml::de::DeValue;
 
@@ -301,6 +302,10 @@ pub(super) enum RateSetting {
 impl FromToml for RateSetting {
     const EXPECTED: &'static str = "a rate such as { per_second = 100, burst = 200 }, or \"off\"";
 
+    fn schema() -> Value {
+        json!({ "anyOf": [{ "const": "off" }, RawRate::schema()] })
+    }
+
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         match value.get_ref() {
             DeValue::String(text) if text == "off" => Some(Self::Off),
@@ -322,6 +327,10 @@ pub(super) enum ObserveSetting {
 
 impl FromToml for ObserveSetting {
     const EXPECTED: &'static str = "true, false or a list of reasons such as [\"source_packets\"]";
+
+    fn schema() -> Value {
+        json!({ "anyOf": [bool::schema(), Vec::<Item<Reason>>::schema()] })
+    }
 
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         match value.get_ref() {
@@ -348,6 +357,10 @@ pub(super) struct Weight(pub(super) u32);
 
 impl FromToml for Weight {
     const EXPECTED: &'static str = "a number of points";
+
+    fn schema() -> Value {
+        json!({ "type": "number", "minimum": 0, "maximum": bounds::MAX_OFFENCE_WEIGHT })
+    }
 
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         let number = match value.get_ref() {

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use serde_json::{Value, json};
 use serde_spanned::Spanned;
 use toml::de::DeValue;
 
@@ -113,6 +114,10 @@ pub(super) enum EndpointSetting {
 impl FromToml for EndpointSetting {
     const EXPECTED: &'static str = "a string such as \"10.0.0.7:3000\", or a table with an address";
 
+    fn schema() -> Value {
+        json!({ "anyOf": [String::schema(), RawEndpoint::schema()] })
+    }
+
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         match value.get_ref() {
             DeValue::String(text) => Some(Self::Address(text.to_string())),
@@ -134,6 +139,10 @@ pub(super) enum EjectionSetting {
 
 impl FromToml for EjectionSetting {
     const EXPECTED: &'static str = "a table, or \"off\"";
+
+    fn schema() -> Value {
+        json!({ "anyOf": [{ "const": "off" }, RawEjection::schema()] })
+    }
 
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         match value.get_ref() {

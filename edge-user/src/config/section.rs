@@ -6,12 +6,13 @@
 
 use std::{fmt, ops::Range};
 
+use serde_json::Value;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{
     problem::{Finding, Findings, Place},
-    suggest,
+    schema, suggest,
     value::FromToml,
 };
 
@@ -170,6 +171,9 @@ pub(super) trait Section: Sized {
 
     fn read(reader: Reader<'_, '_>) -> Self;
 
+    /// Each key, and what may stand there.
+    fn properties() -> Vec<(&'static str, Value)>;
+
     /// Where the table stands.
     fn at(&self) -> &Place;
 
@@ -180,6 +184,10 @@ pub(super) trait Section: Sized {
 impl<T: Section> FromToml for T {
     const EXPECTED: &'static str = "a table";
     const TABLE: Option<&'static str> = Some(T::NAME);
+
+    fn schema() -> Value {
+        schema::table(T::NAME, T::properties())
+    }
 
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         let span = value.span();
@@ -215,6 +223,10 @@ macro_rules! section {
             fn read(mut reader: $crate::config::section::Reader<'_, '_>) -> Self {
                 $(let $key = reader.take(stringify!($key));)+
                 Self { place: reader.finish(Self::KEYS), $($key),+ }
+            }
+
+            fn properties() -> Vec<(&'static str, serde_json::Value)> {
+                vec![$((stringify!($key), <$type as $crate::config::value::FromToml>::schema())),+]
             }
 
             fn at(&self) -> &$crate::config::problem::Place {

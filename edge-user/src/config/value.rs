@@ -6,6 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use serde_json::{Value, json};
 use serde_spanned::Spanned;
 use toml::de::DeValue;
 
@@ -22,6 +23,9 @@ pub(super) trait FromToml: Sized {
 
     /// The name of the table, for sections.
     const TABLE: Option<&'static str> = None;
+
+    /// What may stand there, as a JSON Schema (draft 2020-12), for editors.
+    fn schema() -> Value;
 
     /// Converts, or reports why not.
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self>;
@@ -44,6 +48,10 @@ pub(super) fn wrong_type<T: FromToml>(found: &DeValue<'_>, at: Place) -> Finding
 impl FromToml for bool {
     const EXPECTED: &'static str = "true or false";
 
+    fn schema() -> Value {
+        json!({ "type": "boolean" })
+    }
+
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         let at = value.span();
         match value.into_inner() {
@@ -58,6 +66,10 @@ impl FromToml for bool {
 
 impl FromToml for u64 {
     const EXPECTED: &'static str = "a whole number";
+
+    fn schema() -> Value {
+        json!({ "type": "integer", "minimum": 0 })
+    }
 
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         let at = value.span();
@@ -80,6 +92,10 @@ impl FromToml for u64 {
 
 impl FromToml for String {
     const EXPECTED: &'static str = "a string";
+
+    fn schema() -> Value {
+        json!({ "type": "string" })
+    }
 
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         text::<Self>(value, path, findings)
@@ -126,6 +142,10 @@ impl<T: FromToml> FromToml for Vec<Item<T>> {
         "a list"
     };
 
+    fn schema() -> Value {
+        json!({ "type": "array", "items": T::schema() })
+    }
+
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         let at = value.span();
         match value.into_inner() {
@@ -159,6 +179,10 @@ macro_rules! from_text {
         impl FromToml for $type {
             const EXPECTED: &'static str = $expected;
 
+            fn schema() -> serde_json::Value {
+                $crate::config::value::text_schema::<$type>($expected, $parse)
+            }
+
             fn from_toml(
                 value: Spanned<DeValue<'_>>,
                 path: &KeyPath<'_>,
@@ -170,6 +194,15 @@ macro_rules! from_text {
     )+};
 }
 pub(super) use from_text;
+
+/// The words that `parse` knows, or any string.
+pub(super) fn text_schema<T>(expected: &str, parse: fn(&str) -> Result<T, BadText>) -> Value {
+    // No word is empty: the refusal lists them.
+    match parse("") {
+        Err(bad) if !bad.choices.is_empty() => json!({ "enum": bad.choices }),
+        Ok(_) | Err(_) => json!({ "type": "string", "description": expected }),
+    }
+}
 
 /// The string, parsed by `parse`.
 pub(super) fn parsed<T: FromToml>(
@@ -189,6 +222,8 @@ pub(super) fn parsed<T: FromToml>(
 pub(super) struct BadText {
     pub(super) message: String,
     pub(super) help: String,
+    /// Every word that would do, if there are only so many.
+    pub(super) choices: Vec<&'static str>,
 }
 
 impl BadText {
@@ -196,6 +231,7 @@ impl BadText {
         Self {
             message: message.into(),
             help: help.into(),
+            choices: Vec::new(),
         }
     }
 }
@@ -271,6 +307,10 @@ pub(super) fn choice<T: Copy>(what: &str, word: &str, spellings: &[(&'static str
         Some(near) => format!("unknown {what} `{word}`; did you mean `{near}`?"),
         None => format!("unknown {what} `{word}`"),
     };
-    let known: Vec<_> = known.map(|spelling| format!("\"{spelling}\"")).collect();
-    Err(BadText::new(message, format!("one of {}", known.join(", "))))
+    let choices: Vec<_> = known.collect();
+    let quoted: Vec<_> = choices.iter().map(|spelling| format!("\"{spelling}\"")).collect();
+    Err(BadText {
+        choices,
+        ..BadText::new(message, format!("one of {}", quoted.join(", ")))
+    })
 }

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use serde_json::{Value, json};
 use serde_spanned::Spanned;
 use toml::de::DeValue;
 
@@ -49,6 +50,10 @@ pub(in crate::config) struct Percent(pub(in crate::config) u32);
 
 impl FromToml for Percent {
     const EXPECTED: &'static str = "a number from 0 to 100";
+
+    fn schema() -> Value {
+        json!({ "type": "number", "minimum": 0, "maximum": 100 })
+    }
 
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         let number = match value.get_ref() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use serde_spanned::Spanned;
 use toml::de::DeValue;
 
@@ -38,6 +39,10 @@ pub(in crate::config) enum RawLimitKey {
 impl FromToml for RawLimitKey {
     const EXPECTED: &'static str =
         "\"address\", \"route\", \"header:NAME\", \"claim:NAME\" or the path of a claim";
+
+    fn schema() -> Value {
+        json!({ "anyOf": [String::schema(), ClaimPath::schema()], "description": Self::EXPECTED })
+    }
 
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         match value.get_ref() {

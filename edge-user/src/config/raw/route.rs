@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use serde_spanned::Spanned;
 use toml::de::DeValue;
 
@@ -179,6 +180,10 @@ pub(in crate::config) struct Fields(pub(in crate::config) Vec<(Field<String>, Fi
 
 impl FromToml for Fields {
     const EXPECTED: &'static str = "a table such as { \"x-name\" = \"value\" }";
+
+    fn schema() -> Value {
+        json!({ "type": "object", "additionalProperties": { "type": "string" } })
+    }
 
     fn from_toml(value: Spanned<DeValue<'_>>, path: &KeyPath<'_>, findings: &mut Findings) -> Option<Self> {
         let at = value.span();

@@ -58,7 +58,7 @@ impl ListFile<'_> {
         &self,
         source: &Source<'_>,
         span: &std::ops::Range<usize>,
-        BadText { message, help }: BadText,
+        BadText { message, help, .. }: BadText,
         checks: &mut Checks<'_>,
     ) {
         let is_fit = self.text.get(span.clone()).is_some_and(is_like_an_address);
