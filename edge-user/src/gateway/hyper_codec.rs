@@ -30,7 +30,7 @@ mod head;
 mod http2;
 mod response_gate;
 mod service;
-mod side;
+pub(crate) mod side;
 mod tunnel;
 mod websocket;
 

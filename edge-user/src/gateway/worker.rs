@@ -107,7 +107,8 @@ pub(crate) struct Worker {
     lines: Option<RefCell<access::Lines>>,
     /// Handshakes sign one at a time.
     turns: Semaphore,
-    hyper: hyper_codec::client::Links,
+    hyper: hyper_codec::client::Links<hyper_codec::body::RequestBody>,
+    side: hyper_codec::side::SideLinks,
     h1: h1_codec::Local,
 }
 
@@ -187,8 +188,13 @@ impl Worker {
     }
 
     /// Upstream connections of the hyper codec.
-    pub(crate) fn hyper_links(&self) -> &hyper_codec::client::Links {
+    pub(crate) fn hyper_links(&self) -> &hyper_codec::client::Links<hyper_codec::body::RequestBody> {
         &self.hyper
+    }
+
+    /// Upstream connections of requests beside those that clients wait for.
+    pub(crate) fn side_links(&self) -> &hyper_codec::side::SideLinks {
+        &self.side
     }
 
     /// What the codec by bytes shares among its connections.
@@ -316,6 +322,7 @@ async fn serve(
         turns: Semaphore::new(1),
         lines: shared.access.as_ref().map(|access| RefCell::new(access.lines())),
         hyper: hyper_codec::client::Links::default(),
+        side: hyper_codec::side::SideLinks::default(),
         h1: h1_codec::Local::new(Instant::now(), SystemTime::now()),
     });
     for (socket, entrance) in sockets.into_iter().zip(shared.entrances.load().iter()) {
@@ -381,6 +388,7 @@ async fn sweep(worker: Rc<Worker>) {
         if now >= next {
             next = now + SWEEP_EVERY;
             worker.hyper.sweep(now);
+            worker.side.sweep(now);
             worker.h1.links().sweep(now);
         }
     }

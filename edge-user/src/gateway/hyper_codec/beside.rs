@@ -77,6 +77,7 @@ pub(super) async fn fan_out(
     let limit = exchange.site().plan().route(route).timeout;
     let asked = parts.into_iter().map(|part| {
         let side = Side {
+            worker: Rc::clone(exchange.worker()),
             chooser: part.chooser,
             client: outgoing.provenance.client.ends(),
             method: Method::GET,
@@ -146,6 +147,7 @@ pub(super) fn mirror(exchange: &Exchange, target: &Target, outgoing: &Outgoing<'
     headers.remove(header::TE);
     headers.remove(header::TRANSFER_ENCODING);
     let copy = Side {
+        worker: Rc::clone(exchange.worker()),
         chooser,
         client: outgoing.provenance.client.ends(),
         method,

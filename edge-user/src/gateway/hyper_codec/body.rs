@@ -273,7 +273,7 @@ impl Body for RequestBody {
 /// An upstream connection, and the way back to its pool.
 pub(super) struct Returning {
     pub(super) attempt: Attempt,
-    pub(super) link: Option<Link>,
+    pub(super) link: Option<Link<RequestBody>>,
     pub(super) reusable: bool,
     pub(super) request: Rc<Source>,
     pub(super) _retry: Permit,

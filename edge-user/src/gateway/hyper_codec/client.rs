@@ -1,14 +1,22 @@
 //! Connections to upstreams by hyper: the last one used, or a new one.
+//!
+//! Each kind of request body has connections of its own: the requests that clients wait for never queue behind those
+//! beside them.
 
 use std::{
+    error::Error,
+    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::{
-    TrySendError,
-    http1::{self, SendRequest},
-    http2,
+use hyper::{
+    body::Body,
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+        http2,
+    },
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::spawn_local;
@@ -25,7 +33,6 @@ use crate::{
         exchange::Exchange,
         gate::MAX_FIELDS,
         refusal::{Reason, Refusal},
-        worker::Worker,
     },
     upstream::{
         attempt::Attempt,
@@ -50,40 +57,59 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 /// HTTP/2: largest head of a response.
 const MAX_HEAD: u32 = 64 * 1024;
 
+/// A body that hyper sends.
+pub(crate) trait Sendable:
+    Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + 'static
+{
+}
+
+impl<B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + 'static> Sendable for B {}
+
 /// A connection that carries one request at a time, and the word to its gate.
 #[derive(Debug)]
-pub(super) struct Http1 {
-    sender: SendRequest<RequestBody>,
+pub(super) struct Http1<B> {
+    sender: SendRequest<B>,
     expects: Expects,
 }
 
-type Http2 = http2::SendRequest<RequestBody>;
+type Http2<B> = http2::SendRequest<B>;
 
-/// Connections of a worker.
-#[derive(Debug, Default)]
-pub(crate) struct Links {
-    one: Pool<Http1>,
-    many: Mux<Http2>,
+/// What became of a try to get a link, for who counts.
+pub(super) enum Noted {
+    /// It was there.
+    Reused,
+    /// It was tried to make one, for so long.
+    Tried(SocketAddr, Duration),
+    /// It was made.
+    Made,
 }
 
-impl Links {
-    /// Closes what was idle for too long.
-    pub(crate) fn sweep(&self, now: Instant) {
-        self.one.sweep(now);
-        self.many.sweep(now);
+/// Connections of a worker, for requests with bodies of one kind.
+#[derive(Debug)]
+pub(crate) struct Links<B> {
+    one: Pool<Http1<B>>,
+    many: Mux<Http2<B>>,
+}
+
+impl<B> Default for Links<B> {
+    fn default() -> Self {
+        Self {
+            one: Pool::default(),
+            many: Mux::default(),
+        }
     }
 }
 
 /// A connection in use.
 #[derive(Debug)]
-pub(super) enum Link {
+pub(super) enum Link<B> {
     /// HTTP/1.1.
-    One(Held<Http1>),
+    One(Held<Http1<B>>),
     /// A stream of HTTP/2.
-    Many(Lease<Http2>),
+    Many(Lease<Http2<B>>),
 }
 
-impl Link {
+impl<B: Sendable> Link<B> {
     /// Whether it speaks HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         matches!(self, Self::Many(_))
@@ -92,9 +118,9 @@ impl Link {
     /// Sends a request; a link that is gone hands nothing back.
     pub(super) async fn send(
         &mut self,
-        message: http::Request<RequestBody>,
+        message: http::Request<B>,
         reused: bool,
-    ) -> Option<Result<http::Response<hyper::body::Incoming>, TrySendError<http::Request<RequestBody>>>> {
+    ) -> Option<Result<http::Response<hyper::body::Incoming>, TrySendError<http::Request<B>>>> {
         match self {
             Self::One(held) => {
                 let is_known = !reused || quiet::is_known(held.idle_since(), Instant::now());
@@ -127,7 +153,7 @@ impl Link {
 /// A link to an endpoint, ready for a request.
 pub(super) struct Acquired {
     pub(super) attempt: Attempt,
-    pub(super) link: Link,
+    pub(super) link: Link<RequestBody>,
     pub(super) reused: bool,
 }
 
@@ -143,7 +169,12 @@ pub(super) async fn acquire(
     let worker = Rc::clone(exchange.worker());
     loop {
         exchange.connected(attempt.endpoint().address(), Duration::ZERO);
-        let refusal = match link(exchange, &worker, &attempt, client, fresh).await {
+        let note = &mut |noted| match noted {
+            Noted::Reused => exchange.site().counters().reused(),
+            Noted::Tried(endpoint, time) => exchange.connected(endpoint, time),
+            Noted::Made => exchange.site().counters().connected(),
+        };
+        let refusal = match worker.hyper_links().link(&attempt, client, fresh, note).await {
             Ok((link, reused)) => {
                 return Ok(Acquired {
                     attempt,
@@ -163,109 +194,122 @@ pub(super) async fn acquire(
     }
 }
 
-async fn link(
-    exchange: &mut Exchange,
-    worker: &Worker,
-    attempt: &Attempt,
-    client: Client,
-    fresh: bool,
-) -> Result<(Link, bool), Refusal> {
-    let (links, config) = (worker.hyper_links(), attempt.cluster().config());
-    let (id, limits) = (attempt.endpoint().id(), &config.pool);
-    let reuse = !fresh && config.send_proxy.is_none();
-    if config.protocol != UpstreamProtocol::Http2 {
-        while reuse && let Some(mut held) = links.one.take_idle(id, limits, Instant::now()) {
-            // An error here is a connection that died while it was idle.
-            if let Some(link) = held.as_mut()
-                && link.sender.ready().await.is_ok()
-            {
-                exchange.site().counters().reused();
-                return Ok((Link::One(held), true));
-            }
-        }
+impl<B: Sendable> Links<B> {
+    /// Closes what was idle for too long.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.one.sweep(now);
+        self.many.sweep(now);
     }
-    if config.protocol == UpstreamProtocol::Http1 {
-        return one(exchange, links, attempt, client).await;
-    }
-    loop {
-        match links.many.lease(id, limits, Http2::is_ready, Instant::now()) {
-            Offer::Ready(lease) => {
-                exchange.site().counters().reused();
-                return Ok((Link::Many(lease), true));
-            }
-            Offer::Make(making) => {
-                let connection = connected(exchange, attempt, client).await?;
-                if !connection.http2 {
-                    drop(making);
-                    return match links.one.open(id, limits) {
-                        Taken::Open(opening) => Ok((http1(opening, connection, attempt).await?, false)),
-                        Taken::Idle(held) => Ok((Link::One(held), true)),
-                        Taken::Wait(_) | Taken::Full => Err(busy()),
-                    };
-                }
-                let (sender, permit) = http2(connection, attempt).await?;
-                return Ok((Link::Many(making.made(sender, permit, Instant::now())), false));
-            }
-            Offer::Wait(queue) => {
-                let permit = attempt.cluster().circuit().pending.enter();
-                if permit.is_err() || !queue.wait().await {
-                    return Err(busy());
-                }
-            }
-            Offer::Full => return Err(busy()),
-        }
-    }
-}
 
-/// A link that carries one request at a time, where no idle one was to be had.
-async fn one(
-    exchange: &mut Exchange,
-    links: &Links,
-    attempt: &Attempt,
-    client: Client,
-) -> Result<(Link, bool), Refusal> {
-    let (id, limits) = (attempt.endpoint().id(), &attempt.cluster().config().pool);
-    loop {
-        let place = match links.one.open(id, limits) {
-            Taken::Idle(held) => Place::Idle(held),
-            Taken::Open(opening) => Place::Open(opening),
-            Taken::Wait(waiting) => {
-                let _pending = attempt.cluster().circuit().pending.enter().map_err(|_| busy())?;
-                waiting.wait().await.ok_or_else(busy)?
-            }
-            Taken::Full => return Err(busy()),
-        };
-        match place {
-            Place::Idle(mut held) => {
+    /// A link to the endpoint of a try, and whether it was used before; a new one if `fresh`.
+    pub(super) async fn link(
+        &self,
+        attempt: &Attempt,
+        client: Client,
+        fresh: bool,
+        note: &mut impl FnMut(Noted),
+    ) -> Result<(Link<B>, bool), Refusal> {
+        let config = attempt.cluster().config();
+        let (id, limits) = (attempt.endpoint().id(), &config.pool);
+        let reuse = !fresh && config.send_proxy.is_none();
+        if config.protocol != UpstreamProtocol::Http2 {
+            while reuse && let Some(mut held) = self.one.take_idle(id, limits, Instant::now()) {
+                // An error here is a connection that died while it was idle.
                 if let Some(link) = held.as_mut()
                     && link.sender.ready().await.is_ok()
                 {
-                    exchange.site().counters().reused();
+                    note(Noted::Reused);
                     return Ok((Link::One(held), true));
                 }
             }
-            Place::Open(opening) => {
-                let connection = connected(exchange, attempt, client).await?;
-                return Ok((http1(opening, connection, attempt).await?, false));
+        }
+        if config.protocol == UpstreamProtocol::Http1 {
+            return self.one(attempt, client, note).await;
+        }
+        loop {
+            match self.many.lease(id, limits, Http2::is_ready, Instant::now()) {
+                Offer::Ready(lease) => {
+                    note(Noted::Reused);
+                    return Ok((Link::Many(lease), true));
+                }
+                Offer::Make(making) => {
+                    let connection = connected(attempt, client, note).await?;
+                    if !connection.http2 {
+                        drop(making);
+                        return match self.one.open(id, limits) {
+                            Taken::Open(opening) => Ok((http1(opening, connection, attempt).await?, false)),
+                            Taken::Idle(held) => Ok((Link::One(held), true)),
+                            Taken::Wait(_) | Taken::Full => Err(busy()),
+                        };
+                    }
+                    let (sender, permit) = http2(connection, attempt).await?;
+                    return Ok((Link::Many(making.made(sender, permit, Instant::now())), false));
+                }
+                Offer::Wait(queue) => {
+                    let permit = attempt.cluster().circuit().pending.enter();
+                    if permit.is_err() || !queue.wait().await {
+                        return Err(busy());
+                    }
+                }
+                Offer::Full => return Err(busy()),
+            }
+        }
+    }
+
+    /// A link that carries one request at a time, where no idle one was to be had.
+    async fn one(
+        &self,
+        attempt: &Attempt,
+        client: Client,
+        note: &mut impl FnMut(Noted),
+    ) -> Result<(Link<B>, bool), Refusal> {
+        let (id, limits) = (attempt.endpoint().id(), &attempt.cluster().config().pool);
+        loop {
+            let place = match self.one.open(id, limits) {
+                Taken::Idle(held) => Place::Idle(held),
+                Taken::Open(opening) => Place::Open(opening),
+                Taken::Wait(waiting) => {
+                    let _pending = attempt.cluster().circuit().pending.enter().map_err(|_| busy())?;
+                    waiting.wait().await.ok_or_else(busy)?
+                }
+                Taken::Full => return Err(busy()),
+            };
+            match place {
+                Place::Idle(mut held) => {
+                    if let Some(link) = held.as_mut()
+                        && link.sender.ready().await.is_ok()
+                    {
+                        note(Noted::Reused);
+                        return Ok((Link::One(held), true));
+                    }
+                }
+                Place::Open(opening) => {
+                    let connection = connected(attempt, client, note).await?;
+                    return Ok((http1(opening, connection, attempt).await?, false));
+                }
             }
         }
     }
 }
 
 async fn connected(
-    exchange: &mut Exchange,
     attempt: &Attempt,
     client: Client,
+    note: &mut impl FnMut(Noted),
 ) -> Result<Connection, Refusal> {
     let (begun, endpoint) = (Instant::now(), attempt.endpoint());
     let made = connect::connect(attempt.cluster(), endpoint, Some(client)).await;
-    exchange.connected(endpoint.address(), begun.elapsed());
+    note(Noted::Tried(endpoint.address(), begun.elapsed()));
     let connection = made.map_err(|error| refusal_of(&error, endpoint))?;
-    exchange.site().counters().connected();
+    note(Noted::Made);
     Ok(connection)
 }
 
-async fn http1(opening: Opening<Http1>, connection: Connection, attempt: &Attempt) -> Result<Link, Refusal> {
+async fn http1<B: Sendable>(
+    opening: Opening<Http1<B>>,
+    connection: Connection,
+    attempt: &Attempt,
+) -> Result<Link<B>, Refusal> {
     let endpoint = attempt.endpoint().address();
     let Connection { stream, permit, .. } = connection;
     let expects = Expects::default();
@@ -285,10 +329,10 @@ async fn http1(opening: Opening<Http1>, connection: Connection, attempt: &Attemp
     Ok(Link::One(opening.opened(link, permit, Instant::now())))
 }
 
-async fn http2(
+async fn http2<B: Sendable>(
     connection: Connection,
     attempt: &Attempt,
-) -> Result<(Http2, crate::upstream::circuit::Permit), Refusal> {
+) -> Result<(Http2<B>, crate::upstream::circuit::Permit), Refusal> {
     let endpoint = attempt.endpoint().address();
     let Connection { stream, permit, .. } = connection;
     let (sender, connection) = http2::Builder::new(LocalExecutor)

@@ -1,33 +1,33 @@
 //! Requests beside the one that a client waits for: parts of a fan-out, and mirrored ones.
 //!
-//! Each has a connection of its own, which ends with it: nothing of them is seen in the pools of proper requests.
-//! Bounds: [`MAX_AT_ONCE`] a worker, the size of each answer, the time of each.
+//! Their connections are kept and used again, but apart from those of proper requests ([`Links`]): they neither wait for
+//! one another nor share one. Bounds: [`MAX_AT_ONCE`] a worker, the upstream's pool, the size and the time of each answer.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, header, uri::Authority};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
-use hyper_util::rt::TokioIo;
-use tokio::{task::spawn_local, time::timeout};
+use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use super::{
+    client::{Link, Links},
     head,
-    http2::LocalExecutor,
-    response_gate::{Expects, ResponseGate},
 };
 use crate::{
     gateway::{
-        gate::{MAX_FIELDS, response, response::Asked},
-        refusal::Reason,
+        gate::{response, response::Asked},
+        refusal::{Reason, Refusal},
+        worker::Worker,
     },
     upstream::{
+        attempt::Attempt,
         chooser::{Chooser, Tried},
-        connect::{self, Connection},
         proxy_header::Client,
     },
 };
@@ -35,8 +35,8 @@ use crate::{
 /// Most requests of this kind that a worker has under way.
 const MAX_AT_ONCE: usize = 512;
 
-/// Most bytes of an answer that wait to be read.
-const READ_BUFFER: usize = 64 * 1024;
+/// Their connections, of a worker.
+pub(crate) type SideLinks = Links<Full<Bytes>>;
 
 thread_local! {
     static AT_ONCE: Cell<usize> = const { Cell::new(0) };
@@ -44,6 +44,7 @@ thread_local! {
 
 /// A request of this kind.
 pub(super) struct Side {
+    pub(super) worker: Rc<Worker>,
     pub(super) chooser: Rc<Chooser>,
     pub(super) client: Client,
     pub(super) method: Method,
@@ -87,79 +88,84 @@ impl Side {
     }
 
     async fn exchange(self) -> Result<(u16, Bytes), Reason> {
-        let now = std::time::Instant::now();
+        let begun = Instant::now();
         let mut tried = Tried::default();
         let attempt = self
             .chooser
-            .attempt(0, &mut tried, false, now)
+            .attempt(0, &mut tried, false, begun)
             .map_err(|_| Reason::UpstreamDown)?;
-        let connected = connect::connect(attempt.cluster(), attempt.endpoint(), Some(self.client)).await;
-        let Ok(connection) = connected else {
-            attempt.failed();
-            return Err(Reason::UpstreamUnreachable);
-        };
-        let most = self.most;
-        let answer = self.send(connection).await;
-        let Ok(answer) = answer else {
-            attempt.failed();
-            return Err(Reason::UpstreamReset);
+        let (answer, link) = match self.send(&attempt).await {
+            Ok(sent) => sent,
+            Err(reason) => {
+                // That there is no room is no fault of the endpoint's.
+                if reason != Reason::Overloaded {
+                    attempt.failed();
+                }
+                return Err(reason);
+            }
         };
         let (parts, body) = answer.into_parts();
         let laid = head::response(&parts);
         let asked = Asked {
-            head: false,
+            head: self.method == Method::HEAD,
             websocket: false,
         };
-        response::judge(&laid.bytes, &laid.shape, asked).map_err(|refusal| refusal.reason)?;
+        let judged = response::judge(&laid.bytes, &laid.shape, asked).map_err(|refusal| refusal.reason)?;
         let status = parts.status.as_u16();
-        attempt.answered(status, now.elapsed(), std::time::Instant::now());
-        let body = Limited::new(body, most)
+        attempt.answered(status, begun.elapsed(), Instant::now());
+        let body = Limited::new(body, self.most)
             .collect()
             .await
             .map_err(|_| Reason::UpstreamCutShort)?;
+        if judged.keep_alive {
+            link.put_back(Instant::now());
+        }
         Ok((status, body.to_bytes()))
     }
 
-    async fn send(self, connection: Connection) -> Result<http::Response<Incoming>, hyper::Error> {
-        let is_tls = self.chooser.cluster().tls().is_some();
-        let mut message = http::Request::new(Full::new(self.body));
-        *message.method_mut() = self.method;
-        *message.headers_mut() = self.headers;
-        // Made of a normalised path: whatever is no URI is asked for at the root, where nothing is found.
-        let target = Uri::try_from(self.target).unwrap_or_default();
-        let Connection {
-            stream,
-            http2,
-            permit,
-        } = connection;
-        if http2 {
-            let host = message.headers_mut().remove(header::HOST);
-            message.headers_mut().remove(header::CONNECTION);
-            let mut parts = target.into_parts();
-            parts.scheme = if is_tls { "https" } else { "http" }.parse().ok();
-            parts.authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-            *message.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-            let (mut sender, connection) = http2::handshake(LocalExecutor, TokioIo::new(stream)).await?;
-            spawn_local(async move {
-                // Its end is told by the answer.
-                let _ = connection.await;
-                drop(permit);
-            });
-            sender.send_request(message).await
-        } else {
-            *message.uri_mut() = target;
-            let expects = Expects::default();
-            let stream = ResponseGate::new(stream, expects.clone(), READ_BUFFER);
-            let (mut sender, connection) = http1::Builder::new()
-                .max_headers(MAX_FIELDS)
-                .handshake(TokioIo::new(stream))
-                .await?;
-            spawn_local(async move {
-                let _ = connection.await;
-                drop(permit);
-            });
-            expects.head(&message, true);
-            sender.send_request(message).await
+    /// Sends it. Where a connection that had been idle turns out to be dead, once more by a new one, if that does no harm.
+    async fn send(&self, attempt: &Attempt) -> Result<(http::Response<Incoming>, Link<Full<Bytes>>), Reason> {
+        let reason = |refusal: Refusal| match refusal.reason {
+            Reason::UpstreamBusy => Reason::Overloaded,
+            other => other,
+        };
+        let mut fresh = false;
+        loop {
+            let links = self.worker.side_links();
+            let (mut link, reused) = links
+                .link(attempt, self.client, fresh, &mut |_| {})
+                .await
+                .map_err(reason)?;
+            let unsent = match link.send(self.message(&link), reused).await {
+                Some(Ok(answer)) => return Ok((answer, link)),
+                Some(Err(mut error)) => error.take_message().is_some() || link.was_unasked(),
+                None => true,
+            };
+            if fresh || !reused || !(unsent || self.method.is_idempotent()) {
+                return Err(Reason::UpstreamReset);
+            }
+            fresh = true;
         }
+    }
+
+    /// The message as the link takes it.
+    fn message(&self, link: &Link<Full<Bytes>>) -> http::Request<Full<Bytes>> {
+        let mut message = http::Request::new(Full::new(self.body.clone()));
+        *message.method_mut() = self.method.clone();
+        *message.headers_mut() = self.headers.clone();
+        // Made of a normalised path: whatever is no URI is asked for at the root, where nothing is found.
+        let target = Uri::try_from(self.target.as_slice()).unwrap_or_default();
+        if !link.is_http2() {
+            *message.uri_mut() = target;
+            return message;
+        }
+        let is_tls = self.chooser.cluster().tls().is_some();
+        let host = message.headers_mut().remove(header::HOST);
+        message.headers_mut().remove(header::CONNECTION);
+        let mut parts = target.into_parts();
+        parts.scheme = if is_tls { "https" } else { "http" }.parse().ok();
+        parts.authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        *message.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        message
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     routing::serving,
-    support::{Edge, OK, Origin, Response, eventually, nobody},
+    support::{Edge, OK, Origin, OriginConnection, Response, eventually, nobody},
 };
 use crate::gateway::Reason;
 
@@ -215,4 +215,94 @@ fn a_share_of_the_requests_is_copied() {
     }
     eventually("about a third", || shadow.seen().len() > 70);
     assert!(shadow.seen().len() < 170, "{}", shadow.seen().len());
+}
+
+/// Connections that the origin has seen requests on, in their order.
+fn connections(origin: &Origin) -> Vec<usize> {
+    origin.seen().iter().map(|seen| seen.connection).collect()
+}
+
+#[test]
+fn parts_use_connections_again() {
+    let (users, extras) = (json(), json());
+    let edge = serving(&[("users", users.address), ("extras", extras.address)], PAGE);
+    let mut client = edge.connect();
+    let mut get = |part: &str| {
+        client.send(
+            format!("GET /page/7/{part} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer good\r\n\r\n")
+                .as_bytes(),
+        );
+        client.response().body
+    };
+    for _ in 0..10 {
+        assert!(get("a").ends_with("\"extra\":{ \"path\": \"/extras/a\" }}\n"));
+    }
+    let first = connections(&users)[0];
+    assert_eq!(connections(&users), [first; 10]);
+    // What was not read to its end, or not in time, is not used again; the answer to come is nobody else's.
+    for part in ["large", "slow"] {
+        let before = extras.last().connection;
+        assert!(get(part).ends_with("\"extra\":null}\n"), "{part}");
+        assert!(
+            get("a").ends_with("\"extra\":{ \"path\": \"/extras/a\" }}\n"),
+            "{part}"
+        );
+        assert_ne!(extras.last().connection, before, "{part}");
+    }
+    assert_eq!(connections(&users), [first; 14]);
+}
+
+#[test]
+fn a_part_survives_connections_that_died_while_idle() {
+    // Answers as if it kept the connection, and closes it.
+    let forgetful = |connection: &mut OriginConnection| {
+        if connection.request().is_some() {
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1");
+        }
+    };
+    let (users, extras) = (Origin::with(forgetful), Origin::with(forgetful));
+    let edge = serving(&[("users", users.address), ("extras", extras.address)], PAGE);
+    let mut client = edge.connect();
+    for _ in 0..20 {
+        client.send(b"GET /page/7/a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer good\r\n\r\n");
+        assert_eq!(client.response().body, "{\"user\":1,\"extra\":1}\n");
+    }
+    assert_eq!((users.seen().len(), extras.seen().len()), (20, 20));
+}
+
+#[test]
+fn an_answer_that_nobody_asked_for_gets_into_no_object() {
+    let users = json();
+    // Each answer is followed by one more, which must not be taken for that to the next request.
+    let extras = Origin::with(|connection| {
+        while connection.request().is_some() {
+            connection.send(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n\"evil\"",
+            );
+        }
+    });
+    let edge = serving(&[("users", users.address), ("extras", extras.address)], PAGE);
+    let mut client = edge.connect();
+    for _ in 0..20 {
+        client.send(b"GET /page/7/a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer good\r\n\r\n");
+        let body = client.response().body;
+        assert!(!body.contains("evil"), "{body}");
+    }
+}
+
+#[test]
+fn copies_use_connections_again() {
+    let (origin, shadow) = (Origin::ok(), Origin::ok());
+    let edge = serving(&[("o", origin.address), ("shadow", shadow.address)], MIRRORED);
+    let mut client = edge.connect();
+    for sent in 1..=10 {
+        assert_eq!(client.get("/").status, 200);
+        eventually("a copy", || shadow.seen().len() == sent);
+        // It is put back once its answer is read, for which nobody waits.
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    let mut used = connections(&shadow);
+    used.dedup();
+    assert!(used.len() <= 2, "{used:?}");
+    assert_eq!(edge.counters().mirrored, 10);
 }
