@@ -157,8 +157,9 @@ impl Keeper {
             if let Some(until) = tracked.record.until() {
                 next = next.min(until);
             }
-            if tracked.started.is_some() {
-                next = next.min(Instant::now() + config.slow_start / FULL_SHARE);
+            if let Some(started) = tracked.started {
+                // Counted from the start: from now on it would be put off by all that happens meanwhile.
+                next = next.min(next_step(started, config.slow_start, Instant::now()));
             }
         }
         next
@@ -357,9 +358,7 @@ impl Keeper {
             let state = tracked.state();
             if matches!(state, State::Up | State::Unchecked) {
                 let share = tracked.started.map_or(FULL_SHARE, |started| {
-                    let step = (slow_start / FULL_SHARE).as_nanos().max(1);
-                    let steps = now.saturating_duration_since(started).as_nanos() / step;
-                    u32::try_from(steps).unwrap_or(FULL_SHARE).clamp(1, FULL_SHARE)
+                    steps(started, slow_start, now).clamp(1, FULL_SHARE)
                 });
                 usable.push(Member {
                     endpoint: Arc::clone(&tracked.endpoint),
@@ -386,6 +385,22 @@ impl Keeper {
         let members = Members::new(self.cluster.config(), &usable, &all);
         self.cluster.publish(members, status);
     }
+}
+
+/// Steps of [`FULL_SHARE`] that an endpoint which came back at `started` has behind it.
+fn steps(started: Instant, slow_start: Duration, now: Instant) -> u32 {
+    let step = (slow_start / FULL_SHARE).as_nanos().max(1);
+    let steps = now.saturating_duration_since(started).as_nanos() / step;
+    u32::try_from(steps).unwrap_or(FULL_SHARE).min(FULL_SHARE)
+}
+
+/// When it takes the next one.
+fn next_step(started: Instant, slow_start: Duration, now: Instant) -> Instant {
+    let behind = steps(started, slow_start, now);
+    if behind >= FULL_SHARE {
+        return now;
+    }
+    started + slow_start / FULL_SHARE * (behind + 1)
 }
 
 /// How long nothing is due where nothing is ever due.
@@ -470,5 +485,37 @@ async fn resolving(cluster: Arc<Cluster>, index: usize, news: mpsc::Sender<News>
         }
         let pause = valid.clamp(dns.refresh_min, dns.refresh_max.max(dns.refresh_min));
         sleep(jitter.around(pause)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_due_when_they_are_there() {
+        let started = Instant::now();
+        for slow_start in [
+            Duration::from_nanos(7),
+            Duration::from_millis(1),
+            Duration::from_secs(30),
+        ] {
+            let mut now = started;
+            let mut seen = Vec::new();
+            while now < started + slow_start {
+                seen.push(steps(started, slow_start, now));
+                let next = next_step(started, slow_start, now);
+                // What happens meanwhile puts nothing off.
+                assert_eq!(
+                    next_step(started, slow_start, now + (next - now) / 2),
+                    next.max(now)
+                );
+                now = next.max(now + Duration::from_nanos(1));
+            }
+            assert!(seen.is_sorted(), "{seen:?}");
+            if slow_start > Duration::from_micros(1) {
+                assert_eq!(seen, (0..FULL_SHARE).collect::<Vec<_>>());
+            }
+        }
     }
 }
