@@ -10,7 +10,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hickory_resolver::proto::{
@@ -206,6 +206,102 @@ fn an_endpoint_that_fails_is_left_out_for_a_time() {
         assert_eq!(client.get("/").status, 200);
     }
     eventually("taken back", || state() != State::Ejected);
+}
+
+#[test]
+fn a_share_of_failures_leaves_an_endpoint_out_and_a_smaller_one_does_not() {
+    for (percent, is_out) in [(40, true), (60, false)] {
+        let good = Origin::ok();
+        let asked = AtomicU32::new(0);
+        // Every second answer is a failure: never two in a row.
+        let half = Origin::with(move |connection| {
+            while connection.request().is_some() {
+                let fails = asked.fetch_add(1, Relaxed) % 2 == 1;
+                connection.send(if fails { BUSY } else { OK });
+            }
+        });
+        let edge = start(&[good.address, half.address], |upstream| {
+            upstream.ejection = Some(Ejection {
+                consecutive: NonZeroU32::new(2).expect("not zero"),
+                failure_percent: Some(percent),
+                min_requests: 10,
+                interval: Duration::from_millis(200),
+                time: Duration::from_mins(1),
+                ..Ejection::default()
+            });
+            upstream.retry.attempts = NonZeroU32::MIN;
+        });
+        let state = |at: usize| edge.handle.upstreams()[0].1[at].state;
+        let mut client = edge.connect();
+        let begun = Instant::now();
+        while state(1) != State::Ejected && begun.elapsed() < Duration::from_secs(if is_out { 10 } else { 1 })
+        {
+            assert!([200, 503].contains(&client.get("/").status));
+        }
+        assert!(half.seen().len() >= 10);
+        assert_eq!(state(1) == State::Ejected, is_out, "{percent} %");
+        assert_ne!(state(0), State::Ejected);
+        if is_out {
+            let before = half.seen().len();
+            for _ in 0..20 {
+                assert_eq!(client.get("/").status, 200);
+            }
+            assert_eq!(half.seen().len(), before);
+        }
+    }
+}
+
+#[test]
+fn who_comes_back_starts_slowly() {
+    let healthy = Arc::new(AtomicBool::new(false));
+    let (steady, returning) = (Origin::ok(), ailing(&healthy));
+    let edge = start(&[steady.address, returning.address], |upstream| {
+        upstream.health = Some(HealthCheck {
+            // The steady one has no such page, and says so with what every path of it answers.
+            probe: Probe::Http {
+                path: "/healthz".into(),
+                host: None,
+                status: vec![(200, 200)],
+                body: None,
+            },
+            ..checks()
+        });
+        upstream.slow_start = Duration::from_secs(4);
+    });
+    let state = || edge.handle.upstreams()[0].1[1].state;
+    let requests = || {
+        let seen = returning.seen();
+        seen.iter()
+            .filter(|seen| !seen.line().contains("/healthz"))
+            .count()
+    };
+    let mut client = edge.connect();
+    let mut round = || {
+        let before = requests();
+        for _ in 0..100 {
+            assert_eq!(client.get("/").status, 200);
+        }
+        requests() - before
+    };
+    eventually("down", || state() == State::Down);
+    assert_eq!(round(), 0);
+    healthy.store(true, Relaxed);
+    eventually("up", || state() == State::Up);
+    let begun = Instant::now();
+    let (first, took) = (round(), begun.elapsed());
+    // A round takes some 50 ms; one that was held up for long says nothing.
+    assert!(
+        took > Duration::from_secs(2) || (1..=25).contains(&first),
+        "{first} in {took:?}"
+    );
+    let mut shares = vec![first];
+    while begun.elapsed() < Duration::from_millis(4500) {
+        shares.push(round());
+        thread::sleep(Duration::from_millis(200));
+    }
+    let last = round();
+    assert!((48..=52).contains(&last), "{last} after {shares:?}");
+    assert!(shares.iter().any(|share| (15..=45).contains(share)), "{shares:?}");
 }
 
 #[test]
