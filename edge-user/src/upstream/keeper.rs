@@ -495,27 +495,17 @@ mod tests {
     #[test]
     fn steps_are_due_when_they_are_there() {
         let started = Instant::now();
-        for slow_start in [
-            Duration::from_nanos(7),
-            Duration::from_millis(1),
-            Duration::from_secs(30),
-        ] {
+        for slow_start in [Duration::from_millis(1), Duration::from_secs(30)] {
             let mut now = started;
             let mut seen = Vec::new();
             while now < started + slow_start {
                 seen.push(steps(started, slow_start, now));
                 let next = next_step(started, slow_start, now);
                 // What happens meanwhile puts nothing off.
-                assert_eq!(
-                    next_step(started, slow_start, now + (next - now) / 2),
-                    next.max(now)
-                );
-                now = next.max(now + Duration::from_nanos(1));
+                assert_eq!(next_step(started, slow_start, now + (next - now) / 2), next);
+                now = next;
             }
-            assert!(seen.is_sorted(), "{seen:?}");
-            if slow_start > Duration::from_micros(1) {
-                assert_eq!(seen, (0..FULL_SHARE).collect::<Vec<_>>());
-            }
+            assert_eq!(seen, (0..FULL_SHARE).collect::<Vec<_>>());
         }
     }
 }
