@@ -49,8 +49,9 @@ fn stage(name: &str, admin: impl FnOnce(&Lab) -> String) -> Option<Stage> {
     let mut settings = tests::config::Settings::standard(&lab, &signer, origin.address());
     // Whoever is let in or not is decided at the socket, not at its directory.
     fs::set_permissions(lab.directory(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    // Every reload is one that was asked for.
     settings.extra = format!(
-        "[admin]\nsocket = \"{}\"\n{}",
+        "watch = false\n[admin]\nsocket = \"{}\"\n{}",
         socket(&lab).display(),
         admin(&lab)
     ) + &format!(

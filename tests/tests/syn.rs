@@ -50,7 +50,7 @@ const LIMIT: Rate = Rate {
 const MTU: u32 = 65_536;
 const CLIENT_PORT: u16 = 40_000;
 /// Most ticks by which the kernel's count may lag behind the clock.
-const LAG: u64 = 250;
+const LAG: u64 = 10_000;
 
 struct World {
     kernel: Kernel,
