@@ -8,6 +8,7 @@ mod api;
 pub mod client;
 mod context;
 mod daemon;
+mod dashboard;
 mod events;
 pub mod metrics;
 mod peer;

@@ -25,6 +25,7 @@
 pub mod admin;
 pub mod backends;
 pub mod bpffs;
+pub mod browser;
 pub mod capture;
 pub mod config;
 pub mod daemon;

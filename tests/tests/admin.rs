@@ -273,7 +273,7 @@ fn every_operation_answers_as_described_and_nothing_else_does() {
         })
         .collect();
     for path in [
-        "/",
+        "/dashboard",
         "/v1",
         "/v2/status",
         "/v1/status/",

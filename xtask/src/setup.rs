@@ -28,6 +28,8 @@ const LINKER_PROFILE: [(&str, &str); 4] = [
 
 /// What the end-to-end tests start: `ip`, and an HTTP client that is not ours.
 const E2E: [(&str, &str); 2] = [("ip", "iproute2"), ("curl", "curl")];
+/// What the dashboard is tested in.
+const BROWSER: (&str, &str) = ("chromium", "chromium");
 /// What the VM tests start: an emulator, and what the guest's image is made of.
 const VM: [(&str, &str); 3] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -66,6 +68,7 @@ pub(crate) fn extra(options: Options) -> Result<()> {
     }
     if options.e2e {
         programs("end-to-end tests", &E2E)?;
+        browser();
     }
     if options.vm {
         programs("VM tests", &VM)?;
@@ -207,6 +210,18 @@ fn programs(purpose: &str, needed: &[(&str, &'static str)]) -> Result<()> {
     apt::install(&missing, Lists::Any)?;
     installed(purpose, &missing.join(", "), began);
     Ok(())
+}
+
+/// Installs the browser that the dashboard's tests use. Not every system has one as a package that can be installed
+/// unattended, and everything else can be tested without it.
+fn browser() {
+    let (program, package) = BROWSER;
+    if let Err(error) = programs("browser", &[BROWSER]) {
+        println!(
+            "setup: browser: {error:#}\nsetup: browser: tests of the dashboard are skipped; put `{program}` into PATH (Debian: \
+             apt-get install --no-install-recommends {package}) to run them"
+        );
+    }
 }
 
 fn found(item: &str, what: &dyn Display) {

@@ -211,7 +211,7 @@ async fn accept_all(
                 let context = Arc::clone(&context);
                 tokio::spawn(async move {
                     if admits {
-                        talk(stream, serves, Guard::open(), &context, stop).await;
+                        talk(stream, serves, Guard::local(), &context, stop).await;
                     } else {
                         context.callers.turned(Turned::Peer);
                         talk(stream, serves, Guard::closed(), &context, stop).await;
