@@ -15,6 +15,7 @@ mod peer;
 mod problem;
 pub mod router;
 mod server;
+mod sources;
 mod traces;
 
 pub use api::OPENAPI;
@@ -23,4 +24,5 @@ pub use daemon::{Daemon, Later, Orders, Refused, Stage};
 pub use events::{BAN, Event, Events};
 pub(crate) use metrics::since_epoch;
 pub use server::{AdminError, Bound, MAX_CONNECTIONS, Running, default_socket};
+pub use sources::Watcher;
 pub use traces::export as export_traces;

@@ -175,6 +175,7 @@ const ASKED: &[(&str, &str, &str, Option<&str>, u16)] = &[
     ("POST", "/v1/bans", "/v1/bans", Some("{"), 400),
     ("GET", "/v1/limits", "/v1/limits", None, 200),
     ("GET", "/v1/services", "/v1/services", None, 200),
+    ("GET", "/v1/sources", "/v1/sources", None, 200),
     ("GET", "/v1/jwks", "/v1/jwks", None, 200),
     ("GET", "/v1/lists", "/v1/lists", None, 200),
     ("GET", "/v1/lists/{list}", "/v1/lists/deny", None, 200),

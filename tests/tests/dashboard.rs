@@ -149,6 +149,18 @@ fn a_busy_daemon_shows_traffic_bans_and_what_is_down_and_lifts_a_ban() {
         json!(0)
     );
 
+    let attacker = lab.attacker();
+    let address = attacker.v4.to_string();
+    cli(lab, ["ban", "add", &address, "--for", "10m", "--reason", "flood"]).success();
+    eventually("the heaviest source is shown", || {
+        assert!(!stage::is_answered(
+            attacker,
+            VIP_V4.into(),
+            Duration::from_millis(100)
+        ));
+        let shown = browser.text("#sources");
+        (shown.contains(&address) && shown.contains("banned")).then_some(())
+    });
     compare(&mut browser, &stage);
     browser.picture("dashboard-light");
     lift(&mut browser, &stage);

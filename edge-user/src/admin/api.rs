@@ -91,6 +91,7 @@ pub(super) async fn answer(context: &Arc<Context>, asked: &Asked) -> Result<Answ
         Operation::Upstreams => views::upstreams(context),
         Operation::Limits => views::limits(context).await,
         Operation::Services => views::services(context).await,
+        Operation::Sources => views::sources(context),
         Operation::Jwks => Answer::ok(context.daemon.authority().status()),
         Operation::Lists => views::lists(context),
         Operation::AddBan => changes::add_ban(context, asked),

@@ -12,6 +12,7 @@ use super::{
     daemon::{Daemon, Stage},
     events::Events,
     metrics::{self, Facts, GatewayFacts, OffenceFacts, ProcessFacts, ShieldFacts, Upkeep},
+    sources::Watcher,
 };
 use crate::{
     auth::Freshness,
@@ -43,6 +44,8 @@ pub struct Context {
     pub events: Arc<Events>,
     /// What is remembered of routes, if that is configured.
     pub history: Option<Arc<history::Keeper>>,
+    /// Looks who is dropped most, while somebody asks.
+    pub watcher: Watcher,
     /// What callers met.
     pub callers: Callers,
 }

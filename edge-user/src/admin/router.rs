@@ -32,6 +32,8 @@ pub enum Operation {
     Limits,
     /// What the shield judges, with its counts.
     Services,
+    /// Who is dropped most.
+    Sources,
     /// Providers and their keys.
     Jwks,
     /// The lists of the shield.
@@ -119,6 +121,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     ),
     row(Method::GET, "/v1/limits", Operation::Limits, Scope::Operator),
     row(Method::GET, "/v1/services", Operation::Services, Scope::Operator),
+    row(Method::GET, "/v1/sources", Operation::Sources, Scope::Operator),
     row(Method::GET, "/v1/jwks", Operation::Jwks, Scope::Operator),
     row(Method::GET, "/v1/lists", Operation::Lists, Scope::Operator),
     row(Method::GET, "/v1/lists/{list}", Operation::List, Scope::Operator),

@@ -47,6 +47,7 @@ impl Control {
             started: started(),
             events,
             history: history.map(history::Recorder::keeper),
+            watcher: admin::Watcher::default(),
             callers: admin::Callers::default(),
         }
     }

@@ -282,6 +282,13 @@ pub(super) async fn services(context: &Context) -> Result<Answer, Problem> {
     }))
 }
 
+pub(super) fn sources(context: &Context) -> Result<Answer, Problem> {
+    let pins = context.pins.as_ref();
+    let pins = pins.ok_or_else(|| Problem::unavailable("this daemon has no shield"))?;
+    let seen = context.watcher.seen(pins);
+    Answer::ok(seen.map_err(|error| Problem::unavailable(error.to_string()))?)
+}
+
 pub(super) async fn limits(context: &Context) -> Result<Answer, Problem> {
     let shield = match &context.pins {
         Some(_) => shield(context).await?,

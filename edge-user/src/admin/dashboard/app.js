@@ -215,6 +215,13 @@ function showPackets(now, then, took) {
   drawPackets();
 }
 
+function showSources(seen) {
+  $("sources-said").textContent = seen?.seconds ? `estimated from ${number(seen.samples)} samples of ${span(seen.seconds)}` : "";
+  rows("sources", seen?.sources || [], (source) => source.address, (source) => [
+    source.address, [rate(source.packets_per_second), "n"], [percent(source.share), "n"], source.reason, source.service,
+  ], seen ? "nobody is dropped" : "there is no shield");
+}
+
 function showBans(bans) {
   const list = bans?.bans || [];
   $("bans-total").textContent = bans && bans.total > list.length ? `the first ${list.length} of ${number(bans.total)}` : "";
@@ -393,8 +400,8 @@ function refresh() {
 async function refreshOnce() {
   try {
     const status = await ask("/v1/status");
-    const [routes, upstreams, bans] = await Promise.all([
-      maybe("/v1/routes"), maybe("/v1/upstreams"), maybe(`/v1/bans?limit=${BANS_SHOWN}`),
+    const [routes, upstreams, bans, sources] = await Promise.all([
+      maybe("/v1/routes"), maybe("/v1/upstreams"), maybe(`/v1/bans?limit=${BANS_SHOWN}`), maybe("/v1/sources"),
     ]);
     $("login").hidden = true;
     $("main").hidden = false;
@@ -404,6 +411,7 @@ async function refreshOnce() {
     const judged = packetRows(status);
     showStatus(status, bans);
     showPackets(judged, before?.judged, took);
+    showSources(sources);
     showBans(bans);
     showRoutes(routes, before?.routes, took);
     showUpstreams(upstreams);
