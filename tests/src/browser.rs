@@ -282,16 +282,25 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", &features);
     }
 
+    /// A picture of the whole page, as PNG.
+    #[track_caller]
+    pub fn screenshot(&mut self) -> Vec<u8> {
+        let parameters = json!({ "format": "png", "captureBeyondViewport": true });
+        let taken = self.call("Page.captureScreenshot", &parameters);
+        BASE64_STANDARD
+            .decode(taken["data"].as_str().unwrap_or_default())
+            .expect("base64")
+    }
+
     /// Keeps a picture of the whole page, if `BREAKWATER_SCREENSHOTS` names a directory for them.
     pub fn picture(&mut self, name: &str) {
         let Some(directory) = std::env::var_os("BREAKWATER_SCREENSHOTS") else {
             return;
         };
-        let parameters = json!({ "format": "png", "captureBeyondViewport": true });
-        let taken = self.call("Page.captureScreenshot", &parameters);
-        let bytes = BASE64_STANDARD
-            .decode(taken["data"].as_str().unwrap_or_default())
-            .expect("base64");
-        std::fs::write(Path::new(&directory).join(format!("{name}.png")), bytes).expect("written");
+        std::fs::write(
+            Path::new(&directory).join(format!("{name}.png")),
+            self.screenshot(),
+        )
+        .expect("written");
     }
 }

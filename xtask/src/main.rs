@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod cargo;
 mod deb;
+mod demo;
 mod deny;
 mod ebpf_tools;
 mod fuzz;
@@ -43,6 +44,8 @@ enum Task {
     Deb(deb::Options),
     /// Set up, build, and start `breakwater run`: without arguments, the quick start.
     Run(run::Options),
+    /// Set up, build, and play the story in network namespaces, in about two minutes. Needs root.
+    Demo(demo::Options),
     /// Run every check and test, or some parts.
     Test(test::Options),
     /// Check the conventions of this tree.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Task::Build(options) => build::run(&options).map(|_| ExitCode::SUCCESS),
         Task::Deb(options) => deb::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Run(options) => run::run(&options).map(|never| match never {}),
+        Task::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => Ok(exit_code(test::run(&options))),
         Task::Tidy => tidy::run().map(exit_code),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
