@@ -22,6 +22,7 @@ mod bytes {
     mod frames;
     mod grpc;
     mod http2;
+    mod http2_actions;
     mod http2_direct;
     mod lifecycle;
     mod limiting;
@@ -55,6 +56,7 @@ mod hyper {
     mod faults;
     mod forwarding;
     mod http2;
+    mod http2_actions;
     mod http2_direct;
     mod lifecycle;
     mod limiting;

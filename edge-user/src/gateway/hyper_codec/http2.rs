@@ -10,11 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
+use futures_util::TryFutureExt;
+use http::{Method, Response, header};
+use http_body_util::Full;
+use hyper::{
+    Request,
+    body::{Body, Incoming},
+    server::conn::http2,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
+    body::ResponseBody,
     gated_io::ConnectionState,
     guarded_io::{GuardedIo, Http2State},
     service,
@@ -40,6 +49,20 @@ const RESET_UNSEEN: usize = 20;
 /// Streams that ended by a mistake of the client's, in a connection's life.
 const RESET_BY_MISTAKE: usize = 128;
 
+/// An answer of this proxy's own to HEAD, which has no body, only its length (RFC 9110, 9.3.2): over HTTP/1 hyper leaves the
+/// body out, over HTTP/2 it does not. What comes from an upstream has none.
+fn without_body(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    if let ResponseBody::Own(body) = response.body()
+        && let Some(length @ 1..) = body.size_hint().exact()
+    {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, length.into());
+        *response.body_mut() = ResponseBody::Own(Full::default());
+    }
+    response
+}
+
 /// Serves one connection that began with `first`.
 pub(super) async fn serve(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, provenance: Rc<Provenance>) {
     let limits = worker.limits();
@@ -49,14 +72,16 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: Socket, first: Vec<u8>, p
         // Faults of one stream are not those of its neighbours.
         let stream = Rc::new(ConnectionState::of_stream(&state));
         let (worker, provenance) = (Rc::clone(worker), Rc::clone(&provenance));
+        let is_head = request.method() == Method::HEAD;
         // Boxed, as hyper moves it several times, and it is large.
-        Box::pin(service::answer(
+        let answer = Box::pin(service::answer(
             worker,
             stream,
             provenance,
             Version::Http2,
             request,
-        ))
+        ));
+        answer.map_ok(move |response| if is_head { without_body(response) } else { response })
     });
     let mut connection = pin!(
         http2::Builder::new(LocalExecutor)

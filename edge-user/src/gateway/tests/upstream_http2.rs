@@ -33,14 +33,14 @@ use crate::{
 };
 
 /// What an origin does with one request; `number` counts them.
-type Handler = Arc<
+pub(super) type Handler = Arc<
     dyn Fn(usize, Request<RecvStream>, SendResponse<Bytes>) -> futures_util::future::BoxFuture<'static, ()>
         + Send
         + Sync,
 >;
 
 /// An HTTP/2 server.
-struct Http2Origin {
+pub(super) struct Http2Origin {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
@@ -49,7 +49,7 @@ struct Http2Origin {
 
 impl Http2Origin {
     /// Says goodbye (GOAWAY) on a connection after `goodbye` requests.
-    fn start(goodbye: Option<usize>, handler: Handler) -> Self {
+    pub(super) fn start(goodbye: Option<usize>, handler: Handler) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("a socket");
         let address = listener.local_addr().expect("bound");
@@ -81,6 +81,21 @@ impl Http2Origin {
             _stop: stop,
         }
     }
+
+    /// Where it listens.
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connections that were made to it.
+    pub(super) fn connections(&self) -> &AtomicUsize {
+        &self.connections
+    }
+
+    /// Requests that it got.
+    pub(super) fn requests(&self) -> &AtomicUsize {
+        &self.requests
+    }
 }
 
 async fn connection(stream: TcpStream, goodbye: Option<usize>, requests: Arc<AtomicUsize>, handler: Handler) {
@@ -105,7 +120,7 @@ fn to_http2(origin: &Http2Origin) -> Config {
 }
 
 /// Answers with the request's head and body.
-fn echo() -> Handler {
+pub(super) fn echo() -> Handler {
     Arc::new(|_, request, mut respond| {
         Box::pin(async move {
             let (parts, mut body) = request.into_parts();
