@@ -45,7 +45,7 @@ use tokio::time::Instant;
 pub use authority::{Authority, LoadError, Warning};
 pub use cache::{CacheCounters, CacheStatus};
 pub use claims::Claims;
-pub use explain::{ClaimReport, TokenReport};
+pub use explain::{ClaimReport, TokenReport, demand};
 pub use identity::{IdentityHeader, ReservedHeaders};
 pub use jwk::{JwksError, SkipReason, Skipped};
 pub use jwks::{FetchError, KeyWait, UrlError};

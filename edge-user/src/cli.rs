@@ -13,6 +13,7 @@ mod capture;
 mod check;
 mod compare;
 mod detach;
+mod diff;
 mod doctor;
 mod exit;
 mod explain;
@@ -46,9 +47,9 @@ pub use self::{
     exit::{CliError, Exit},
     output::Output,
     request::{
-        AskRequest, AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, DoctorRequest,
-        ExplainRequest, Format, ListChange, ListRequest, Overrides, RunRequest, Sampled, ServiceRequest,
-        StatusRequest, SteerRequest, TopRequest,
+        AskRequest, AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, DiffRequest,
+        DoctorRequest, ExplainRequest, Format, ListChange, ListRequest, Overrides, RunRequest, Sampled,
+        ServiceRequest, StatusRequest, SteerRequest, TopRequest,
     },
     token::QUICKSTART_KEY_FILE,
 };
@@ -194,6 +195,8 @@ enum Verb {
     Steer(steer::SteerArgs),
     /// Tell what would become of a request, and why, by the configuration; sends nothing.
     Explain(explain::ExplainArgs),
+    /// Tell which recorded requests another configuration would treat otherwise.
+    Diff(diff::DiffArgs),
     /// Make a configuration of Kubernetes manifests: Ingress, Gateway, HTTPRoute.
     Import(import::ImportArgs),
     /// Check a configuration and tell every mistake with file, line and key; changes nothing.
@@ -273,6 +276,7 @@ fn dispatch(
         Verb::List(args) => lifecycle::list(&args.request()?, bpffs)?,
         Verb::Service(args) => lifecycle::service(&args.request(), bpffs)?,
         Verb::Steer(args) => lifecycle::steer(&args.request(), bpffs)?,
+        Verb::Diff(args) => lifecycle::diff(&args.request()?)?,
         Verb::Explain(args) => lifecycle::explain(&args.request()?, bpffs)?,
         Verb::Ban(args) => lifecycle::ban(&args.request(), bpffs)?,
         Verb::Revoke(args) => return revoke::revoke(args, out),

@@ -209,7 +209,8 @@ fn name(state: &std::sync::Arc<ProviderState>) -> String {
     state.config().name.clone()
 }
 
-fn demand(test: &ClaimTest) -> String {
+/// What a test asks of a claim, for people.
+pub fn demand(test: &ClaimTest) -> String {
     let word = |value: &ClaimValue| match value {
         ClaimValue::Text(words) => words.clone(),
         ClaimValue::Integer(number) => number.to_string(),

@@ -245,6 +245,19 @@ pub struct SteerRequest {
     pub format: Format,
 }
 
+/// `breakwater diff`.
+#[derive(Debug, Clone)]
+pub struct DiffRequest {
+    /// The configuration that is in force, checked.
+    pub old: Box<Config>,
+    /// The other.
+    pub new: Box<Config>,
+    /// What was asked for.
+    pub recorded: crate::lifecycle::Shapes,
+    /// How to answer.
+    pub format: Format,
+}
+
 /// What `explain` is asked for.
 #[derive(Debug, Clone)]
 pub struct ExplainRequest {
