@@ -177,7 +177,7 @@ pub fn compare(path: &Path, question: &Question, cell_seconds: u32, now: i64) ->
     })
 }
 
-/// Points of a route from one moment to another, `step` seconds each.
+/// Points of a route from one moment to another, `step` seconds each; one of the whole time if that is no longer than a step.
 ///
 /// # Errors
 /// There is no such route, or the file cannot be read.
@@ -191,7 +191,11 @@ pub fn series(
     known(&reader.routes()?, route)?;
     let mut points: Vec<(i64, super::Cell)> = Vec::new();
     for (at, cell) in reader.cells(route, from, to)? {
-        let at = at.div_euclid(step) * step;
+        let at = if to - from <= step {
+            from
+        } else {
+            at.div_euclid(step) * step
+        };
         match points.last_mut() {
             Some((last, sum)) if *last == at => sum.merge(&cell),
             _ => points.push((at, cell)),
@@ -344,6 +348,10 @@ mod tests {
             [96_000, 96_600]
         );
         assert_eq!(points[0].1.requests, 1000);
+        // 97,200 is a multiple of the step, and divides nothing here.
+        let whole = series(&path, "api", (96_300, 97_500), 1200).expect("points");
+        assert_eq!(whole.len(), 1);
+        assert_eq!((whole[0].0, whole[0].1.requests), (96_300, 2000));
     }
 
     #[test]

@@ -8,6 +8,7 @@ const TIMEOUT_MS = 10000;
 const POINTS = 300;
 const BANS_SHOWN = 100;
 const ROUTES_SHOWN = 200;
+const HISTORIES = 50;
 
 const $ = (id) => document.getElementById(id);
 let token = sessionStorage.getItem("token") || "";
@@ -219,7 +220,7 @@ function showSources(seen) {
   $("sources-said").textContent = seen?.seconds ? `estimated from ${number(seen.samples)} samples of ${span(seen.seconds)}` : "";
   rows("sources", seen?.sources || [], (source) => source.address, (source) => [
     source.address, [rate(source.packets_per_second), "n"], [percent(source.share), "n"], source.reason, source.service,
-  ], seen ? "nobody is dropped" : "there is no shield");
+  ], seen ? "nobody is dropped" : "there is no shield, or it cannot be read");
 }
 
 function showBans(bans) {
@@ -315,8 +316,9 @@ async function history() {
   }
   const now = Math.floor(Date.now() / 1000);
   // Not all at once: the listener has few connections, and others need them too.
-  for (const name of names.slice(0, 50)) {
-    const series = await maybe(`/v1/history/series?route=${encodeURIComponent(name)}&from=${now - 3600}&to=${now}&step=7200`);
+  const shown = [...$("routes").tBodies[0].rows].map((row) => row.dataset.key).filter((name) => names.includes(name));
+  for (const name of shown.slice(0, HISTORIES)) {
+    const series = await maybe(`/v1/history/series?route=${encodeURIComponent(name)}&from=${now - 3600}&to=${now}&step=3600`);
     const point = series?.points.at(-1);
     if (point) hour.set(name, point); else hour.delete(name);
   }
