@@ -5,14 +5,12 @@
 
 use std::{
     error::Error,
-    fs, io,
-    os::unix::fs::MetadataExt as _,
+    io,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use edge_common::abi::Reason;
 use serde::Serialize;
 use tokio::runtime::Builder;
 
@@ -64,24 +62,29 @@ pub struct Watcher(Mutex<Option<Arc<Watched>>>);
 #[derive(Debug)]
 struct Watched {
     asked: Mutex<Instant>,
-    seen: Mutex<Seen>,
+    /// What was seen, or why nothing can be.
+    seen: Mutex<Result<Seen, String>>,
 }
 
 impl Watcher {
-    /// What was seen so far; the first question begins to look.
+    /// What was seen so far; the first question begins to look, and so does the one after a failure was told.
     ///
     /// # Errors
-    /// There can be no thread.
+    /// There can be no thread, or samples cannot be looked at.
     pub fn seen(&self, pins: &Pins) -> io::Result<Seen> {
         let mut watched = lock(&self.0);
-        // A thread that has ended has let go of it.
-        if let Some(watched) = watched.as_ref().filter(|watched| Arc::strong_count(watched) > 1) {
-            *lock(&watched.asked) = Instant::now();
-            return Ok(lock(&watched.seen).clone());
+        if let Some(before) = watched.take() {
+            let seen = lock(&before.seen).clone().map_err(io::Error::other)?;
+            // A thread that has ended has let go of it.
+            if Arc::strong_count(&before) > 1 {
+                *lock(&before.asked) = Instant::now();
+                *watched = Some(before);
+                return Ok(seen);
+            }
         }
         let new = Arc::new(Watched {
             asked: Mutex::new(Instant::now()),
-            seen: Mutex::default(),
+            seen: Mutex::new(Ok(Seen::default())),
         });
         let (own, pins) = (Arc::clone(&new), pins.clone());
         thread::Builder::new()
@@ -89,6 +92,7 @@ impl Watcher {
             .spawn(move || {
                 if let Err(error) = watch(&pins, &own) {
                     tracing::debug!(%error, "the heaviest sources are not looked at any more");
+                    *lock(&own.seen) = Err(error.to_string());
                 }
             })?;
         *watched = Some(new);
@@ -101,20 +105,15 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Which set of maps is pinned.
-fn identity(pins: &Pins) -> Option<u64> {
-    fs::metadata(pins.map("CONTROL")).ok().map(|found| found.ino())
-}
-
 fn watch(pins: &Pins, watched: &Watched) -> Result<(), Box<dyn Error>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let own = identity(pins);
+        let own = pins.identity();
         let (tables, mut tap) = (ShieldTables::open(pins)?, Tap::open(pins)?);
         let netlink = Netlink::connect()?;
         let mut sources = Sources::new(Instant::now());
         let mut before = Reading::take(pins, &tables, &netlink).await?;
-        while lock(&watched.asked).elapsed() < PATIENCE && own.is_some() && identity(pins) == own {
+        while lock(&watched.asked).elapsed() < PATIENCE && own.is_some() && pins.identity() == own {
             let due = Instant::now() + EVERY;
             while Instant::now() < due {
                 tokio::time::sleep(LOOK).await;
@@ -122,7 +121,7 @@ fn watch(pins: &Pins, watched: &Watched) -> Result<(), Box<dyn Error>> {
                 tap.read(SAMPLES_AT_ONCE, |event| sources.note(event, now))?;
             }
             let now = Reading::take(pins, &tables, &netlink).await?;
-            *lock(&watched.seen) = judge(&mut sources, &before, &now);
+            *lock(&watched.seen) = Ok(judge(&mut sources, &before, &now));
             before = now;
         }
         Ok(())
@@ -131,14 +130,7 @@ fn watch(pins: &Pins, watched: &Watched) -> Result<(), Box<dyn Error>> {
 
 fn judge(sources: &mut Sources, before: &Reading, now: &Reading) -> Seen {
     let rates = rates::between(before, now);
-    let counted = |service: u16, reason: u8| {
-        let (service, reason) = (now.name(service), Reason::from_index(reason).map(Reason::name));
-        let of = rates
-            .iter()
-            .filter(|rate| rate.service == service && Some(rate.reason) == reason);
-        of.map(|rate| rate.packets_per_second + rate.observed_per_second)
-            .sum()
-    };
+    let counted = |service, reason| rates::of(&rates, now, service, reason);
     let at = Instant::now();
     let (heaviest, samples) = sources.heaviest(MOST, counted, at);
     let heaviest = heaviest.into_iter().map(|heavy| Source {

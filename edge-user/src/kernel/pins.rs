@@ -87,6 +87,11 @@ impl Pins {
         self.maps().join(name)
     }
 
+    /// Which set of maps is pinned: another one after they were made anew, none while there is none.
+    pub fn identity(&self) -> Option<u64> {
+        fs::metadata(self.map("CONTROL")).ok().map(|found| found.ino())
+    }
+
     /// Directory of the links.
     pub fn links(&self) -> PathBuf {
         self.root.join("links")

@@ -4,13 +4,11 @@
 //! meanwhile is told, and followed.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt as _,
+    io,
     path::Path,
     time::{Duration, Instant},
 };
 
-use edge_common::abi::Reason;
 use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event as Input, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
@@ -99,13 +97,9 @@ impl Handles {
         Ok(Self {
             tables: ShieldTables::open(pins)?,
             tap: Tap::open(pins)?,
-            identity: identity(pins).unwrap_or_default(),
+            identity: pins.identity().unwrap_or_default(),
         })
     }
-}
-
-fn identity(pins: &Pins) -> Option<u64> {
-    fs::metadata(pins.map("CONTROL")).ok().map(|found| found.ino())
 }
 
 impl View {
@@ -204,7 +198,7 @@ impl View {
             self.before = self.now.clone();
             return Ok(());
         }
-        if identity(&self.pins) != Some(self.handles.identity) {
+        if self.pins.identity() != Some(self.handles.identity) {
             match Handles::open(&self.pins) {
                 Ok(handles) => self.handles = handles,
                 // Half made or half removed; the next reading will tell.
@@ -233,15 +227,7 @@ impl View {
         let now = Instant::now();
         let rates = rates::between(&self.before, &self.now);
         let total = rates::total(&rates);
-        let (reading, names) = (&rates, &self.now);
-        let counted = |service: u16, reason: u8| {
-            let (service, reason) = (names.name(service), Reason::from_index(reason).map(Reason::name));
-            reading
-                .iter()
-                .filter(|rate| rate.service == service && Some(rate.reason) == reason)
-                .map(|rate| rate.packets_per_second + rate.observed_per_second)
-                .sum()
-        };
+        let counted = |service, reason| rates::of(&rates, &self.now, service, reason);
         let (heaviest, samples) = self.sources.heaviest(most, counted, now);
         let mut bans = self.bans.list.clone();
         if self.ending_first {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use edge_common::abi::Reason;
 use serde::Serialize;
 
 use super::reading::Reading;
@@ -86,6 +87,16 @@ pub fn between(before: &Reading, now: &Reading) -> Vec<Rate> {
 
 fn weight(rate: &Rate) -> f64 {
     rate.packets_per_second + rate.observed_per_second
+}
+
+/// What was dropped or only observed of a service for a reason, packets a second, by the kernel's numbers for both; `names`
+/// is a reading that knows the service.
+pub fn of(rates: &[Rate], names: &Reading, service: u16, reason: u8) -> f64 {
+    let (service, reason) = (names.name(service), Reason::from_index(reason).map(Reason::name));
+    let of = rates
+        .iter()
+        .filter(|rate| rate.service == service && Some(rate.reason) == reason);
+    of.map(weight).sum()
 }
 
 /// The sums of `rates`.
