@@ -4,14 +4,13 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
-use h2::client::{self, SendRequest};
+use h2::client::SendRequest;
 use http::{Request, Response};
-use tokio::{net::TcpStream, runtime::Builder, time::timeout};
 
 use super::{
     routing::{configured, serving},
-    support::{Edge, Origin, PATIENCE, eventually},
-    upstream_http2::{Http2Origin, echo},
+    support::{Edge, Origin, eventually},
+    upstream_http2::{Handler, Http2Origin, connect, echo, run},
 };
 use crate::{config::UpstreamProtocol, gateway::Limits};
 
@@ -55,21 +54,6 @@ upstream = 'o'
 auth = 'none'
 timeout = '50ms'
 ";
-
-fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async { timeout(PATIENCE, test).await.expect("in time") })
-}
-
-async fn connect(edge: &Edge) -> SendRequest<Bytes> {
-    let stream = TcpStream::connect(edge.address).await.expect("it listens");
-    let (sender, connection) = client::handshake(stream).await.expect("HTTP/2");
-    tokio::spawn(connection);
-    sender.ready().await.expect("open")
-}
 
 /// One request on a connection: its method, path, fields and body; and the whole answer.
 async fn ask(
@@ -280,7 +264,7 @@ fn parts_and_copies_go_to_services_that_speak_nothing_but_http2() {
 }
 
 /// Answers with the path, as JSON.
-fn json() -> super::upstream_http2::Handler {
+fn json() -> Handler {
     std::sync::Arc::new(|_, request, mut respond| {
         Box::pin(async move {
             let text = format!("{:?}", request.uri().path());

@@ -139,7 +139,7 @@ pub(super) fn echo() -> Handler {
     })
 }
 
-fn run<T>(test: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -147,7 +147,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
     runtime.block_on(async { timeout(PATIENCE, test).await.expect("in time") })
 }
 
-async fn connect(edge: &Edge) -> SendRequest<Bytes> {
+pub(super) async fn connect(edge: &Edge) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(edge.address).await.expect("it listens");
     let (sender, connection) = client::handshake(stream).await.expect("HTTP/2");
     tokio::spawn(connection);
