@@ -4,7 +4,7 @@
 //! What depends on the moment is not known here: how much of a limit is used up, which endpoints are up, whom the
 //! gateway keeps out. Limits begin unused, endpoints are all taken for usable.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -90,6 +90,17 @@ pub struct LimitReport {
     pub before_token: bool,
     /// Whether it refuses nothing.
     pub observe: bool,
+}
+
+impl fmt::Display for LimitReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = self.rate.map(|(requests, per)| format!("{requests} in {per} s"));
+        let at_once = self.concurrent.map(|most| format!("{most} at once"));
+        let what: Vec<_> = rate.into_iter().chain(at_once).collect();
+        let observed = if self.observe { ", observed only" } else { "" };
+        let (name, by) = (&self.name, self.by.join(", "));
+        write!(out, "{name}: {} by {by}{observed}", what.join(", "))
+    }
 }
 
 /// How it ends.

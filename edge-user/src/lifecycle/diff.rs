@@ -47,14 +47,21 @@ struct Treatment {
     outcome: String,
 }
 
+/// Requests that have a difference in common.
+#[derive(Debug, Default, Serialize)]
+struct Group {
+    requests: u64,
+    shapes: usize,
+    examples: Vec<Shape>,
+}
+
 /// Requests that are treated otherwise, in the same way.
 #[derive(Debug, Serialize)]
 struct Difference {
-    requests: u64,
-    shapes: usize,
+    #[serde(flatten)]
+    group: Group,
     before: Treatment,
     after: Treatment,
-    examples: Vec<Shape>,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,37 +83,35 @@ struct Report {
 pub fn diff(request: &DiffRequest) -> Result<String, LifecycleError> {
     let sides = [Trial::new(&request.old)?, Trial::new(&request.new)?];
     let recorded = &request.recorded;
-    let mut found: BTreeMap<(Treatment, Treatment), Difference> = BTreeMap::new();
+    let mut found: BTreeMap<(Treatment, Treatment), Group> = BTreeMap::new();
     let runtime = verbs::runtime()?;
     for shape in recorded.list() {
         let [before, after] = sides.each_ref().map(|side| runtime.block_on(side.treat(shape)));
         if before == after {
             continue;
         }
-        let difference = found
-            .entry((before.clone(), after.clone()))
-            .or_insert_with(|| Difference {
-                requests: 0,
-                shapes: 0,
-                before,
-                after,
-                examples: Vec::new(),
-            });
-        difference.requests += shape.requests;
-        difference.shapes += 1;
+        let group = found.entry((before, after)).or_default();
+        group.requests += shape.requests;
+        group.shapes += 1;
         // They come the most frequent first.
-        if difference.examples.len() < EXAMPLES {
-            difference.examples.push(shape.clone());
+        if group.examples.len() < EXAMPLES {
+            group.examples.push(shape.clone());
         }
     }
-    let mut differences: Vec<_> = found.into_values().collect();
-    differences.sort_by_key(|difference| std::cmp::Reverse(difference.requests));
+    let mut differences: Vec<_> = found
+        .into_iter()
+        .map(|((before, after), group)| Difference { group, before, after })
+        .collect();
+    differences.sort_by_key(|difference| std::cmp::Reverse(difference.group.requests));
     let report = Report {
         requests: recorded.requests(),
         shapes: recorded.list().len(),
         seconds: recorded.seconds(),
         lines_left_out: recorded.left_out(),
-        different: differences.iter().map(|difference| difference.requests).sum(),
+        different: differences
+            .iter()
+            .map(|difference| difference.group.requests)
+            .sum(),
         differences,
     };
     match request.format {
@@ -169,7 +174,7 @@ impl<'c> Trial<'c> {
         let route = route.and_then(|name| self.config.routes.iter().find(|route| route.name == *name));
         Treatment {
             auth: route.map_or_else(String::new, |route| self.auth(&route.auth)),
-            limits: explained.limits.iter().map(limit).collect(),
+            limits: explained.limits.iter().map(ToString::to_string).collect(),
             outcome: outcome(&explained.outcome),
             route: explained.route,
         }
@@ -197,19 +202,6 @@ impl<'c> Trial<'c> {
             AuthPolicy::Required(asked) => rule("required", asked),
         }
     }
-}
-
-fn limit(limit: &explain::LimitReport) -> String {
-    let rate = limit.rate.map(|(requests, per)| format!("{requests} in {per} s"));
-    let at_once = limit.concurrent.map(|most| format!("{most} at once"));
-    let what: Vec<_> = rate.into_iter().chain(at_once).collect();
-    let observed = if limit.observe { ", observed only" } else { "" };
-    format!(
-        "{}: {} by {}{observed}",
-        limit.name,
-        what.join(", "),
-        limit.by.join(", ")
-    )
 }
 
 fn outcome(outcome: &Outcome) -> String {
@@ -267,9 +259,9 @@ impl Report {
             writeln!(
                 out,
                 "{} requests of {} shapes",
-                difference.requests, difference.shapes
+                difference.group.requests, difference.group.shapes
             )?;
-            for shape in &difference.examples {
+            for shape in &difference.group.examples {
                 let Shape {
                     method,
                     scheme,

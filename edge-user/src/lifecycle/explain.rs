@@ -174,12 +174,7 @@ impl Report {
             write_token(token, out)?;
         }
         for limit in &gateway.limits {
-            let rate = limit.rate.map(|(requests, per)| format!("{requests} in {per} s"));
-            let at_once = limit.concurrent.map(|most| format!("{most} at once"));
-            let what: Vec<_> = rate.into_iter().chain(at_once).collect();
-            let observed = if limit.observe { ", observed only" } else { "" };
-            let (name, by) = (&limit.name, limit.by.join(", "));
-            writeln!(out, "limit      {name}: {} by {by}{observed}", what.join(", "))?;
+            writeln!(out, "limit      {limit}")?;
         }
         write_outcome(&gateway.outcome, out)
     }

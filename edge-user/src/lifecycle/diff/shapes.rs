@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io::{self, BufRead},
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -43,6 +44,40 @@ pub struct Shapes {
     left_out: u64,
 }
 
+/// What tells shapes apart.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    method: String,
+    scheme: String,
+    host: String,
+    path: String,
+    token_refused: bool,
+}
+
+impl Key {
+    fn of(line: Line) -> Self {
+        Self {
+            token_refused: line.reason.starts_with("token_"),
+            method: line.method,
+            scheme: line.scheme,
+            host: line.host,
+            path: line.path,
+        }
+    }
+
+    fn shape(&self, client: SocketAddr, requests: u64) -> Shape {
+        Shape {
+            method: self.method.clone(),
+            scheme: self.scheme.clone(),
+            host: self.host.clone(),
+            path: self.path.clone(),
+            token_refused: self.token_refused,
+            client,
+            requests,
+        }
+    }
+}
+
 /// A line of the access log, as far as it says what was asked.
 #[derive(Deserialize)]
 struct Line {
@@ -62,9 +97,8 @@ impl Shapes {
     /// # Errors
     /// It cannot be read.
     pub fn read(mut log: impl BufRead, last: Duration) -> io::Result<Self> {
-        let mut shapes: Vec<Shape> = Vec::new();
-        let mut known: HashMap<(String, String, String, String, bool), usize> = HashMap::new();
-        let mut kept: VecDeque<(SystemTime, usize)> = VecDeque::new();
+        let mut shapes: HashMap<Arc<Key>, (SocketAddr, u64)> = HashMap::new();
+        let mut kept: VecDeque<(SystemTime, Arc<Key>)> = VecDeque::new();
         let mut left_out = 0;
         let mut text = Vec::new();
         loop {
@@ -79,48 +113,47 @@ impl Shapes {
                 left_out += 1;
                 continue;
             };
-            let token_refused = line.reason.starts_with("token_");
-            let key = (line.method, line.scheme, line.host, line.path, token_refused);
-            let number = if let Some(number) = known.get(&key) {
-                *number
-            } else if shapes.len() < MOST_SHAPES {
-                let (method, scheme, host, path, token_refused) = key.clone();
-                let client = line.client.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
-                shapes.push(Shape {
-                    method,
-                    scheme,
-                    host,
-                    path,
-                    token_refused,
-                    client,
-                    requests: 0,
-                });
-                known.insert(key, shapes.len() - 1);
-                shapes.len() - 1
-            } else {
-                left_out += 1;
-                continue;
-            };
-            shapes[number].requests += 1;
-            kept.push_back((at, number));
-            while let Some((old, number)) = kept.front().copied()
-                && at.duration_since(old).is_ok_and(|age| age > last)
+            // First: what is too old makes room.
+            while kept
+                .front()
+                .is_some_and(|(old, _)| at.duration_since(*old).is_ok_and(|age| age > last))
+                && let Some((_, key)) = kept.pop_front()
+                && let Some((_, requests)) = shapes.get_mut(&key)
             {
-                shapes[number].requests -= 1;
-                kept.pop_front();
+                *requests -= 1;
+                if *requests == 0 {
+                    shapes.remove(&key);
+                }
             }
+            let client = line.client.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+            let key = Key::of(line);
+            let key = match shapes.get_key_value(&key) {
+                Some((known, _)) => Arc::clone(known),
+                None if shapes.len() < MOST_SHAPES => Arc::new(key),
+                None => {
+                    left_out += 1;
+                    continue;
+                }
+            };
+            shapes.entry(Arc::clone(&key)).or_insert((client, 0)).1 += 1;
+            kept.push_back((at, key));
         }
-        let first = kept.front().map(|(at, _)| *at);
-        let newest = kept.back().map(|(at, _)| *at);
+        let (first, newest) = (kept.front().map(|(at, _)| *at), kept.back().map(|(at, _)| *at));
         let seconds = first
             .zip(newest)
             .and_then(|(first, newest)| newest.duration_since(first).ok());
-        shapes.retain(|shape| shape.requests > 0);
-        shapes.sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| a.path.cmp(&b.path)));
+        let mut sorted: Vec<_> = shapes
+            .iter()
+            .map(|(key, (client, requests))| key.shape(*client, *requests))
+            .collect();
+        sorted.sort_by(|a, b| {
+            let order = b.requests.cmp(&a.requests);
+            order.then_with(|| (&a.path, &a.host, &a.method).cmp(&(&b.path, &b.host, &b.method)))
+        });
         Ok(Self {
             requests: kept.len() as u64,
             seconds: seconds.unwrap_or_default().as_secs(),
-            list: shapes,
+            list: sorted,
             left_out,
         })
     }
@@ -167,6 +200,23 @@ mod tests {
             second / 60,
             second % 60
         )
+    }
+
+    #[test]
+    fn shapes_of_long_ago_take_no_room() {
+        let lines =
+            (0..2 * MOST_SHAPES as u32).map(|number| line_at(number / 1000, &format!("/{number}"), ""));
+        let log: String = lines.collect();
+        let read = Shapes::read(log.as_bytes(), Duration::from_secs(5)).expect("read");
+        assert_eq!(
+            (read.requests(), read.list().len(), read.left_out()),
+            (6000, 6000, 0)
+        );
+        let most = Shapes::read(log.as_bytes(), Duration::from_hours(1)).expect("read");
+        assert_eq!(
+            (most.list().len(), most.left_out()),
+            (MOST_SHAPES, MOST_SHAPES as u64)
+        );
     }
 
     #[test]
