@@ -31,6 +31,8 @@ pub enum Class {
 
 /// Seconds that an entry outlives its flow's last packet, by [`Class`].
 pub const IDLE_SECONDS: [u32; 4] = [0, 60, 3_600, 30];
+/// Ticks that a packet may be newer than whoever looks at its entry, who has read the clock before he came to it.
+const AHEAD: u32 = 1 << 16;
 /// Seconds that a candidate is remembered.
 pub const CANDIDATE_SECONDS: u16 = 10;
 
@@ -74,10 +76,11 @@ impl Info {
         (self.0 >> 56) as u8
     }
 
-    /// Ticks since the last packet.
+    /// Ticks since the last packet: none, if that was seen by somebody whose `tick` is newer.
     #[inline(always)]
     pub const fn age(self, tick: u64) -> u32 {
-        (tick as u32).wrapping_sub(self.0 as u32)
+        let age = (tick as u32).wrapping_sub(self.0 as u32);
+        if age > u32::MAX - AHEAD { 0 } else { age }
     }
 
     /// Whether the flow may still go on.

@@ -103,3 +103,25 @@ fn a_candidate_is_remembered_for_a_while() {
     assert_eq!(remembered(cell, flow ^ 1, now), NOBODY);
     assert_eq!(remembered(0, 0, 0), NOBODY, "an empty cell remembers nobody");
 }
+
+/// Whoever has read the clock a moment before another CPU saw a packet of the flow must not take it for one long idle.
+#[test]
+fn an_entry_newer_than_the_reader_is_alive() {
+    for behind in [1, u64::from(HZ), 60 * u64::from(HZ)] {
+        let table = table();
+        assert!(enter(&table, 1, MINE, Class::Open, BEGIN));
+        let info = look(&table, 1).expect("it was entered");
+        assert!(info.is_alive(BEGIN - behind, HZ));
+        // Nor may its place be given to others, however many come.
+        for other in 2..20_000 {
+            enter(
+                &table,
+                hash::pair(other, 0, &[1, 2]),
+                MINE,
+                Class::Open,
+                BEGIN - behind,
+            );
+        }
+        assert_eq!(look(&table, 1), Some(info));
+    }
+}
