@@ -1,4 +1,4 @@
-//! A two-instruction XDP program of somebody else: what an operator may already have on an interface.
+//! A small XDP program of somebody else: what an operator may already have on an interface.
 
 use std::{
     io,
@@ -18,6 +18,13 @@ pub enum Action {
     Pass = 2,
     /// `XDP_TX`.
     Send = 3,
+}
+
+impl Action {
+    /// r0 = action; exit
+    const fn program(self) -> [u64; 2] {
+        [((self as u64) << 32) | 0xb7, 0x95]
+    }
 }
 
 /// Where it runs.
@@ -69,7 +76,7 @@ impl Emitter {
     /// # Errors
     /// The kernel refuses the program.
     pub fn new(action: Action) -> Result<Self> {
-        let program = load(action).context("BPF_PROG_LOAD")?;
+        let program = load(&action.program()).context("BPF_PROG_LOAD")?;
         Ok(Self { program })
     }
 
@@ -125,17 +132,31 @@ pub struct ForeignXdp {
 impl ForeignXdp {
     /// Loads the program and attaches it to `interface` of `namespace`.
     pub fn attach(namespace: &Namespace, interface: &str, action: Action, mode: Mode) -> Result<Self> {
+        namespace.enter(|| attach(interface, &action.program(), mode))
+    }
+
+    /// Has all that arrives by `from` leave by `to`: as frames of a driver's, with no socket's buffer behind them.
+    ///
+    /// # Errors
+    /// There is no such interface, or the kernel refuses the program.
+    pub fn wire(namespace: &Namespace, from: &str, to: &str) -> Result<Self> {
         namespace.enter(|| {
-            let program = load(action).context("BPF_PROG_LOAD")?;
-            let index = rustix::net::netdevice::name_to_index(socket()?, interface)?;
-            let link =
-                link(&program, index, mode).with_context(|| format!("BPF_LINK_CREATE on {interface}"))?;
-            Ok(Self {
-                _program: program,
-                _link: link,
-            })
+            let to = rustix::net::netdevice::name_to_index(socket()?, to)?;
+            // r1 = to; r2 = 0; call bpf_redirect; exit
+            let redirect = [(u64::from(to) << 32) | 0x1b7, 0x2b7, (23 << 32) | 0x85, 0x95];
+            attach(from, &redirect, Mode::Native)
         })
     }
+}
+
+fn attach(interface: &str, instructions: &[u64], mode: Mode) -> Result<ForeignXdp> {
+    let program = load(instructions).context("BPF_PROG_LOAD")?;
+    let index = rustix::net::netdevice::name_to_index(socket()?, interface)?;
+    let link = link(&program, index, mode).with_context(|| format!("BPF_LINK_CREATE on {interface}"))?;
+    Ok(ForeignXdp {
+        _program: program,
+        _link: link,
+    })
 }
 
 /// The head of `union bpf_attr` for `BPF_PROG_LOAD`.
@@ -165,12 +186,10 @@ struct LinkAttributes {
     flags: u32,
 }
 
-fn load(action: Action) -> io::Result<OwnedFd> {
-    // r0 = action; exit
-    let instructions: [u64; 2] = [((action as u64) << 32) | 0xb7, 0x95];
+fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
     let mut attributes = LoadAttributes {
         program_type: BPF_PROG_TYPE_XDP,
-        instruction_count: 2,
+        instruction_count: instructions.len() as u32,
         instructions: instructions.as_ptr() as u64,
         license: c"MIT".as_ptr() as u64,
         expected_attach_type: BPF_XDP,

@@ -21,7 +21,7 @@ struct Bench {
     about: &'static str,
 }
 
-const BENCHES: [Bench; 12] = [
+const BENCHES: [Bench; 13] = [
     Bench {
         name: "shield",
         package: "edge-user",
@@ -35,6 +35,13 @@ const BENCHES: [Bench; 12] = [
         target: "steering",
         profile: "quick",
         about: "ns per steered packet by mode against an empty program",
+    },
+    Bench {
+        name: "relay",
+        package: "tests",
+        target: "relay",
+        profile: "quick",
+        about: "CPU time of a GiB and of a connection, steered beside nginx stream and HAProxy mode tcp",
     },
     Bench {
         name: "bans",
