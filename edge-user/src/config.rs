@@ -54,6 +54,8 @@ use edge_common::abi::Reason;
 use ipnet::IpNet;
 
 use self::quickstart::DEMO_PREFIX;
+#[cfg(test)]
+pub(crate) use self::raw::sections;
 pub(crate) use self::resolve::{is_interface_name, least_secret_bytes, read_token};
 pub use self::{
     action::{

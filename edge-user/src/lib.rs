@@ -8,6 +8,8 @@ pub mod auth;
 pub mod carrier;
 pub mod cli;
 pub mod config;
+#[cfg(test)]
+mod documents;
 pub mod gateway;
 pub mod history;
 pub mod import;

@@ -1,5 +1,7 @@
 //! The command line from outside: requests, answers, exit codes, and that errors stay one clear line.
 
+mod pages;
+
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use clap::CommandFactory;

@@ -478,7 +478,7 @@ from_text! {
 
 /// Every section of the file with its keys.
 #[cfg(test)]
-pub(super) fn sections() -> Vec<(&'static str, &'static [&'static str])> {
+pub(crate) fn sections() -> Vec<(&'static str, &'static [&'static str])> {
     [
         SECTIONS,
         admin::SECTIONS,

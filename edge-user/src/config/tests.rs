@@ -13,6 +13,7 @@ mod limiting;
 mod listeners;
 mod lists;
 mod mistakes;
+mod pages;
 mod readme;
 mod routes;
 mod tokens;

@@ -6,14 +6,19 @@ use super::examples_dir;
 use crate::config::{Config, EndpointSpec, KeySource, Loaded, Quickstart, raw::sections};
 
 /// Files that the examples name under /etc/breakwater, which this host need not have.
-fn with_keys(text: &str, dir: &std::path::Path) -> String {
-    let (certificate, key) = super::certificate(&["example.org", "*.example.org"]);
+pub(super) fn with_keys(text: &str, dir: &std::path::Path) -> String {
+    let (certificate, key) = super::certificate(&["example.org"]);
+    let (any_certificate, any_key) = super::certificate(&["*.example.org"]);
     for (name, content) in [
         ("site.pem", certificate.clone()),
         ("site.key", key.clone()),
         ("clients.pem", certificate.clone()),
         ("jwt.secret", "k".repeat(64)),
+        ("any.pem", any_certificate),
+        ("any.key", any_key),
         ("admin.token", "t".repeat(32)),
+        ("admin.crt", certificate.clone()),
+        ("admin.key", key.clone()),
         ("sso.pem", "-----BEGIN PUBLIC KEY-----\n".to_owned()),
         ("partner-ca.pem", "-----BEGIN CERTIFICATE-----\n".to_owned()),
         ("api-ca.pem", certificate.clone()),
