@@ -6,8 +6,11 @@
 mod contract;
 mod files;
 mod imports;
-mod links;
+pub(crate) mod links;
+mod literals;
 mod manifests;
+mod messages;
+mod summary;
 mod words;
 
 use std::fmt;
@@ -116,6 +119,8 @@ fn check(sources: &[Source]) -> Vec<Finding> {
         }
     }
     findings.extend(links::check(sources));
+    findings.extend(messages::check(sources));
+    findings.extend(summary::check(sources));
     findings
 }
 
@@ -168,10 +173,23 @@ mod tests {
                 concat!("use aya::Ebpf;\n#[", "allow(dead_code)]\n"),
             ),
             source("edge-user/Cargo.toml", "[package]\nname = \"edge-user\"\n"),
-            source("docs/a.md", "[there](missing.md)\n"),
+            source(
+                "docs/a.md",
+                "[there](missing.md)\n| message | do |\n|---|---|\n| `nobody says so` | a |\n",
+            ),
+            source("docs/SUMMARY.md", ""),
         ];
         let found: Vec<String> = check(&bad).iter().map(ToString::to_string).collect();
-        for part in ["mod.rs", "//!", "aya", "reason", "[lints]", "missing.md"] {
+        for part in [
+            "mod.rs",
+            "//!",
+            "aya",
+            "reason",
+            "[lints]",
+            "missing.md",
+            "nobody says so",
+            "docs/SUMMARY.md",
+        ] {
             assert!(
                 found.iter().any(|finding| finding.contains(part)),
                 "{part} in {found:#?}"

@@ -139,6 +139,38 @@ fn the_page_about_listeners_has_every_closing_with_its_offence() {
     }
 }
 
+#[test]
+fn troubleshooting_has_every_reason_of_the_shield_in_the_code_s_words() {
+    let page = page("docs/troubleshooting.md");
+    let (packets, requests) = page
+        .text
+        .split_once("## Why a request was refused")
+        .expect("both parts");
+    let told = table(packets, "reason");
+    for reason in abi::Reason::ALL {
+        let name = reason.name();
+        let (_, cells) = told
+            .iter()
+            .find(|(names, _)| *names == [name])
+            .unwrap_or_else(|| panic!("{name} is missing"));
+        assert!(cells[0].starts_with(reason.text()), "{name}: {}", reason.text());
+        // The first table is of what is dropped, and has a third column.
+        let drops = matches!(reason.outcome(), abi::Outcome::Drop);
+        assert_eq!(cells.len() == 2, drops, "{name}");
+    }
+    assert_eq!(told.len(), abi::Reason::ALL.len());
+
+    let told = table(requests, "reason");
+    for reason in gateway::Reason::ALL {
+        let (_, cells) = told
+            .iter()
+            .find(|(names, _)| *names == [reason.slug()])
+            .unwrap_or_else(|| panic!("{} is missing", reason.slug()));
+        assert_eq!(cells[0], reason.status().to_string(), "{}", reason.slug());
+    }
+    assert_eq!(told.len(), gateway::Reason::ALL.len());
+}
+
 /// `section.key` between backquotes, where the section is one of the configuration's.
 #[test]
 fn every_key_that_a_page_mentions_is_one() {

@@ -45,7 +45,7 @@ fn broken(source: &Source, link: &str, sources: &[Source]) -> Option<String> {
 }
 
 /// A path relative to `folder`; `None` for one that leaves the tree, which is not ours to check.
-fn joined(folder: &str, file: &str) -> Option<String> {
+pub(crate) fn joined(folder: &str, file: &str) -> Option<String> {
     let mut parts: Vec<&str> = if file.starts_with('/') {
         Vec::new()
     } else {
@@ -63,7 +63,7 @@ fn joined(folder: &str, file: &str) -> Option<String> {
 }
 
 /// The targets of `[text](target)`, with their lines; code is left out.
-fn links(text: &str) -> Vec<(usize, &str)> {
+pub(crate) fn links(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     for (index, line) in prose(text) {
         // Every second part lies between backquotes.
@@ -92,7 +92,7 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// The anchors of a file's headings, as the usual renderers make them.
-fn headings(text: &str) -> impl Iterator<Item = String> {
+pub(crate) fn headings(text: &str) -> impl Iterator<Item = String> {
     prose(text)
         .filter(|(_, line)| line.starts_with('#'))
         .map(|(_, line)| {

@@ -3,7 +3,7 @@
 use clap::{CommandFactory, error::ErrorKind};
 
 use super::super::Cli;
-use crate::documents::{blocks, pages, spans};
+use crate::documents::{blocks, pages, rows, spans};
 
 /// The commands of a text as a shell reads it: words of each, without quotes, redirections and comments. What
 /// is in `$(…)` is a command as well.
@@ -137,6 +137,28 @@ fn every_example_of_the_help_is_understood() {
     let mut seen = 0;
     examples(&Cli::command(), &mut seen);
     assert!(seen > 30, "{seen}");
+}
+
+/// The help's table of exit codes is that of the pages, in the same words.
+#[test]
+fn every_exit_code_is_explained_as_in_the_help() {
+    let help = Cli::command().render_long_help().to_string();
+    let codes = help.split_once("Exit codes:\n").expect("the table").1;
+    let told: Vec<(&str, &str)> = codes
+        .lines()
+        .filter_map(|line| line.trim().split_once("  "))
+        .map(|(code, means)| (code, means.split(" (").next().unwrap_or(means)))
+        .collect();
+    assert_eq!(told.len(), 6, "{codes}");
+    for path in ["README.md", "docs/troubleshooting.md"] {
+        let page = pages().into_iter().find(|page| page.path == path).expect(path);
+        let table = rows(&page.text, "code");
+        let written: Vec<(&str, &str)> = table
+            .iter()
+            .map(|row| (row[0], row[1].split(';').next().unwrap_or(row[1])))
+            .collect();
+        assert_eq!(written, told, "{path}");
+    }
 }
 
 #[test]
