@@ -5,6 +5,7 @@
 
 mod apt;
 mod bench;
+mod book;
 mod build;
 mod cargo;
 mod deb;
@@ -50,6 +51,8 @@ enum Task {
     Test(test::Options),
     /// Check the conventions of this tree.
     Tidy,
+    /// Make a book of the documentation, by mdBook, and look at its links.
+    Book(book::Options),
     /// Measure: without a name, list the measurements.
     Bench(bench::Options),
     /// Run a fuzz target: without a name, list them.
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => Ok(exit_code(test::run(&options))),
         Task::Tidy => tidy::run().map(exit_code),
+        Task::Book(options) => book::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(options) => fuzz::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::run(&options).map(ExitCode::from),
@@ -106,5 +110,31 @@ mod tests {
         assert!(matches!(cli.unwrap().command, Task::Run(_)));
         assert!(Cli::try_parse_from(["xtask", "run", "--config", "my.toml"]).is_err());
         assert!(Cli::try_parse_from(["xtask", "vm", "--kernel", "6.1"]).is_err());
+    }
+
+    /// `cargo xtask …` in the pages, in blocks and between backquotes; `[…]` is what may be left out.
+    #[test]
+    fn the_pages_have_no_command_that_there_is_not() {
+        let root = process::workspace();
+        let docs = std::fs::read_dir(root.join("docs")).unwrap();
+        let docs = docs.map(|entry| entry.unwrap().path());
+        let pages = [root.join("README.md"), root.join("CONTRIBUTING.md")];
+        let mut seen = 0;
+        for page in docs
+            .chain(pages)
+            .filter(|page| page.extension().is_some_and(|ending| ending == "md"))
+        {
+            let text = std::fs::read_to_string(&page).unwrap();
+            let lines = text.lines().flat_map(|line| line.split('`'));
+            for line in lines.filter_map(|line| line.strip_prefix("cargo xtask ")) {
+                let line = line.split(" #").next().unwrap_or(line).replace(['[', ']'], "");
+                let words = std::iter::once("xtask").chain(line.split_whitespace());
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("{}: {line}: {error}", page.display());
+                }
+                seen += 1;
+            }
+        }
+        assert!(seen > 40, "{seen}");
     }
 }
