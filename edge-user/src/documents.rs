@@ -23,6 +23,29 @@ pub(crate) struct Block<'p> {
     pub(crate) text: String,
 }
 
+/// What is to be copied and changed: everything in `examples`, and what the package installs.
+pub(crate) fn examples() -> Vec<Page> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let entries = fs::read_dir(root.join("examples")).expect("examples");
+    let names = entries.map(|entry| {
+        entry
+            .expect("examples")
+            .file_name()
+            .to_string_lossy()
+            .into_owned()
+    });
+    let mut paths: Vec<String> = names.map(|name| format!("examples/{name}")).collect();
+    paths.push("deploy/debian/edge.toml".to_owned());
+    paths.into_iter().map(|path| read(&root, path)).collect()
+}
+
+fn read(root: &Path, path: String) -> Page {
+    Page {
+        text: fs::read_to_string(root.join(&path)).expect(&path),
+        path,
+    }
+}
+
 /// README, CONTRIBUTING and everything in `docs`, in the order of their paths.
 pub(crate) fn pages() -> Vec<Page> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -34,11 +57,7 @@ pub(crate) fn pages() -> Vec<Page> {
         paths.extend(pages.map(|name| format!("{folder}/{name}")));
     }
     paths.sort();
-    let read = |path: String| Page {
-        text: fs::read_to_string(root.join(&path)).expect(&path),
-        path,
-    };
-    paths.into_iter().map(read).collect()
+    paths.into_iter().map(|path| read(&root, path)).collect()
 }
 
 /// The blocks of a page. What a fence in a list is indented by is taken off.

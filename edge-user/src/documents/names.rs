@@ -10,6 +10,7 @@ use crate::{
     auth::{Defect, Refusal},
     config,
     gateway::{self, Closing},
+    offence::OffenceKind,
 };
 
 /// One of each.
@@ -134,7 +135,7 @@ fn the_page_about_listeners_has_every_closing_with_its_offence() {
             .iter()
             .find(|(names, _)| names.contains(&closing.slug()))
             .expect("checked");
-        let offence = closing.offence().map(|kind| kind.name());
+        let offence = closing.offence().map(OffenceKind::name);
         assert_eq!(spans(cells[1]).next(), offence, "{}", closing.slug());
     }
 }

@@ -39,7 +39,7 @@ fn collect(root: &Path, folder: &str, files: &mut BTreeMap<String, Option<String
         };
         if entry.file_type()?.is_dir() {
             collect(root, &path, files)?;
-        } else if path.ends_with(".html") && !NOT_READ.contains(&path.as_str()) {
+        } else if is_page(&path) && !NOT_READ.contains(&path.as_str()) {
             let text = fs::read_to_string(entry.path()).with_context(|| format!("cannot read {path}"))?;
             files.insert(path, Some(text));
         } else {
@@ -47,6 +47,10 @@ fn collect(root: &Path, folder: &str, files: &mut BTreeMap<String, Option<String
         }
     }
     Ok(())
+}
+
+fn is_page(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|ending| ending == "html")
 }
 
 fn broken(files: &BTreeMap<String, Option<String>>) -> Vec<String> {

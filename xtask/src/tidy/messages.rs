@@ -81,7 +81,7 @@ fn is_message(source: &Source, before: &str) -> bool {
 
 /// The first line of a message, with `…` for each placeholder.
 fn shape(text: &str) -> String {
-    let first = text.split("\n").next().unwrap_or_default();
+    let first = text.lines().next().unwrap_or_default();
     let mut shape = String::new();
     let mut chars = first.chars().peekable();
     while let Some(c) = chars.next() {

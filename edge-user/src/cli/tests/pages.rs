@@ -3,7 +3,7 @@
 use clap::{CommandFactory, error::ErrorKind};
 
 use super::super::Cli;
-use crate::documents::{blocks, pages, rows, spans};
+use crate::documents::{blocks, examples, pages, rows, spans};
 
 /// The commands of a text as a shell reads it: words of each, without quotes, redirections and comments. What
 /// is in `$(…)` is a command as well.
@@ -137,6 +137,24 @@ fn every_example_of_the_help_is_understood() {
     let mut seen = 0;
     examples(&Cli::command(), &mut seen);
     assert!(seen > 30, "{seen}");
+}
+
+/// In comments, further in than prose; what it does stands behind two blanks at least.
+#[test]
+fn every_command_line_in_an_example_is_understood() {
+    let mut seen = 0;
+    for example in examples() {
+        let lines = example.text.lines().filter_map(|line| line.strip_prefix("#   "));
+        for line in lines.map(|line| line.split_once("  ").map_or(line, |(line, _)| line)) {
+            for words in of_breakwater(line) {
+                if let Some(why) = refused(&words) {
+                    panic!("{}: {words:?}: {why}", example.path);
+                }
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 4, "{seen}");
 }
 
 /// The help's table of exit codes is that of the pages, in the same words.

@@ -58,7 +58,9 @@ fn completed(part: &str) -> String {
         let Some((kind, name, definition)) = lacking else {
             return text;
         };
-        text += &format!("{}{definition}\n", heading(kind, name));
+        text += &heading(kind, name);
+        text += definition;
+        text.push('\n');
         wanted.extend(definition.split('\''));
     }
 }
