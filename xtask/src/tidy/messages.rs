@@ -5,7 +5,7 @@
 
 use super::{Finding, Source, literals};
 
-/// Where what the program says has to be found.
+/// Without this page nothing has to be found.
 const PAGE: &str = "docs/troubleshooting.md";
 /// Whose messages.
 const PROGRAM: &str = "edge-user/src/";
@@ -22,6 +22,15 @@ const TOLD_BY_REASON: [&str; 10] = [
     "upstream/connect",
     "upstream/resolve",
 ];
+/// Calls that tell what is wrong with a configuration.
+const OF_CONFIGURATIONS: [&str; 6] = [
+    "error(",
+    "error_help(",
+    "warn(",
+    "fault(",
+    "Fault::new(",
+    "BadText::new(",
+];
 /// Fewer letters say nothing to look for: `{what}: {source}`.
 const FEWEST_LETTERS: usize = 10;
 
@@ -33,17 +42,7 @@ pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
             source.is_rust() && source.path.starts_with(PROGRAM) && !source.path.contains("/tests")
         })
         .collect();
-    let mut said = Vec::new();
-    for source in &of_program {
-        for literal in literals::of(&source.text) {
-            said.push((
-                *source,
-                literal.line,
-                is_message(source, &literal.before),
-                shape(&literal.text),
-            ));
-        }
-    }
+    let said: Vec<Said<'_>> = of_program.iter().flat_map(|source| of(source)).collect();
     let mut findings = Vec::new();
     let mut told = Vec::new();
     for page in sources
@@ -51,7 +50,7 @@ pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
         .filter(|source| source.path.starts_with("docs/") && source.has_ending("md"))
     {
         for (number, message) in quoted(page) {
-            if !said.iter().any(|(_, _, _, shape)| shape == message) {
+            if !said.iter().any(|said| said.shape == message) {
                 findings.push(page.finding(number, format!("the program does not say `{message}`")));
             }
             told.push(message);
@@ -60,23 +59,55 @@ pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
     if !sources.iter().any(|source| source.path == PAGE) {
         return findings;
     }
-    for (source, line, is_message, shape) in &said {
-        let letters = shape.chars().filter(|c| c.is_alphabetic()).count();
-        if *is_message && letters >= FEWEST_LETTERS && !told.contains(&shape.as_str()) {
-            findings.push(source.finding(*line, format!("{PAGE} does not have the message `{shape}`")));
+    for Said {
+        source, line, shape, ..
+    } in said.iter().filter(|said| said.is_wanted)
+    {
+        if !told.contains(&shape.as_str()) {
+            findings.push(source.finding(*line, format!("no page has the message `{shape}`")));
         }
     }
     findings
 }
 
-/// Whether a literal is what a verb ends with, or what the log warns of.
-fn is_message(source: &Source, before: &str) -> bool {
+/// A literal of the program.
+struct Said<'s> {
+    source: &'s Source,
+    line: usize,
+    shape: String,
+    /// Whether a page has to have it.
+    is_wanted: bool,
+}
+
+fn of(source: &Source) -> Vec<Said<'_>> {
     let file = source.path.trim_start_matches(PROGRAM);
+    let mut said = Vec::new();
+    let mut last = String::new();
+    for literal in literals::of(&source.text) {
+        let is_first = last.is_empty() || !literal.before.starts_with(&last);
+        let shape = shape(&literal.text);
+        let letters = shape.chars().filter(|c| c.is_alphabetic()).count();
+        said.push(Said {
+            source,
+            line: literal.line,
+            is_wanted: letters >= FEWEST_LETTERS && is_message(file, &literal.before, is_first),
+            shape,
+        });
+        last = literal.before;
+    }
+    said
+}
+
+/// Whether a literal is what a verb ends with, what is wrong with a configuration, or what the log warns of. What
+/// follows the first literal of a call is what to do about it.
+fn is_message(file: &str, before: &str, is_first: bool) -> bool {
     let ends = ["#[error(", "CliError::usage(", "CliError::usage(format!("]
         .iter()
         .any(|call| before.ends_with(call));
+    let is_wrong =
+        is_first && file.starts_with("config/") && OF_CONFIGURATIONS.iter().any(|call| before.contains(call));
     let warns = before.contains("warn!(") || before.contains("error!(");
-    (ends && !TOLD_BY_REASON.iter().any(|other| file.starts_with(other))) || warns
+    ends && !TOLD_BY_REASON.iter().any(|other| file.starts_with(other)) || is_wrong || warns
 }
 
 /// The first line of a message, with `…` for each placeholder.
@@ -140,6 +171,10 @@ mod tests {
                 "edge-user/src/gateway/gate/chunk.rs",
                 "#[error(\"the size of a chunk\")]\n",
             ),
+            source(
+                "edge-user/src/config/resolve.rs",
+                "fn c() { checks.error_help(at, \"this is of no use at all\", \"leave it out, then\") }\n",
+            ),
             source("edge-user/src/cli/tests.rs", "#[error(\"only of a test\")]\n"),
             source(PAGE, page),
         ];
@@ -149,7 +184,7 @@ mod tests {
     #[test]
     fn a_page_with_all_and_nothing_else_is_good() {
         let page = "| message | do |\n|---|---|\n| `` the table … is `full` `` | a |\n| `no more …` (log) | b |\n\
-                    | `… names nothing` | c |\n\n| word | is |\n|---|---|\n| `anything` | d |\n";
+                    | `… names nothing` | c |\n| `this is of no use at all` | c |\n\n| word | is |\n|---|---|\n| `anything` | d |\n";
         // Eight letters are too few to be asked for.
         assert_eq!(found(page), [""; 0]);
     }
@@ -157,7 +192,7 @@ mod tests {
     #[test]
     fn what_is_missing_and_what_is_made_up_is_found() {
         let all = found("# Empty\n");
-        assert_eq!(all.len(), 2, "{all:#?}");
+        assert_eq!(all.len(), 3, "{all:#?}");
         assert!(
             all[0].starts_with("edge-user/src/kernel/error.rs:1: ")
                 && all[0].contains("the table … is `full`")
@@ -168,7 +203,7 @@ mod tests {
         // Of a test, and of what is told by its reason.
         for other in ["only of a test", "quiet and more"] {
             let page = format!("| message | do |\n|---|---|\n| `{other}` | a |\n");
-            assert_eq!(found(&page).len(), 3, "{other}");
+            assert_eq!(found(&page).len(), 4, "{other}");
         }
     }
 }
