@@ -17,5 +17,6 @@ mod text;
 
 pub use cell::Cell;
 pub use recorder::{Keeper, News, Recorder, Snapshot, State};
-pub use store::{Change, Reader, RouteSpan, Store, StoreError};
+pub(crate) use question::moment;
+pub use store::{Bounds, Change, Reader, RouteSpan, Store, StoreError};
 pub use text::render;

@@ -4,6 +4,7 @@
 //! names aya, `kernel` never names hyper, `config` performs no I/O beyond reading its files.
 
 pub mod admin;
+pub mod advise;
 pub mod auth;
 pub mod carrier;
 pub mod cli;

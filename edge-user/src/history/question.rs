@@ -265,7 +265,7 @@ fn shown(seconds: i64) -> String {
 }
 
 /// A moment for people, in UTC.
-pub(super) fn moment(at: i64) -> String {
+pub(crate) fn moment(at: i64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(at.max(0).unsigned_abs());
     humantime::format_rfc3339_seconds(time)
         .to_string()
