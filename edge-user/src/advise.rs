@@ -13,7 +13,7 @@ mod units;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{AuthPolicy, Config};
-pub use figures::{Figures, LONGEST, Measured, Period, USUAL, measure};
+pub use figures::{Figures, Measured, Period, USUAL, last, measure};
 pub use needs::Reason;
 pub use text::render;
 
@@ -134,7 +134,9 @@ pub fn advise(config: &Config, figures: &Figures) -> Vec<Advice> {
                 routes,
                 requests,
                 seconds,
-                seconds_a_day: seconds.zip(figures.period).map(|(seconds, period)| period.a_day(seconds)),
+                seconds_a_day: seconds
+                    .zip(figures.period)
+                    .map(|(seconds, period)| period.a_day(seconds)),
                 at_most: unit.at_most,
                 snippet,
             }

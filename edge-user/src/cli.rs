@@ -5,6 +5,7 @@
 //! Answers go to standard output, errors and the log to standard error. Nothing here panics on a closed pipe,
 //! prints a debug form or a backtrace.
 
+mod advise;
 mod args;
 mod ask;
 mod attach;
@@ -47,9 +48,9 @@ pub use self::{
     exit::{CliError, Exit},
     output::Output,
     request::{
-        AskRequest, AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest, DiffRequest,
-        DoctorRequest, ExplainRequest, Format, ListChange, ListRequest, Overrides, RunRequest, Sampled,
-        ServiceRequest, StatusRequest, SteerRequest, TopRequest,
+        AdviseRequest, AskRequest, AttachRequest, BanRequest, CaptureRequest, ConfigSource, DetachRequest,
+        DiffRequest, DoctorRequest, ExplainRequest, Format, ListChange, ListRequest, Overrides, RunRequest,
+        Sampled, ServiceRequest, StatusRequest, SteerRequest, TopRequest,
     },
     token::QUICKSTART_KEY_FILE,
 };
@@ -113,6 +114,7 @@ Examples:
   breakwater reload                                  what changed in the configuration, in force at once
   breakwater upgrade                                 a new binary takes over; no connection is lost
   breakwater compare --route api                     with the same hour a week ago: what is different, and is it chance?
+  breakwater advise                                  what the kernel could serve without the gateway, and what it would save
   breakwater capture --dropped out.pcapng            drops for Wireshark, each with its reason
   breakwater detach                                  take the shield off again
 
@@ -177,6 +179,8 @@ enum Verb {
     Upgrade(ask::UpgradeArgs),
     /// Compare what a route does with what it did: latency, errors, load, the gateway's own time.
     Compare(compare::CompareArgs),
+    /// Tell what could be steered past the gateway, in the kernel, and what of its own time that would save.
+    Advise(advise::AdviseArgs),
     /// Watch live what passes and what is dropped, who sends it, and who is banned.
     Top(top::TopArgs),
     /// Write sampled drops to a file for Wireshark, each with its reason.
@@ -259,6 +263,7 @@ fn dispatch(
         Verb::Drain(args) => lifecycle::ask(&args.request(), bpffs)?,
         Verb::Upgrade(args) => lifecycle::ask(&args.request(), bpffs)?,
         Verb::Compare(args) => lifecycle::ask(&args.request(), bpffs)?,
+        Verb::Advise(args) => lifecycle::advise(&args.request()?, bpffs)?,
         Verb::Top(args) => match lifecycle::top(&args.request()?, bpffs)? {
             Some(picture) => picture,
             None => return Ok(Exit::Done),

@@ -16,7 +16,7 @@ mod store;
 mod text;
 
 pub use cell::Cell;
-pub use recorder::{Keeper, News, Recorder, Snapshot, State};
 pub(crate) use question::moment;
+pub use recorder::{Keeper, News, Recorder, Snapshot, State};
 pub use store::{Bounds, Change, Reader, RouteSpan, Store, StoreError};
 pub use text::render;

@@ -3,6 +3,7 @@
 //! Owns the order of things: the tables are filled before the program is attached, listeners are bound before
 //! anything is attached, and whatever fails takes back what went before. Decides nothing about packets or requests.
 
+mod advise;
 mod ask;
 mod authenticate;
 mod capture;
@@ -33,6 +34,7 @@ mod steering;
 mod top;
 mod verbs;
 
+pub use advise::advise;
 pub use ask::ask;
 pub use authenticate::TokenGate;
 pub use capture::capture;

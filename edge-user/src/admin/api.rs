@@ -74,6 +74,7 @@ pub(super) async fn answer(context: &Arc<Context>, asked: &Asked) -> Result<Answ
         Operation::HistorySeries | Operation::HistoryChanges | Operation::HistoryCompare => {
             return history::answer(context, asked.operation, &query).await;
         }
+        Operation::HistoryAdvice => return history::advice(context, &query).await,
         _ => query.only(&[])?,
     }
     match asked.operation {
@@ -105,6 +106,7 @@ pub(super) async fn answer(context: &Arc<Context>, asked: &Asked) -> Result<Answ
         | Operation::Events
         | Operation::HistorySeries
         | Operation::HistoryChanges
-        | Operation::HistoryCompare => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "answered above")),
+        | Operation::HistoryCompare
+        | Operation::HistoryAdvice => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "answered above")),
     }
 }

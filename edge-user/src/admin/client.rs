@@ -39,6 +39,11 @@ pub enum Call {
     Upgrade,
     /// Compare two times of a route.
     Compare(Question),
+    /// Tell what could be steered past the gateway.
+    Advise {
+        /// How much of the history, as in `7d`.
+        last: String,
+    },
 }
 
 impl Call {
@@ -60,21 +65,23 @@ impl Call {
             Self::Drain { .. } => (Method::POST, "/v1/drain"),
             Self::Upgrade => (Method::POST, "/v1/upgrade"),
             Self::Compare(_) => (Method::GET, "/v1/history/compare"),
+            Self::Advise { .. } => (Method::GET, "/v1/history/advice"),
         }
     }
 
     /// What follows the path after `?`, percent-encoded.
     pub fn query(&self) -> Option<String> {
-        let Self::Compare(question) = self else {
-            return None;
+        let parameters = match self {
+            Self::Compare(question) => vec![
+                ("route", Some(&question.route)),
+                ("with", question.with.as_ref()),
+                ("for", question.length.as_ref()),
+                ("around", question.around.as_ref()),
+                ("until", question.until.as_ref()),
+            ],
+            Self::Advise { last } => vec![("last", Some(last))],
+            Self::Status | Self::Reload | Self::Drain { .. } | Self::Upgrade => return None,
         };
-        let parameters = [
-            ("route", Some(&question.route)),
-            ("with", question.with.as_ref()),
-            ("for", question.length.as_ref()),
-            ("around", question.around.as_ref()),
-            ("until", question.until.as_ref()),
-        ];
         // Writing to a string does not fail.
         let mut query = String::new();
         for (name, value) in parameters {
@@ -99,14 +106,19 @@ impl Call {
             Self::Drain {
                 deadline: Some(deadline),
             } => Some(json!({ "deadline_seconds": deadline.as_secs() })),
-            Self::Status | Self::Reload | Self::Drain { .. } | Self::Upgrade | Self::Compare(_) => None,
+            Self::Status
+            | Self::Reload
+            | Self::Drain { .. }
+            | Self::Upgrade
+            | Self::Compare(_)
+            | Self::Advise { .. } => None,
         }
     }
 
     const fn limit(&self) -> Duration {
         match self {
             Self::Status => LOOK,
-            Self::Reload | Self::Drain { .. } | Self::Upgrade | Self::Compare(_) => DO,
+            Self::Reload | Self::Drain { .. } | Self::Upgrade | Self::Compare(_) | Self::Advise { .. } => DO,
         }
     }
 }

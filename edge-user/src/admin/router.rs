@@ -56,6 +56,8 @@ pub enum Operation {
     HistoryChanges,
     /// Two times of a route.
     HistoryCompare,
+    /// What could be steered past the gateway.
+    HistoryAdvice,
 }
 
 /// Who may ask.
@@ -151,6 +153,12 @@ pub const ENDPOINTS: &[Endpoint] = &[
         Method::GET,
         "/v1/history/compare",
         Operation::HistoryCompare,
+        Scope::Operator,
+    ),
+    row(
+        Method::GET,
+        "/v1/history/advice",
+        Operation::HistoryAdvice,
         Scope::Operator,
     ),
 ];

@@ -5,15 +5,29 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::History,
+    config::{History, bounds},
     history::{Cell, Reader, StoreError},
 };
 
 /// The period if nobody says how long.
 pub const USUAL: Duration = Duration::from_hours(24);
 
-/// The longest period.
-pub const LONGEST: Duration = Duration::from_hours(366 * 24);
+/// The longest period: as long as a history can be.
+const LONGEST: Duration = bounds::HISTORY.1;
+
+/// Reads how long a period is; an error is what is wrong with it.
+///
+/// # Errors
+/// It is no duration, or out of bounds.
+pub fn last(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time of the history; as in 24h or 7d, from 1s to 3 years");
+    let duration = humantime::parse_duration(text).map_err(|_| wrong())?;
+    if (Duration::from_secs(1)..=LONGEST).contains(&duration) {
+        Ok(duration)
+    } else {
+        Err(wrong())
+    }
+}
 
 /// From when to when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,6 +198,22 @@ mod tests {
         // Long after the last cell there is a period, and no figure.
         let later = measure(Some(&settings), Duration::from_hours(1), 200_040).expect("read");
         assert!(later.period.is_some() && later.routes.is_empty());
+    }
+
+    #[test]
+    fn periods_are_read_or_refused() {
+        for (text, want) in [
+            ("24h", Some(86_400)),
+            ("7d", Some(7 * 86_400)),
+            ("1s", Some(1)),
+            ("999ms", None),
+            ("4years", None),
+            ("", None),
+            ("soon", None),
+            ("-1h", None),
+        ] {
+            assert_eq!(last(text).ok().map(|last| last.as_secs()), want, "{text}");
+        }
     }
 
     #[test]

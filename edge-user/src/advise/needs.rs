@@ -90,14 +90,30 @@ pub(super) fn of_route(config: &Config, index: usize) -> Vec<Reason> {
     }
     let rows = [
         (route.rewrite.is_some(), "rewrite", "paths are rewritten"),
-        (!route.request_headers.is_empty(), "request_headers", "fields are changed"),
-        (!route.response_headers.is_empty(), "response_headers", "fields are changed"),
+        (
+            !route.request_headers.is_empty(),
+            "request_headers",
+            "fields are changed",
+        ),
+        (
+            !route.response_headers.is_empty(),
+            "response_headers",
+            "fields are changed",
+        ),
         (route.cors.is_some(), "cors", "the gateway answers preflights"),
         (route.compress.is_some(), "compress", "answers are compressed"),
         (route.mirror.is_some(), "mirror", "requests are copied"),
         (route.body_limit.is_some(), "body_limit", "bodies are limited"),
-        (route.request_timeout.is_some(), "request_timeout", "requests are limited in time"),
-        (route.idle_timeout.is_some(), "idle_timeout", "answers are limited in time"),
+        (
+            route.request_timeout.is_some(),
+            "request_timeout",
+            "requests are limited in time",
+        ),
+        (
+            route.idle_timeout.is_some(),
+            "idle_timeout",
+            "answers are limited in time",
+        ),
         (
             route.timeout != bounds::DEFAULT_ROUTE_TIMEOUT,
             "timeout",
@@ -144,12 +160,32 @@ fn of_upstream(upstream: &Upstream) -> Vec<Reason> {
             "protocol",
             "the gateway translates between versions of HTTP",
         ),
-        (upstream.send_proxy.is_some(), "send_proxy", "it is told of clients by PROXY headers"),
+        (
+            upstream.send_proxy.is_some(),
+            "send_proxy",
+            "it is told of clients by PROXY headers",
+        ),
         (balance.is_some(), "balance", balance.unwrap_or_default()),
-        (upstream.prefer_zone.is_some(), "prefer_zone", "near endpoints are preferred"),
-        (!upstream.slow_start.is_zero(), "slow_start", "endpoints that come back begin slowly"),
-        (upstream.retry != Retry::default(), "retry", "requests are tried again"),
-        (upstream.circuit != Circuit::default(), "circuit", "requests in flight are limited"),
+        (
+            upstream.prefer_zone.is_some(),
+            "prefer_zone",
+            "near endpoints are preferred",
+        ),
+        (
+            !upstream.slow_start.is_zero(),
+            "slow_start",
+            "endpoints that come back begin slowly",
+        ),
+        (
+            upstream.retry != Retry::default(),
+            "retry",
+            "requests are tried again",
+        ),
+        (
+            upstream.circuit != Circuit::default(),
+            "circuit",
+            "requests in flight are limited",
+        ),
         (
             upstream.ejection.is_some_and(|ejection| ejection != plain),
             "ejection",
@@ -174,7 +210,10 @@ fn endpoints(upstream: &Upstream, table: &mut Table) {
             return table.add("endpoints", format!("{ip} is no address of another machine"));
         }
         if !seen.insert(ip) {
-            return table.add("endpoints", format!("{ip} has several ports; the kernel steers to addresses"));
+            return table.add(
+                "endpoints",
+                format!("{ip} has several ports; the kernel steers to addresses"),
+            );
         }
     }
     let most = (bounds::DEFAULT_TABLE_SIZE / bounds::PLACES_A_BACKEND) as usize;
@@ -190,9 +229,14 @@ pub(super) fn together(config: &Config, routes: &[usize]) -> Vec<Reason> {
     let mut first = None;
     for route in all() {
         // One without an upstream has a reason of its own.
-        let Some(upstream) = upstream_of(route) else { continue };
+        let Some(upstream) = upstream_of(route) else {
+            continue;
+        };
         if *first.get_or_insert(upstream) != upstream {
-            let name = config.upstreams.get(upstream).map_or("", |upstream| &upstream.name);
+            let name = config
+                .upstreams
+                .get(upstream)
+                .map_or("", |upstream| &upstream.name);
             found.push(Reason {
                 key: format!("route.{}.upstream", route.name),
                 why: format!("it goes to `{name}`, others at this address do not"),
@@ -248,7 +292,10 @@ fn condition(matches: &RouteMatch) -> Option<&'static str> {
 fn covers(pattern: &HostPattern, host: &HostPattern) -> bool {
     match (pattern, host) {
         (HostPattern::Below(domain), HostPattern::Exact(name) | HostPattern::Below(name)) => {
-            pattern == host || name.strip_suffix(domain.as_str()).is_some_and(|rest| rest.ends_with('.'))
+            pattern == host
+                || name
+                    .strip_suffix(domain.as_str())
+                    .is_some_and(|rest| rest.ends_with('.'))
         }
         _ => pattern == host,
     }

@@ -28,11 +28,22 @@ impl Places {
             EndpointHost::Address(address) => Some(address.ip()),
             EndpointHost::Name { .. } | EndpointHost::Service(_) => None,
         });
-        let direct = config.services.iter().filter_map(|service| service.direct.as_ref());
+        let direct = config
+            .services
+            .iter()
+            .filter_map(|service| service.direct.as_ref());
         let backends = direct.flat_map(|direct| direct.backends.iter().map(|backend| backend.address));
         Self {
-            addresses: listeners.chain(services).chain(endpoints).chain(backends).collect(),
-            names: config.services.iter().map(|service| service.name.clone()).collect(),
+            addresses: listeners
+                .chain(services)
+                .chain(endpoints)
+                .chain(backends)
+                .collect(),
+            names: config
+                .services
+                .iter()
+                .map(|service| service.name.clone())
+                .collect(),
         }
     }
 
@@ -45,7 +56,9 @@ impl Places {
                 Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number).into()
             }
         };
-        let free = (1..=254).map(nth).find(|address| !self.addresses.contains(address));
+        let free = (1..=254)
+            .map(nth)
+            .find(|address| !self.addresses.contains(address));
         let address = free.unwrap_or_else(|| nth(254));
         self.addresses.insert(address);
         address
@@ -79,8 +92,16 @@ pub(super) fn write(
 ) -> (Vec<String>, String) {
     let doors = doors(unit, places);
     let mut out = String::new();
-    for address in doors.iter().filter(|door| door.is_stand_in).map(|door| door.address).collect::<BTreeSet<_>>() {
-        let _ = writeln!(out, "# {address} stands for an address that the edge's clients are to use.");
+    for address in doors
+        .iter()
+        .filter(|door| door.is_stand_in)
+        .map(|door| door.address)
+        .collect::<BTreeSet<_>>()
+    {
+        let _ = writeln!(
+            out,
+            "# {address} stands for an address that the edge's clients are to use."
+        );
     }
     for door in &doors {
         // Writing to a string cannot fail.
@@ -149,7 +170,11 @@ fn service(
         })
     };
     writeln!(out, "[[service]]\nname = {}", json!(name))?;
-    writeln!(out, "protocol = \"tcp\"\naddress = \"{}\"\nport = {port}", door.address)?;
+    writeln!(
+        out,
+        "protocol = \"tcp\"\naddress = \"{}\"\nport = {port}",
+        door.address
+    )?;
     writeln!(out, "kind = \"direct\"\nforward = \"ipip\"")?;
     if upstream.balance == Balance::ConsistentHash(HashKey::ClientAddress) {
         writeln!(out, "affinity = \"source\"")?;
@@ -184,7 +209,10 @@ fn health_check(health: &HealthCheck, out: &mut String) -> std::fmt::Result {
             if let Some(host) = host {
                 write!(out, ", host = {}", json!(host))?;
             }
-            let ranges: Vec<String> = status.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+            let ranges: Vec<String> = status
+                .iter()
+                .map(|(first, last)| format!("{first}-{last}"))
+                .collect();
             write!(out, ", status = {}", json!(ranges))?;
             if let Some(body) = body {
                 write!(out, ", body = {}", json!(body))?;
@@ -215,7 +243,11 @@ fn first(config: &Config, unit: &Unit<'_>, upstream: &Upstream) -> Vec<String> {
         let names = unit.names.join(", ");
         found.push(format!("{names} lead to an address that no listener has"));
         if let Some(route) = guarded(config) {
-            for listener in unit.listeners.iter().filter(|listener| listener.address.ip().is_unspecified()) {
+            for listener in unit
+                .listeners
+                .iter()
+                .filter(|listener| listener.address.ip().is_unspecified())
+            {
                 found.push(format!(
                     "`listener.{}.address` names the gateway's own address: {} takes every one, and the route `{route}` \
                      asks for a token",
@@ -224,11 +256,19 @@ fn first(config: &Config, unit: &Unit<'_>, upstream: &Upstream) -> Vec<String> {
             }
         }
     }
-    let ports: BTreeSet<u16> = unit.listeners.iter().map(|listener| listener.address.port()).collect();
+    let ports: BTreeSet<u16> = unit
+        .listeners
+        .iter()
+        .map(|listener| listener.address.port())
+        .collect();
     for endpoint in &upstream.endpoints {
         if let EndpointHost::Address(address) = endpoint.host {
             for port in ports.iter().filter(|port| **port != address.port()) {
-                found.push(format!("{} serves port {port}, now it is {}", address.ip(), address.port()));
+                found.push(format!(
+                    "{} serves port {port}, now it is {}",
+                    address.ip(),
+                    address.port()
+                ));
             }
         }
     }

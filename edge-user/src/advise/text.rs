@@ -23,22 +23,37 @@ fn write_all(report: &Report, out: &mut String) -> fmt::Result {
     if let Some(period) = &report.period {
         let length = period.to - period.from;
         let shown = humantime::format_duration(std::time::Duration::from_secs(length.unsigned_abs()));
-        writeln!(out, "measured from {} to {} UTC, {shown}", moment(period.from), moment(period.to))?;
+        writeln!(
+            out,
+            "measured from {} to {} UTC, {shown}",
+            moment(period.from),
+            moment(period.to)
+        )?;
         if length < DAY {
-            writeln!(out, "that is less than a day: what is told of a day goes on at the same rate")?;
+            writeln!(
+                out,
+                "that is less than a day: what is told of a day goes on at the same rate"
+            )?;
         }
     }
     if let Some(why) = &report.unmeasured {
         writeln!(out, "not measured: {why}")?;
     }
     if report.advice.is_empty() {
-        writeln!(out, "nothing that is served by the gateway, and so nothing to steer past it")?;
+        writeln!(
+            out,
+            "nothing that is served by the gateway, and so nothing to steer past it"
+        )?;
     }
     for advice in &report.advice {
         writeln!(out)?;
         write_one(advice, out)?;
     }
-    let snippets: Vec<&Advice> = report.advice.iter().filter(|advice| advice.snippet.is_some()).collect();
+    let snippets: Vec<&Advice> = report
+        .advice
+        .iter()
+        .filter(|advice| advice.snippet.is_some())
+        .collect();
     if snippets.is_empty() {
         return Ok(());
     }
@@ -86,7 +101,12 @@ fn write_one(advice: &Advice, out: &mut String) -> fmt::Result {
         let figures = route.measured.as_ref().map_or_else(
             || "not measured".to_owned(),
             |found| {
-                format!("{} requests, {}, p50 {}", found.requests, time(found.seconds), time(found.p50))
+                format!(
+                    "{} requests, {}, p50 {}",
+                    found.requests,
+                    time(found.seconds),
+                    time(found.p50)
+                )
             },
         );
         writeln!(out, "  route {:<width$}  {figures}{}", route.name, uses(route))?;

@@ -29,18 +29,27 @@ impl Unit<'_> {
 
 /// All of them.
 pub(super) fn units(config: &Config) -> Vec<Unit<'_>> {
-    let listeners = config.listeners.iter().filter(|listener| !is_steered(config, listener));
+    let listeners = config
+        .listeners
+        .iter()
+        .filter(|listener| !is_steered(config, listener));
     // Those that need nothing are alike, and so are those that must stay.
     let (plain, busy): (Vec<&Listener>, Vec<&Listener>) =
         listeners.partition(|listener| needs::of_listener(listener).is_empty());
-    let groups: Vec<Vec<&Listener>> = [plain, busy].into_iter().filter(|group| !group.is_empty()).collect();
+    let groups: Vec<Vec<&Listener>> = [plain, busy]
+        .into_iter()
+        .filter(|group| !group.is_empty())
+        .collect();
     let every: Vec<usize> = (0..config.routes.len()).collect();
     if groups.is_empty() || every.is_empty() {
         return Vec::new();
     }
     let shared = of_routes(config, &every);
     let own = |group: &[&Listener]| -> Vec<Reason> {
-        group.iter().flat_map(|listener| needs::of_listener(listener)).collect()
+        group
+            .iter()
+            .flat_map(|listener| needs::of_listener(listener))
+            .collect()
     };
     let hosts = components(config);
     let rest: Vec<usize> = every
@@ -78,7 +87,11 @@ pub(super) fn units(config: &Config) -> Vec<Unit<'_>> {
         units.push(Unit {
             kind: Kind::Host,
             names,
-            verdict: if reasons.is_empty() { Verdict::OwnAddress } else { Verdict::Stays },
+            verdict: if reasons.is_empty() {
+                Verdict::OwnAddress
+            } else {
+                Verdict::Stays
+            },
             reasons,
             routes,
             listeners: groups.iter().flatten().copied().collect(),

@@ -82,6 +82,22 @@ pub struct AskRequest {
     pub json: bool,
 }
 
+/// `breakwater advise`.
+#[derive(Debug, Clone)]
+pub enum AdviseRequest {
+    /// Of the running daemon.
+    Ask(AskRequest),
+    /// Of a configuration and the history that it names.
+    Read {
+        /// Checked.
+        config: Box<Config>,
+        /// How much of the history.
+        last: Duration,
+        /// How to answer.
+        format: Format,
+    },
+}
+
 /// `breakwater detach`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetachRequest {

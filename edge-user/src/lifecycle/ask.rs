@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{LifecycleError, verbs};
@@ -10,6 +11,7 @@ use crate::{
         self,
         client::{self, Call},
     },
+    advise,
     cli::AskRequest,
     history,
 };
@@ -35,15 +37,16 @@ pub fn ask(request: &AskRequest, bpffs: &Path) -> Result<String, LifecycleError>
             "draining: not ready from now on; the daemon ends when its connections have".to_owned()
         }
         Call::Upgrade => format!("process {} serves now; the old one finishes", answer["process"]),
-        Call::Compare(_) => compared(answer)?,
+        Call::Compare(_) => read(answer, history::render)?,
+        Call::Advise { .. } => read(answer, advise::render)?,
         Call::Status => return verbs::json(&answer),
     })
 }
 
-/// A comparison, for people.
-fn compared(answer: Value) -> Result<String, LifecycleError> {
+/// What the daemon says, for people.
+fn read<T: DeserializeOwned>(answer: Value, render: fn(&T) -> String) -> Result<String, LifecycleError> {
     let read = serde_json::from_value(answer).map_err(std::io::Error::other);
-    read.map(|comparison| history::render(&comparison))
+    read.map(|value| render(&value))
         .map_err(LifecycleError::io("reading the daemon's answer"))
 }
 

@@ -8,6 +8,7 @@ use crate::{
     auth::LoadError,
     config::{ConfigError, listfile::ListFileError},
     gateway::{RunError, SetupError},
+    history::StoreError,
     kernel::KernelError,
 };
 
@@ -86,6 +87,9 @@ pub enum LifecycleError {
     /// The terminal does not do what a live view needs.
     #[error("the terminal: {0}\n  for one picture use `top --once`")]
     Terminal(io::Error),
+    /// The history cannot be read.
+    #[error("the history cannot be read: {0}")]
+    History(#[from] StoreError),
     /// The system refused something.
     #[error("{what}: {source}")]
     Io {
@@ -135,6 +139,7 @@ impl LifecycleError {
             | Self::InlineEntry { .. }
             | Self::Sandbox(_)
             | Self::Terminal(_)
+            | Self::History(_)
             | Self::Io { .. } => 1,
         }
     }

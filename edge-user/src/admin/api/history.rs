@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Answer, query::Query};
 use crate::{
     admin::{context::Context, metrics::since_epoch, problem::Problem, router::Operation},
+    advise,
     history::{
         Keeper, Reader,
         question::{self, Question, Wrong},
@@ -39,6 +40,25 @@ pub(super) async fn answer(
     let read = tokio::task::spawn_blocking(read).await;
     let read = read.map_err(|error| Problem::unavailable(error.to_string()))?;
     read.map_err(|wrong| problem(&wrong)).and_then(Answer::ok)
+}
+
+/// What could be steered past the gateway; also without a history.
+pub(super) async fn advice(context: &Context, query: &Query) -> Result<Answer, Problem> {
+    query.only(&["last"])?;
+    let last = match query.get::<String>("last", "text")? {
+        None => advise::USUAL,
+        Some(text) => advise::last(&text).map_err(|why| Problem::bad(format!("`last`: {why}")))?,
+    };
+    let (config, keeper) = (context.daemon.config(), context.history.clone());
+    let now = since_epoch(SystemTime::now()) as i64;
+    let read = tokio::task::spawn_blocking(move || {
+        let settings = keeper.as_ref().map(|keeper| &keeper.settings);
+        advise::measure(settings, last, now).map(|figures| advise::report(&config, figures))
+    });
+    let read = read
+        .await
+        .map_err(|error| Problem::unavailable(error.to_string()))?;
+    read.map_err(|error| problem(&error.into())).and_then(Answer::ok)
 }
 
 type Read = Box<dyn FnOnce() -> Result<Value, Wrong> + Send>;
