@@ -61,7 +61,7 @@ pub struct Advice {
     pub verdict: Verdict,
     /// Why it must stay; empty if it need not.
     pub reasons: Vec<Reason>,
-    /// What has to be done before, or is otherwise after; empty if it must stay.
+    /// What has to be done first; empty if it must stay.
     pub first: Vec<String>,
     /// The routes in question.
     pub routes: Vec<RouteAdvice>,

@@ -229,6 +229,21 @@ const ASKED: &[(&str, &str, &str, Option<&str>, u16)] = &[
         None,
         404,
     ),
+    ("GET", "/v1/history/advice", "/v1/history/advice", None, 200),
+    (
+        "GET",
+        "/v1/history/advice",
+        "/v1/history/advice?last=7d",
+        None,
+        200,
+    ),
+    (
+        "GET",
+        "/v1/history/advice",
+        "/v1/history/advice?last=soon",
+        None,
+        400,
+    ),
     (
         "POST",
         "/v1/drain",

@@ -233,24 +233,26 @@ fn health_check(health: &HealthCheck, out: &mut String) -> std::fmt::Result {
     )
 }
 
-/// What a configuration alone does not do.
+/// What the text alone does not do.
 fn first(config: &Config, unit: &Unit<'_>, upstream: &Upstream) -> Vec<String> {
     let mut found = Vec::new();
     if config.shield.interfaces.is_empty() {
-        found.push("`shield.interfaces` names the interfaces that clients come by: it names none".to_owned());
+        found.push(
+            "name the interfaces that clients come by in `shield.interfaces`: it names none".to_owned(),
+        );
     }
     if unit.kind == Kind::Host {
-        let names = unit.names.join(", ");
-        found.push(format!("{names} lead to an address that no listener has"));
+        found.push(format!(
+            "give {} an address that no listener has",
+            unit.names.join(", ")
+        ));
+        // `check` refuses what leads around a token, and such a listener has the new address too.
         if let Some(route) = guarded(config) {
-            for listener in unit
-                .listeners
-                .iter()
-                .filter(|listener| listener.address.ip().is_unspecified())
-            {
+            let listeners = unit.listeners.iter();
+            for listener in listeners.filter(|listener| listener.address.ip().is_unspecified()) {
                 found.push(format!(
-                    "`listener.{}.address` names the gateway's own address: {} takes every one, and the route `{route}` \
-                     asks for a token",
+                    "name the gateway's own address in `listener.{}.address`: {} takes every one, and the route \
+                     `{route}` asks for a token",
                     listener.name, listener.address
                 ));
             }
@@ -264,18 +266,11 @@ fn first(config: &Config, unit: &Unit<'_>, upstream: &Upstream) -> Vec<String> {
     for endpoint in &upstream.endpoints {
         if let EndpointHost::Address(address) = endpoint.host {
             for port in ports.iter().filter(|port| **port != address.port()) {
-                found.push(format!(
-                    "{} serves port {port}, now it is {}",
-                    address.ip(),
-                    address.port()
-                ));
+                let (ip, now) = (address.ip(), address.port());
+                found.push(format!("have {ip} serve port {port}: now it serves {now}"));
             }
         }
     }
-    found.push("each backend has the service's address and a tunnel device (docs/steering.md)".to_owned());
-    let hosts = unit.routes.iter().filter_map(|index| config.routes.get(*index));
-    if hosts.into_iter().any(|route| !route.matches.hosts.is_empty()) {
-        found.push("backends get what comes to the address for any other host, too".to_owned());
-    }
+    found.push("give each backend the service's address and a tunnel device (docs/steering.md)".to_owned());
     found
 }

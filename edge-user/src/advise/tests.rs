@@ -579,7 +579,7 @@ fn everything_that_can_be_carried_over_is_and_passes_the_check() {
     assert!(
         first
             .iter()
-            .any(|step| step == "192.0.2.1 serves port 80, now it is 3000"),
+            .any(|step| step == "have 192.0.2.1 serve port 80: now it serves 3000"),
         "{first:?}"
     );
     let bare = config(&text.replace("[\"eth0\"]", "[]"));

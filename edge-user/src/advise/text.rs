@@ -8,6 +8,12 @@ use crate::history::moment;
 /// Reasons that people are told of one thing.
 const TOLD: usize = 12;
 
+/// What holds of everything that can go.
+const CLOSING: &str = "\
+Saved is the gateway's own time, as it was measured. What steering costs instead, and what the kernel spends on
+connections that would end elsewhere, was not. Past the gateway there are no requests: no access log, no history, no
+offences, no time limits, no strict parsing, no retries, and backends get whatever host a client names.";
+
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 
@@ -57,12 +63,7 @@ fn write_all(report: &Report, out: &mut String) -> fmt::Result {
     if snippets.is_empty() {
         return Ok(());
     }
-    writeln!(
-        out,
-        "\nSaved is the gateway's own time, as it was measured. What steering costs instead, and what the kernel spends on \
-         connections\nwhich would end elsewhere, was not. Past the gateway there are no requests: no access log, no history, no \
-         offences, no time\nlimits, no strict parsing, no retries."
-    )?;
+    writeln!(out, "\n{CLOSING}")?;
     for advice in snippets {
         let snippet = advice.snippet.as_deref().unwrap_or_default();
         writeln!(out, "\n# {}\n{snippet}", title(advice))?;
@@ -128,7 +129,7 @@ fn write_one(advice: &Advice, out: &mut String) -> fmt::Result {
         }
     }
     for step in &advice.first {
-        writeln!(out, "  before: {step}")?;
+        writeln!(out, "  first: {step}")?;
     }
     Ok(())
 }
