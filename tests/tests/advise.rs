@@ -73,6 +73,13 @@ fn route<'r>(advice: &'r Value, name: &str) -> &'r Value {
         .expect("the route")
 }
 
+/// Whether two numbers are the same but for their last digit, which reading JSON may change.
+fn near(one: &Value, other: &Value) -> bool {
+    one.as_f64()
+        .zip(other.as_f64())
+        .is_some_and(|(one, other)| (one - other).abs() < 1e-12)
+}
+
 /// What the gateway counted of its own time on a route, seconds, by its metrics.
 fn tax_by_metrics(lab: &Lab, route: &str) -> f64 {
     let metrics = get(lab, "/metrics").body;
@@ -159,7 +166,7 @@ fn the_plain_and_busy_route_is_named_with_what_the_gateway_measured() {
         .json();
         let point = &series["points"][0];
         assert_eq!(measured["requests"], point["requests"], "{series}");
-        assert_eq!(measured["p50"], point["tax"], "{series}");
+        assert!(near(&measured["p50"], &point["tax"]), "{measured} {series}");
         let seconds = measured["seconds"].as_f64().expect("a number");
         let counted = tax_by_metrics(&lab, name);
         assert!(
@@ -181,7 +188,6 @@ fn the_plain_and_busy_route_is_named_with_what_the_gateway_measured() {
     let with = lab.write("with.toml", format!("{}\n{snippet}\n", settings.text()));
     bare_cli(&lab, ["check", text(&with)]).success();
     let told = cli(&lab, asked).success();
-    eprintln!("TOLD\n{told}");
     assert!(
         told.contains("host static.example: could be steered directly, with an address of its own")
             && told.contains("listeners listener-0, listener-1: must stay")
@@ -192,7 +198,10 @@ fn the_plain_and_busy_route_is_named_with_what_the_gateway_measured() {
     // Without a daemon: the file, and the history that it names.
     daemon.sigterm();
     let read = bare_cli(&lab, ["advise", "--config", text(&file), "--json"]).json();
-    assert_eq!(about(&read, "static")["seconds"], goes["seconds"]);
+    assert!(
+        near(&about(&read, "static")["seconds"], &goes["seconds"]),
+        "{read:#}"
+    );
     assert_eq!(about(&read, "static")["requests"], goes["requests"]);
     wrong(&lab, &file);
 }
