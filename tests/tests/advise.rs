@@ -62,7 +62,7 @@ fn about<'r>(report: &'r Value, route: &str) -> &'r Value {
             let routes = one["routes"].as_array().into_iter().flatten();
             routes.into_iter().any(|found| found["name"] == route)
         })
-        .unwrap_or_else(|| panic!("{route} in {report:#}"))
+        .expect("advice about the route")
 }
 
 fn route<'r>(advice: &'r Value, name: &str) -> &'r Value {
@@ -85,9 +85,7 @@ fn tax_by_metrics(lab: &Lab, route: &str) -> f64 {
     let metrics = get(lab, "/metrics").body;
     let line = format!("breakwater_gateway_tax_seconds_sum{{route=\"{route}\"}} ");
     let found = metrics.lines().find_map(|own| own.strip_prefix(line.as_str()));
-    found
-        .and_then(|value| value.parse().ok())
-        .unwrap_or_else(|| panic!("{line} in {metrics}"))
+    found.and_then(|value| value.parse().ok()).expect("the metric")
 }
 
 /// Holds a report to the daemon's own description of it.
