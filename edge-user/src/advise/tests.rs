@@ -226,6 +226,19 @@ fn paths_are_not_seen_by_the_kernel() {
         plain("rest", "path = \"/\"")
     );
     assert_eq!(of(&one_upstream)[0].verdict, Verdict::Direct);
+    // What a host's own route leaves goes to its domain's, and to no other domain's.
+    for (host, want) in [("a.h.example", Verdict::Direct), ("ah.example", Verdict::Stays)] {
+        let text = format!(
+            "{BASE}{APP}{}{}",
+            plain("b", &format!("hosts = [\"{host}\"]\npath = \"/b\"")),
+            plain("rest", "hosts = [\"*.h.example\"]\npath = \"/\"")
+        );
+        let all = of(&text);
+        let one = all
+            .iter()
+            .find(|one| one.routes.iter().any(|route| route.name == "b"));
+        assert_eq!(one.expect("advice").verdict, want, "{host}");
+    }
     // What no route takes is refused, and would not be.
     let some = format!("{BASE}{APP}{}", plain("b", "path = \"/b\""));
     assert_eq!(
