@@ -114,7 +114,7 @@ Examples:
   breakwater reload                                  what changed in the configuration, in force at once
   breakwater upgrade                                 a new binary takes over; no connection is lost
   breakwater compare --route api                     with the same hour a week ago: what is different, and is it chance?
-  breakwater advise                                  what the kernel could serve without the gateway, and what it would save
+  breakwater advise                                  what could go past the gateway, and the time that saves
   breakwater capture --dropped out.pcapng            drops for Wireshark, each with its reason
   breakwater detach                                  take the shield off again
 
