@@ -73,7 +73,7 @@ pub struct Advice {
     pub seconds_a_day: Option<f64>,
     /// Other listeners serve the routes too, and the history does not tell them apart.
     pub at_most: bool,
-    /// What could be added to the configuration.
+    /// What could be added to the configuration; none if it must stay, or there is no room.
     pub snippet: Option<String>,
 }
 
@@ -99,8 +99,7 @@ pub fn report(config: &Config, figures: Figures) -> Report {
 
 /// What could be steered, the largest saving first, and then what must stay, the most expensive first.
 pub fn advise(config: &Config, figures: &Figures) -> Vec<Advice> {
-    let mut places = snippet::Places::of(config);
-    let mut advice: Vec<Advice> = units::units(config)
+    let mut advice: Vec<(units::Unit<'_>, Advice)> = units::units(config)
         .into_iter()
         .map(|unit| {
             let routes = unit.routes.iter().filter_map(|index| {
@@ -116,21 +115,15 @@ pub fn advise(config: &Config, figures: &Figures) -> Vec<Advice> {
             routes.sort_by(|one, other| cost(other).total_cmp(&cost(one)));
             let measured = || routes.iter().filter_map(|route| route.measured.as_ref());
             let is_measured = measured().next().is_some();
-            let requests = is_measured.then(|| measured().map(|found| found.requests).sum());
+            let requests = measured().map(|found| found.requests);
+            let requests = is_measured.then(|| requests.fold(0, u64::saturating_add));
             let seconds: Option<f64> = is_measured.then(|| measured().map(|found| found.seconds).sum());
-            let (first, snippet) = match unit.upstream(config) {
-                Some(upstream) if unit.verdict != Verdict::Stays => {
-                    let (first, text) = snippet::write(config, &unit, upstream, &mut places);
-                    (first, Some(text))
-                }
-                _ => (Vec::new(), None),
-            };
-            Advice {
+            let advice = Advice {
                 kind: unit.kind,
-                names: unit.names,
+                names: unit.names.clone(),
                 verdict: unit.verdict,
-                reasons: unit.reasons,
-                first,
+                reasons: unit.reasons.clone(),
+                first: Vec::new(),
                 routes,
                 requests,
                 seconds,
@@ -138,16 +131,27 @@ pub fn advise(config: &Config, figures: &Figures) -> Vec<Advice> {
                     .zip(figures.period)
                     .map(|(seconds, period)| period.a_day(seconds)),
                 at_most: unit.at_most,
-                snippet,
-            }
+                snippet: None,
+            };
+            (unit, advice)
         })
         .collect();
     let rank = |one: &Advice| (one.verdict != Verdict::Stays, one.seconds.unwrap_or(-1.0));
-    advice.sort_by(|one, other| {
+    advice.sort_by(|(_, one), (_, other)| {
         let ((goes, saves), (other_goes, other_saves)) = (rank(one), rank(other));
         other_goes.cmp(&goes).then(other_saves.total_cmp(&saves))
     });
-    advice
+    // In this order, as there is not room for any number.
+    let mut places = snippet::Places::of(config);
+    let written = advice.into_iter().map(|(unit, mut advice)| {
+        if let Some(upstream) = unit.upstream(config)
+            && unit.verdict != Verdict::Stays
+        {
+            (advice.first, advice.snippet) = snippet::write(config, &unit, upstream, &mut places);
+        }
+        advice
+    });
+    written.collect()
 }
 
 /// The first route that asks for a token.

@@ -52,9 +52,27 @@ impl Table {
     }
 }
 
+/// Whether nobody comes to it from beyond this machine and its links.
+pub(super) fn is_local(listener: &Listener) -> bool {
+    let ip = listener.address.ip().to_canonical();
+    ip.is_loopback() || is_link_local(ip)
+}
+
+const fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
 /// What a listener does before there is a request.
 pub(super) fn of_listener(listener: &Listener) -> Vec<Reason> {
     let rows = [
+        (
+            is_local(listener),
+            "address",
+            "only this machine and its links have it; steered is what comes from elsewhere",
+        ),
         (listener.tls.is_some(), "tls", "TLS ends at the gateway"),
         (
             !listener.proxy_protocol.is_empty(),
@@ -131,7 +149,7 @@ pub(super) fn of_route(config: &Config, index: usize) -> Vec<Reason> {
         }
     }
     if let Some(upstream) = upstream_of(route).and_then(|index| config.upstreams.get(index)) {
-        found.extend(of_upstream(upstream));
+        found.extend(of_upstream(config, upstream));
     }
     found
 }
@@ -144,7 +162,7 @@ pub(super) fn upstream_of(route: &Route) -> Option<usize> {
     }
 }
 
-fn of_upstream(upstream: &Upstream) -> Vec<Reason> {
+fn of_upstream(config: &Config, upstream: &Upstream) -> Vec<Reason> {
     let balance = match &upstream.balance {
         Balance::RoundRobin | Balance::ConsistentHash(HashKey::ClientAddress) => None,
         Balance::LeastRequest | Balance::PeakEwma => Some("each request goes where there is least to do"),
@@ -187,27 +205,41 @@ fn of_upstream(upstream: &Upstream) -> Vec<Reason> {
             "requests in flight are limited",
         ),
         (
+            upstream.pool.connections.is_some(),
+            "pool",
+            "connections are limited",
+        ),
+        (
             upstream.ejection.is_some_and(|ejection| ejection != plain),
             "ejection",
             "endpoints are left out for what requests met",
         ),
     ];
     let mut table = Table::new("upstream", &upstream.name).each(rows);
-    endpoints(upstream, &mut table);
+    endpoints(config, upstream, &mut table);
     table.found
 }
 
 /// A direct service sends to other machines, known by their addresses alone.
-fn endpoints(upstream: &Upstream, table: &mut Table) {
+fn endpoints(config: &Config, upstream: &Upstream, table: &mut Table) {
     let mut seen: BTreeSet<IpAddr> = BTreeSet::new();
     for endpoint in &upstream.endpoints {
         let EndpointHost::Address(address) = endpoint.host else {
             let why = format!("{} is a name; a direct service has addresses", endpoint.host);
             return table.add("endpoints", why);
         };
-        let ip = address.ip();
+        let ip = address.ip().to_canonical();
         if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() {
             return table.add("endpoints", format!("{ip} is no address of another machine"));
+        }
+        if is_link_local(ip) {
+            let why = format!("{ip} is an address of one link; a direct service does not say of which");
+            return table.add("endpoints", why);
+        }
+        let own = |listener: &&Listener| listener.address.ip().to_canonical() == ip;
+        if let Some(listener) = config.listeners.iter().find(own) {
+            let why = format!("{ip} is this machine: the listener `{}` has it", listener.name);
+            return table.add("endpoints", why);
         }
         if !seen.insert(ip) {
             return table.add(

@@ -10,30 +10,44 @@ use serde_json::json;
 
 use super::{Kind, guarded, units::Unit};
 use crate::config::{
-    Balance, Config, EndpointHost, HashKey, HealthCheck, Listener, Probe, Protocol, Upstream, bounds,
+    Balance, Config, Direct, EndpointHost, HashKey, HealthCheck, Listener, Probe, Protocol, Service,
+    Upstream, bounds,
 };
 
-/// Addresses and names that are not to be had any more.
+/// What is not to be had any more, and what is left.
 pub(super) struct Places {
+    /// Services of the kind `direct` that the kernel has room for.
+    services: usize,
+    /// Backends of all of them.
+    backends: usize,
     addresses: HashSet<IpAddr>,
     names: HashSet<String>,
 }
 
 impl Places {
     pub(super) fn of(config: &Config) -> Self {
-        let listeners = config.listeners.iter().map(|listener| listener.address.ip());
+        let listeners = config
+            .listeners
+            .iter()
+            .map(|listener| listener.address.ip().to_canonical());
         let services = config.services.iter().filter_map(|service| service.address);
         let endpoints = config.upstreams.iter().flat_map(|upstream| &upstream.endpoints);
         let endpoints = endpoints.filter_map(|endpoint| match endpoint.host {
-            EndpointHost::Address(address) => Some(address.ip()),
+            EndpointHost::Address(address) => Some(address.ip().to_canonical()),
             EndpointHost::Name { .. } | EndpointHost::Service(_) => None,
         });
-        let direct = config
+        let direct: Vec<&Direct> = config
             .services
             .iter()
-            .filter_map(|service| service.direct.as_ref());
-        let backends = direct.flat_map(|direct| direct.backends.iter().map(|backend| backend.address));
+            .filter_map(|service| service.direct.as_ref())
+            .collect();
+        let backends = direct
+            .iter()
+            .flat_map(|direct| direct.backends.iter().map(|backend| backend.address));
+        let used: usize = direct.iter().map(|direct| direct.backends.len()).sum();
         Self {
+            services: bounds::MAX_DIRECT.saturating_sub(direct.len()),
+            backends: bounds::MAX_BACKENDS.saturating_sub(used),
             addresses: listeners
                 .chain(services)
                 .chain(endpoints)
@@ -64,6 +78,19 @@ impl Places {
         address
     }
 
+    /// Takes the room of so many services, if there is as much.
+    fn take(&mut self, services: usize, backends: usize) -> bool {
+        let left = (
+            self.services.checked_sub(services),
+            self.backends.checked_sub(services * backends),
+        );
+        let (Some(services), Some(backends)) = left else {
+            return false;
+        };
+        (self.services, self.backends) = (services, backends);
+        true
+    }
+
     fn name(&mut self, wanted: &str) -> String {
         // Room for a number, and within a name's length, all of whose letters are ASCII.
         let wanted: String = wanted.chars().take(bounds::MAX_NAME_BYTES - 12).collect();
@@ -83,14 +110,25 @@ struct Door<'c> {
     is_stand_in: bool,
 }
 
-/// What has to be done before, and the text.
+/// What has to be done before, and the text; none if the kernel has no room for it beside what is there, and what was
+/// written before.
 pub(super) fn write(
     config: &Config,
     unit: &Unit<'_>,
     upstream: &Upstream,
     places: &mut Places,
-) -> (Vec<String>, String) {
+) -> (Vec<String>, Option<String>) {
     let doors = doors(unit, places);
+    let mut steps = first(config, unit, upstream, &doors);
+    if !places.take(doors.len(), upstream.endpoints.len()) {
+        steps.push(format!(
+            "make room: a configuration has at most {} services of kind \"direct\", with {} backends, and what saves more \
+             comes before",
+            bounds::MAX_DIRECT,
+            bounds::MAX_BACKENDS
+        ));
+        return (steps, None);
+    }
     let mut out = String::new();
     for address in doors
         .iter()
@@ -107,7 +145,7 @@ pub(super) fn write(
         // Writing to a string cannot fail.
         let _ = service(config, unit, upstream, door, places, &mut out);
     }
-    (first(config, unit, upstream), out.trim_end().to_owned())
+    (steps, Some(out.trim_end().to_owned()))
 }
 
 /// Hosts get one new address of each family, whatever the ports; a listener keeps the address that it names.
@@ -115,7 +153,7 @@ fn doors<'c>(unit: &Unit<'c>, places: &mut Places) -> Vec<Door<'c>> {
     let mut new: [Option<IpAddr>; 2] = [None, None];
     let mut doors: Vec<Door<'c>> = Vec::new();
     for listener in &unit.listeners {
-        let own = listener.address.ip();
+        let own = listener.address.ip().to_canonical();
         let families = [own.is_ipv4() || listener.dual_stack, own.is_ipv6()];
         for (family, _) in families.iter().enumerate().filter(|(_, speaks)| **speaks) {
             let is_stand_in = unit.kind == Kind::Host || own.is_unspecified();
@@ -149,11 +187,19 @@ fn service(
     out: &mut String,
 ) -> std::fmt::Result {
     let port = door.listener.address.port();
-    let there = config.services.iter().find(|service| {
-        service.address == Some(door.address) && service.protocol == Protocol::Tcp && service.port == port
-    });
+    let there = there(config, door);
     if !out.is_empty() && !out.ends_with("use.\n") {
         writeln!(out)?;
+    }
+    let wide = |service: &&Service| {
+        service.address.is_none() && service.protocol == Protocol::Tcp && service.port == port
+    };
+    if let Some(service) = config.services.iter().find(wide).filter(|_| there.is_none()) {
+        writeln!(
+            out,
+            "# The service `{}` has this port of every address: what it has of limits and guards belongs here, too.",
+            service.name
+        )?;
     }
     let name = if let Some(service) = there {
         writeln!(
@@ -169,7 +215,7 @@ fn service(
             Kind::Host => route.map_or("host", |route| &route.name),
         })
     };
-    writeln!(out, "[[service]]\nname = {}", json!(name))?;
+    writeln!(out, "[[service]]\nname = {}", quoted(&name))?;
     writeln!(
         out,
         "protocol = \"tcp\"\naddress = \"{}\"\nport = {port}",
@@ -184,7 +230,8 @@ fn service(
     }
     for endpoint in &upstream.endpoints {
         if let EndpointHost::Address(address) = endpoint.host {
-            writeln!(out, "\n[[service.backend]]\naddress = \"{}\"", address.ip())?;
+            let ip = address.ip().to_canonical();
+            writeln!(out, "\n[[service.backend]]\naddress = \"{ip}\"")?;
             let weight = endpoint.weight.get().min(bounds::MAX_WEIGHT);
             if weight > 1 {
                 writeln!(out, "weight = {weight}")?;
@@ -194,8 +241,30 @@ fn service(
     Ok(())
 }
 
+/// The service that has just this address and port.
+fn there<'c>(config: &'c Config, door: &Door<'_>) -> Option<&'c Service> {
+    config.services.iter().find(|service| {
+        service.address == Some(door.address)
+            && service.protocol == Protocol::Tcp
+            && service.port == door.listener.address.port()
+    })
+}
+
+/// A string of TOML, which also no terminal takes for anything else: one of JSON, but that TOML has no DEL in it.
+fn quoted(text: &str) -> String {
+    let mut out = String::new();
+    for c in json!(text).to_string().chars() {
+        if c.is_control() {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 fn health_check(health: &HealthCheck, out: &mut String) -> std::fmt::Result {
-    // A string of JSON is one of TOML.
     write!(out, "health = {{ ")?;
     match &health.probe {
         Probe::Tcp => write!(out, "probe = \"tcp\"")?,
@@ -205,9 +274,9 @@ fn health_check(health: &HealthCheck, out: &mut String) -> std::fmt::Result {
             status,
             body,
         } => {
-            write!(out, "probe = \"http\", path = {}", json!(path))?;
+            write!(out, "probe = \"http\", path = {}", quoted(path))?;
             if let Some(host) = host {
-                write!(out, ", host = {}", json!(host))?;
+                write!(out, ", host = {}", quoted(host))?;
             }
             let ranges: Vec<String> = status
                 .iter()
@@ -215,7 +284,7 @@ fn health_check(health: &HealthCheck, out: &mut String) -> std::fmt::Result {
                 .collect();
             write!(out, ", status = {}", json!(ranges))?;
             if let Some(body) = body {
-                write!(out, ", body = {}", json!(body))?;
+                write!(out, ", body = {}", quoted(body))?;
             }
         }
     }
@@ -234,8 +303,14 @@ fn health_check(health: &HealthCheck, out: &mut String) -> std::fmt::Result {
 }
 
 /// What the text alone does not do.
-fn first(config: &Config, unit: &Unit<'_>, upstream: &Upstream) -> Vec<String> {
+fn first(config: &Config, unit: &Unit<'_>, upstream: &Upstream, doors: &[Door<'_>]) -> Vec<String> {
     let mut found = Vec::new();
+    for service in doors.iter().filter_map(|door| there(config, door)) {
+        found.push(format!(
+            "take the service `{}` out: what is written below has its name, address and port",
+            service.name
+        ));
+    }
     if config.shield.interfaces.is_empty() {
         found.push(
             "name the interfaces that clients come by in `shield.interfaces`: it names none".to_owned(),
@@ -266,7 +341,7 @@ fn first(config: &Config, unit: &Unit<'_>, upstream: &Upstream) -> Vec<String> {
     for endpoint in &upstream.endpoints {
         if let EndpointHost::Address(address) = endpoint.host {
             for port in ports.iter().filter(|port| **port != address.port()) {
-                let (ip, now) = (address.ip(), address.port());
+                let (ip, now) = (address.ip().to_canonical(), address.port());
                 found.push(format!("have {ip} serve port {port}: now it serves {now}"));
             }
         }

@@ -1,5 +1,6 @@
 //! Verdicts, figures, and texts that the configuration takes.
 
+mod places;
 mod uses;
 
 use std::{collections::BTreeMap, fmt::Write as _};

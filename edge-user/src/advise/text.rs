@@ -102,8 +102,9 @@ fn write_one(advice: &Advice, out: &mut String) -> fmt::Result {
         let figures = route.measured.as_ref().map_or_else(
             || "not measured".to_owned(),
             |found| {
+                let plural = if found.requests == 1 { "" } else { "s" };
                 format!(
-                    "{} requests, {}, p50 {}",
+                    "{} request{plural}, {}, p50 {}",
                     found.requests,
                     time(found.seconds),
                     time(found.p50)
@@ -120,7 +121,13 @@ fn write_one(advice: &Advice, out: &mut String) -> fmt::Result {
     }
     let is_listeners = |reason: &Reason| reason.key.starts_with("listener.");
     if advice.verdict == Verdict::Stays && !advice.reasons.iter().any(is_listeners) {
-        for route in advice.routes.iter().filter(|route| route.needs.is_empty()) {
+        // One that has hosts, and not all of their paths, is not told to get some.
+        let is_kept = |route: &RouteAdvice| {
+            let own = format!("route.{}.", route.name);
+            advice.kind == Kind::Host && advice.reasons.iter().any(|reason| reason.key.starts_with(&own))
+        };
+        let could = |route: &&RouteAdvice| route.needs.is_empty() && !is_kept(route);
+        for route in advice.routes.iter().filter(could) {
             writeln!(
                 out,
                 "  {} itself needs nothing of the gateway: with hosts of its own, and an address for them, it could go",

@@ -58,7 +58,15 @@ pub(super) fn units(config: &Config) -> Vec<Unit<'_>> {
         .filter(|index| config.routes[*index].matches.hosts.is_empty())
         .collect();
     let mut units = Vec::new();
-    let all_own: Vec<Reason> = groups.iter().flat_map(|group| own(group)).collect();
+    // A host's clients come from elsewhere, if anybody can.
+    let all: Vec<&Listener> = groups.iter().flatten().copied().collect();
+    let (near, mut far): (Vec<&Listener>, Vec<&Listener>) =
+        all.into_iter().partition(|listener| needs::is_local(listener));
+    let is_shared = !far.is_empty() && !near.is_empty();
+    if far.is_empty() {
+        far = near;
+    }
+    let all_own = own(&far);
     let mut is_whole = false;
     for group in &groups {
         let mut reasons = own(group);
@@ -94,8 +102,8 @@ pub(super) fn units(config: &Config) -> Vec<Unit<'_>> {
             },
             reasons,
             routes,
-            listeners: groups.iter().flatten().copied().collect(),
-            at_most: false,
+            listeners: far.clone(),
+            at_most: is_shared,
         });
     }
     units
@@ -119,7 +127,7 @@ fn is_steered(config: &Config, listener: &Listener) -> bool {
         service.direct.is_some()
             && service.protocol == Protocol::Tcp
             && service.port == listener.address.port()
-            && service.address == Some(listener.address.ip())
+            && service.address == Some(listener.address.ip().to_canonical())
     })
 }
 

@@ -41,7 +41,8 @@ impl From<&RouteSnapshot> for Cell {
 impl Cell {
     /// Requests.
     pub fn requests(&self) -> u64 {
-        self.statuses.iter().sum::<u64>() + self.unanswered
+        let all = self.statuses.into_iter().chain([self.unanswered]);
+        all.fold(0, u64::saturating_add)
     }
 
     /// Requests answered with 5xx.
@@ -72,12 +73,12 @@ impl Cell {
         since
     }
 
-    /// Adds another one.
+    /// Adds another one. What a damaged file has fails nobody.
     pub fn merge(&mut self, other: &Self) {
         for (sum, more) in self.statuses.iter_mut().zip(other.statuses) {
-            *sum += more;
+            *sum = sum.saturating_add(more);
         }
-        self.unanswered += other.unanswered;
+        self.unanswered = self.unanswered.saturating_add(other.unanswered);
         self.latency.merge(&other.latency);
         self.tax.merge(&other.tax);
     }
@@ -217,5 +218,21 @@ pub(super) mod tests {
         old.statuses[1] = 10;
         new.statuses[1] = 3;
         assert_eq!(new.since(&old), new);
+    }
+
+    #[test]
+    fn numbers_beyond_everything_are_as_many_as_can_be_told() {
+        let mut most = Cell {
+            statuses: [u64::MAX; 5],
+            unanswered: u64::MAX,
+            ..Cell::default()
+        };
+        most.tax.sum_ns = u64::MAX;
+        most.tax.count = u64::MAX;
+        most.tax.buckets.insert(1, u64::MAX);
+        let mut sum = most.clone();
+        sum.merge(&most);
+        assert_eq!(sum, most);
+        assert_eq!(sum.requests(), u64::MAX);
     }
 }

@@ -72,6 +72,7 @@ const OF_UPSTREAMS: &[(&str, &str)] = &[
     ("upstream.app.slow_start", "slow_start = '10s'"),
     ("upstream.app.retry", "retry = { attempts = 5 }"),
     ("upstream.app.circuit", "circuit = { requests = 5 }"),
+    ("upstream.app.pool", "pool = { connections = 5 }"),
     ("upstream.app.ejection", "ejection = { consecutive = 9 }"),
 ];
 
@@ -152,6 +153,11 @@ fn endpoints_that_are_no_addresses_of_other_machines_keep_their_routes() {
     for (endpoints, why) in [
         ("['127.0.0.1:3000']", "no address of another machine"),
         ("['app.internal:80']", "is a name"),
+        ("['[::ffff:127.0.0.1]:80']", "no address of another machine"),
+        ("['[fe80::1]:80']", "of one link"),
+        ("['169.254.0.1:80']", "of one link"),
+        ("['198.51.100.7:3000']", "the listener `web` has it"),
+        ("['10.0.0.1:80', '[::ffff:10.0.0.1]:80']", "has several ports"),
         ("['10.0.0.1:80', '10.0.0.1:81']", "has several ports"),
     ] {
         let text = format!(

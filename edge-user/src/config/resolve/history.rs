@@ -55,7 +55,9 @@ pub(super) fn history(raw: &RawConfig, checks: &mut Checks<'_>) -> Option<Histor
         None => PathBuf::from(bounds::DEFAULT_HISTORY_PATH),
         Some(Field { value, at }) => {
             let path = checks.base_dir.join(value);
-            if value.is_empty() || path.is_dir() {
+            // A pipe would be waited for.
+            let is_other = path.metadata().is_ok_and(|found| !found.is_file());
+            if value.is_empty() || is_other {
                 checks.error_help(
                     at,
                     "`path` must be that of a file",
