@@ -28,7 +28,10 @@ pub(super) fn tree(root: &Path, to: &Path) -> Result<()> {
         root,
         listed: BTreeSet::from([LIST.to_owned()]),
     };
-    let pages = links::links(&list).into_iter();
+    // A page that is yet to be written has no file.
+    let pages = links::links(&list)
+        .into_iter()
+        .filter(|(_, link)| !link.is_empty());
     tree.listed
         .extend(pages.filter_map(|(_, link)| links::joined("docs", link)));
     let mut due = tree.listed.clone();
@@ -131,8 +134,9 @@ impl Tree<'_> {
             return format!("{before}]({way})");
         }
         match before.rsplit_once('[') {
-            Some((before, name)) => format!("{before}{name}"),
-            None => before.to_owned(),
+            Some((before, name)) if self.root.join(&path).is_dir() => format!("{before}{name}"),
+            // What is not there is found among the links of the book.
+            _ => format!("{before}]({target})"),
         }
     }
 }
@@ -194,6 +198,12 @@ mod tests {
                 "docs/README.md",
                 "[t](#top) [w](https://w.example)",
                 "[t](#top) [w](https://w.example)",
+                &[],
+            ),
+            (
+                "docs/README.md",
+                "[g](gone.md) [e](/etc/hosts)",
+                "[g](gone.md) [e](/etc/hosts)",
                 &[],
             ),
             (
