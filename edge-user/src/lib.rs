@@ -1,6 +1,6 @@
 //! Breakwater's user space: configuration, the kernel's shield, the gateway, and the loop between them.
 //!
-//! Who may import whom: `cli -> lifecycle -> {gateway, kernel, admin} -> snapshot -> config`. `gateway` never
+//! Who may import whom: `cli -> lifecycle -> {gateway, kernel, admin} -> config`. `gateway` never
 //! names aya, `kernel` never names hyper, `config` performs no I/O beyond reading its files.
 
 pub mod admin;
