@@ -54,7 +54,7 @@ impl Table {
 
 /// Whether nobody comes to it from beyond this machine and its links.
 pub(super) fn is_local(listener: &Listener) -> bool {
-    let ip = listener.address.ip().to_canonical();
+    let ip = listener.address.ip();
     ip.is_loopback() || is_link_local(ip)
 }
 
@@ -236,7 +236,7 @@ fn endpoints(config: &Config, upstream: &Upstream, table: &mut Table) {
             let why = format!("{ip} is an address of one link; a direct service does not say of which");
             return table.add("endpoints", why);
         }
-        let own = |listener: &&Listener| listener.address.ip().to_canonical() == ip;
+        let own = |listener: &&Listener| listener.address.ip() == ip;
         if let Some(listener) = config.listeners.iter().find(own) {
             let why = format!("{ip} is this machine: the listener `{}` has it", listener.name);
             return table.add("endpoints", why);

@@ -26,10 +26,7 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn of(config: &Config) -> Self {
-        let listeners = config
-            .listeners
-            .iter()
-            .map(|listener| listener.address.ip().to_canonical());
+        let listeners = config.listeners.iter().map(|listener| listener.address.ip());
         let services = config.services.iter().filter_map(|service| service.address);
         let endpoints = config.upstreams.iter().flat_map(|upstream| &upstream.endpoints);
         let endpoints = endpoints.filter_map(|endpoint| match endpoint.host {
@@ -153,7 +150,7 @@ fn doors<'c>(unit: &Unit<'c>, places: &mut Places) -> Vec<Door<'c>> {
     let mut new: [Option<IpAddr>; 2] = [None, None];
     let mut doors: Vec<Door<'c>> = Vec::new();
     for listener in &unit.listeners {
-        let own = listener.address.ip().to_canonical();
+        let own = listener.address.ip();
         let families = [own.is_ipv4() || listener.dual_stack, own.is_ipv6()];
         for (family, _) in families.iter().enumerate().filter(|(_, speaks)| **speaks) {
             let is_stand_in = unit.kind == Kind::Host || own.is_unspecified();

@@ -127,7 +127,7 @@ fn is_steered(config: &Config, listener: &Listener) -> bool {
         service.direct.is_some()
             && service.protocol == Protocol::Tcp
             && service.port == listener.address.port()
-            && service.address == Some(listener.address.ip().to_canonical())
+            && service.address == Some(listener.address.ip())
     })
 }
 

@@ -13,13 +13,7 @@ fn listener(name: &str, address: &str) -> String {
 #[test]
 fn addresses_that_only_this_machine_has_are_not_steered() {
     let site = plain("site", "path = '/'");
-    for address in [
-        "127.0.0.1:80",
-        "[::1]:80",
-        "[::ffff:127.0.0.1]:80",
-        "[fe80::1]:80",
-        "169.254.1.1:80",
-    ] {
+    for address in ["127.0.0.1:80", "[::1]:80", "[fe80::1]:80", "169.254.1.1:80"] {
         let all = of(&with_listeners(&listener("inner", address), &site));
         let [one] = all.as_slice() else { panic!("{all:#?}") };
         assert_eq!(
@@ -54,23 +48,6 @@ fn addresses_that_only_this_machine_has_are_not_steered() {
         ),
         (1, false)
     );
-}
-
-#[test]
-fn an_address_of_ipv4_that_is_written_as_one_of_ipv6_is_one_of_ipv4() {
-    let text = with_listeners(
-        &listener("web", "[::ffff:198.51.100.7]:80"),
-        &plain("site", "path = '/'"),
-    );
-    let all = of(&text);
-    let snippet = all[0].snippet.as_deref().expect("a snippet");
-    assert!(snippet.contains("address = \"198.51.100.7\""), "{snippet}");
-    let with = config(&format!("{text}{snippet}"));
-    assert_eq!(of_config(&with), []);
-}
-
-fn of_config(config: &Config) -> Vec<Advice> {
-    advise(config, &Figures::default())
 }
 
 #[test]

@@ -39,6 +39,17 @@ fn listener(raw: &RawListener, checks: &mut Checks<'_>) -> Option<Listener> {
     let trusted_proxies = networks(&raw.trusted_proxies, "trusted proxy", checks);
     let tls = raw.tls.value().and_then(|raw| tls::tls(raw, checks));
     let address = raw.address.required(raw.at(), checks.findings)?.value;
+    let bare = SocketAddr::new(address.ip().to_canonical(), address.port());
+    if bare.is_ipv4() != address.is_ipv4()
+        && let Some(field) = raw.address.field()
+    {
+        // No socket of IPv6 alone takes it.
+        checks.error_help(
+            &field.at,
+            format!("`{address}` is an address of IPv4, written as one of IPv6"),
+            format!("write \"{bare}\""),
+        );
+    }
     let dual_stack = raw.dual_stack.clone().or_default();
     if dual_stack
         && !is_any_v6(address)

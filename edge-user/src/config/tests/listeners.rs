@@ -119,6 +119,10 @@ fn mistakes_of_listeners_and_limits() {
             &["4 listener[0].dual_stack: only `[::]` takes IPv4 and IPv6"],
         ),
         (
+            "[[listener]]\nname = 'a'\naddress = '[::ffff:192.0.2.1]:80'\n",
+            &["3 listener[0].address: is an address of IPv4, written as one of IPv6"],
+        ),
+        (
             "[[listener]]\nname = 'a'\naddress = '[::]:80'\ndual_stack = true\n[[listener]]\nname = 'b'\naddress = '0.0.0.0:80'\n",
             &["7 listener[1].address: another listener takes IPv4"],
         ),
