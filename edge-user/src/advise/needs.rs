@@ -13,7 +13,7 @@ use crate::config::{
 };
 
 /// A key that needs the gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reason {
     /// As in `route.graphql.auth`.
     pub key: String,
@@ -286,13 +286,16 @@ pub(super) fn together(config: &Config, routes: &[usize]) -> Vec<Reason> {
         })
     };
     for route in all() {
+        let Some(key) = condition(&route.matches) else {
+            continue;
+        };
         let hosts = &route.matches.hosts;
         let is_taken = if hosts.is_empty() {
             taken(None)
         } else {
             hosts.iter().all(|host| taken(Some(host)))
         };
-        if let Some(key) = condition(&route.matches).filter(|_| !is_taken) {
+        if !is_taken {
             found.push(Reason {
                 key: format!("route.{}.{key}", route.name),
                 why: "the gateway refuses what it does not match, or has another route for it".to_owned(),

@@ -301,7 +301,14 @@ fn health_check(health: &HealthCheck, out: &mut String) -> std::fmt::Result {
 
 /// What the text alone does not do.
 fn first(config: &Config, unit: &Unit<'_>, upstream: &Upstream, doors: &[Door<'_>]) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut found: Vec<String> = done(config, unit, upstream)
+        .map(|service| {
+            format!(
+                "look whether it is done: the direct service `{}` has the same port and backends",
+                service.name
+            )
+        })
+        .collect();
     for service in doors.iter().filter_map(|door| there(config, door)) {
         found.push(format!(
             "take the service `{}` out: what is written below has its name, address and port",
@@ -343,6 +350,66 @@ fn first(config: &Config, unit: &Unit<'_>, upstream: &Upstream, doors: &[Door<'_
             }
         }
     }
+    found.extend(forwarding(config, upstream));
     found.push("give each backend the service's address and a tunnel device (docs/steering.md)".to_owned());
     found
+}
+
+/// Services that steer to the same backends already. Whose hosts they have only clients know.
+fn done<'c>(
+    config: &'c Config,
+    unit: &'c Unit<'_>,
+    upstream: &'c Upstream,
+) -> impl Iterator<Item = &'c Service> {
+    let wanted: BTreeSet<IpAddr> = upstream
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| match endpoint.host {
+            EndpointHost::Address(address) => Some(address.ip().to_canonical()),
+            EndpointHost::Name { .. } | EndpointHost::Service(_) => None,
+        })
+        .collect();
+    config.services.iter().filter(move |service| {
+        let backends = service.direct.as_ref().map(|direct| &direct.backends);
+        let is_same = backends.is_some_and(|backends| {
+            backends
+                .iter()
+                .map(|backend| backend.address)
+                .collect::<BTreeSet<_>>()
+                == wanted
+        });
+        let mut ports = unit.listeners.iter().map(|listener| listener.address.port());
+        is_same && service.protocol == Protocol::Tcp && ports.any(|port| port == service.port)
+    })
+}
+
+/// Where it is off the kernel looks up no route, and a start is refused.
+fn forwarding(config: &Config, upstream: &Upstream) -> Option<String> {
+    let families: BTreeSet<&str> = upstream
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| match endpoint.host {
+            EndpointHost::Address(address) if address.ip().to_canonical().is_ipv4() => Some("ipv4"),
+            EndpointHost::Address(_) => Some("ipv6"),
+            EndpointHost::Name { .. } | EndpointHost::Service(_) => None,
+        })
+        .collect();
+    let settings: Vec<String> = config
+        .shield
+        .interfaces
+        .iter()
+        .flat_map(|name| {
+            // As `sysctl` has names with dots in them.
+            let name = name.replace('.', "/").escape_debug().to_string();
+            families
+                .iter()
+                .map(move |family| format!("net.{family}.conf.{name}.forwarding=1"))
+        })
+        .collect();
+    (!settings.is_empty()).then(|| {
+        format!(
+            "see that forwarding is on where clients come by: `sysctl -w {}`",
+            settings.join(" ")
+        )
+    })
 }

@@ -1,5 +1,7 @@
 //! What can be steered or not as a whole: the listeners' addresses, and hosts that share no route with others.
 
+use std::collections::{HashMap, HashSet};
+
 use super::{
     Kind, Reason, Verdict,
     needs::{self, upstream_of},
@@ -112,13 +114,10 @@ pub(super) fn units(config: &Config) -> Vec<Unit<'_>> {
 /// What routes need, each by itself and all together; nothing twice.
 fn of_routes(config: &Config, routes: &[usize]) -> Vec<Reason> {
     let each = routes.iter().flat_map(|index| needs::of_route(config, *index));
-    let mut found: Vec<Reason> = Vec::new();
-    for reason in each.chain(needs::together(config, routes)) {
-        if !found.contains(&reason) {
-            found.push(reason);
-        }
-    }
-    found
+    let mut seen = HashSet::new();
+    each.chain(needs::together(config, routes))
+        .filter(|reason| seen.insert(reason.clone()))
+        .collect()
 }
 
 /// Whether the kernel has it already.
@@ -134,33 +133,39 @@ fn is_steered(config: &Config, listener: &Listener) -> bool {
 /// Hosts that are linked by routes, with the routes.
 fn components(config: &Config) -> Vec<(Vec<String>, Vec<usize>)> {
     let mut found: Vec<(Vec<&HostPattern>, Vec<usize>)> = Vec::new();
+    // Where in `found` a host is.
+    let mut places: HashMap<&HostPattern, usize> = HashMap::new();
     for (index, route) in config.routes.iter().enumerate() {
         if route.matches.hosts.is_empty() {
             continue;
         }
-        let mut hosts: Vec<&HostPattern> = route.matches.hosts.iter().collect();
-        let mut routes = vec![index];
-        let (linked, apart): (Vec<_>, Vec<_>) = found
-            .into_iter()
-            .partition(|(theirs, _)| theirs.iter().any(|host| hosts.contains(host)));
-        for (theirs, more) in linked {
-            let new: Vec<&HostPattern> = theirs.into_iter().filter(|host| !hosts.contains(host)).collect();
-            hosts.extend(new);
-            routes.extend(more);
+        let mut one: (Vec<&HostPattern>, Vec<usize>) = (Vec::new(), vec![index]);
+        for host in &route.matches.hosts {
+            if let Some(place) = places.get(host)
+                && let Some((hosts, routes)) = found.get_mut(*place)
+            {
+                // Empty if another host of this route has brought them.
+                one.0.append(hosts);
+                one.1.append(routes);
+            } else {
+                one.0.push(host);
+            }
         }
-        routes.sort_unstable();
-        found = apart;
-        found.push((hosts, routes));
+        places.extend(one.0.iter().map(|host| (*host, found.len())));
+        found.push(one);
     }
+    found.retain(|(_, routes)| !routes.is_empty());
     let shown = |host: &HostPattern| match host {
         HostPattern::Exact(name) => name.clone(),
         HostPattern::Below(domain) => format!("*.{domain}"),
     };
     found
         .into_iter()
-        .map(|(hosts, routes)| {
+        .map(|(hosts, mut routes)| {
             let mut names: Vec<String> = hosts.into_iter().map(shown).collect();
             names.sort_unstable();
+            names.dedup();
+            routes.sort_unstable();
             (names, routes)
         })
         .collect()

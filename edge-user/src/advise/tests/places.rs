@@ -139,3 +139,82 @@ fn a_host_that_has_some_paths_is_not_told_to_get_hosts() {
     );
     assert!(shown.contains("route api  1 request, "), "{shown}");
 }
+
+#[test]
+fn forwarding_is_told_of_for_each_interface_and_family_of_backends() {
+    let base = with_listeners(&listener("web", "198.51.100.7:80"), &plain("site", "path = '/'"));
+    let both = base.replace("10.0.0.1:80", "[2001:db8::9]:80");
+    for (text, interfaces, want) in [
+        (&base, "'eth0'", Some("net.ipv4.conf.eth0.forwarding=1")),
+        (
+            &both,
+            "'eth0', 'v.7'",
+            Some(
+                "net.ipv4.conf.eth0.forwarding=1 net.ipv6.conf.eth0.forwarding=1 \
+                 net.ipv4.conf.v/7.forwarding=1 net.ipv6.conf.v/7.forwarding=1",
+            ),
+        ),
+        (&base, "", None),
+    ] {
+        let all = of(&text.replace("'eth0'", interfaces));
+        let told = all[0]
+            .first
+            .iter()
+            .find_map(|step| step.split_once("`sysctl -w "));
+        let told = told.map(|(_, settings)| settings.trim_end_matches('`'));
+        assert_eq!(told, want, "{:?}", all[0].first);
+    }
+}
+
+#[test]
+fn what_a_host_has_already_is_told_of() {
+    let routes = plain("h", "hosts = ['h.example']\npath = '/'")
+        + &route(
+            "slow",
+            &format!("path = '/'\nupstream = 'app'\nbody_limit = 9\n{OPEN}"),
+        );
+    let text = with_listeners(&listener("web", "0.0.0.0:80"), &routes);
+    let is_told = |text: &str| {
+        let told = "look whether it is done: the direct service `h-direct`";
+        let all = of(text);
+        all.iter()
+            .any(|one| one.first.iter().any(|step| step.starts_with(told)))
+    };
+    let snippet = of(&text)[0].snippet.clone().expect("a snippet");
+    let with = format!("{text}{snippet}");
+    assert!(is_told(&with) && !is_told(&text));
+    assert!(!is_told(&with.replacen("port = 80\n", "port = 81\n", 1)));
+    assert!(!is_told(&format!(
+        "{with}\n[[service.backend]]\naddress = '10.0.0.3'\n"
+    )));
+}
+
+#[test]
+fn hosts_that_share_routes_belong_together() {
+    let hosts = |name: &str, hosts: &str| {
+        route(
+            name,
+            &format!("hosts = [{hosts}]\npath = '/{name}'\nupstream = 'app'\nbody_limit = 9\n{OPEN}"),
+        )
+    };
+    let routes = hosts("one", "'a.example', 'b.example'")
+        + &hosts("two", "'c.example'")
+        + &hosts("three", "'d.example', '*.example'")
+        + &hosts("four", "'c.example', 'b.example', 'e.example'");
+    let mut all: Vec<(String, String)> = of(&with_listeners(&listener("web", "198.51.100.7:80"), &routes))
+        .into_iter()
+        .map(|one| {
+            let routes: Vec<String> = one.routes.into_iter().map(|route| route.name).collect();
+            (one.names.join(" "), routes.join(" "))
+        })
+        .collect();
+    all.sort();
+    let want = [
+        ("*.example d.example", "three"),
+        ("a.example b.example c.example e.example", "one two four"),
+    ];
+    assert_eq!(
+        all,
+        want.map(|(hosts, routes)| (hosts.to_owned(), routes.to_owned()))
+    );
+}
