@@ -1,5 +1,5 @@
 //! Pure leaves of the pipeline: hashing, the rate limiter's arithmetic and its lines of cells, the tables of
-//! bans, of earned sources and of connections, the consistent hash that spreads flows over backends.
+//! bans, of earned sources, of connections and of translations, the consistent hash that spreads flows over backends.
 
 pub mod bans;
 pub mod earned;
@@ -7,4 +7,5 @@ pub mod flows;
 pub mod gcra;
 pub mod hash;
 pub mod maglev;
+pub mod nat;
 pub mod slots;

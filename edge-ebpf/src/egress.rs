@@ -6,10 +6,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use edge_common::{
-    abi::Family,
+    abi::{Code, Family, Reason},
     datapath::{
-        Packet,
-        steer::{Egress, Parcel, Query, Sent, Way, Window},
+        Packet, Tables,
+        steer::{Egress, Job, Lanes, Parcel, Query, Sent, Way, Window},
     },
     wire::Frame,
 };
@@ -135,6 +135,50 @@ impl Egress for KernelEgress<'_> {
     fn dispatch<F: Frame>(&self, _frame: &F, _packet: &Packet, parcel: &Parcel) -> Sent {
         let what = u32::from(parcel.backend) | u32::from(parcel.forward) << parts::FORWARD_SHIFT;
         Sent::from_bits(parts::dispatch(self.ctx.ctx, parcel.hash, what))
+    }
+
+    #[inline(always)]
+    fn translate<F: Frame, T: Tables, L: Lanes>(
+        &self,
+        _frame: &F,
+        _packet: &Packet,
+        _tables: &T,
+        _lanes: &L,
+        job: &Job,
+    ) -> Sent {
+        handed_on(
+            job.hash,
+            parts::pack(job.owner) | job.copy << parts::JOB_COPY_SHIFT,
+        )
+    }
+
+    #[inline(always)]
+    fn restore<F: Frame, T: Tables, L: Lanes>(
+        &self,
+        _frame: &F,
+        _packet: &Packet,
+        _tables: &T,
+        _lanes: &L,
+        _tick: u64,
+    ) -> Sent {
+        handed_on(0, 0)
+    }
+}
+
+/// Has the program that translates go on: its stack and its verification are its own.
+#[inline(always)]
+fn handed_on(hash: u64, owner: u32) -> Sent {
+    let Some(exchange) = crate::exchange() else {
+        return Sent {
+            code: Reason::Internal.into(),
+            interface: 0,
+        };
+    };
+    exchange.hash.set(hash);
+    exchange.owner.set(owner);
+    Sent {
+        code: Code::TRANSLATE,
+        interface: 0,
     }
 }
 

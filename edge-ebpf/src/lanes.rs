@@ -4,11 +4,12 @@ use edge_common::{
     abi::{
         Backend, SteerRule,
         service::MAX_SERVICES,
-        steer::{CANDIDATES, FLOW_WORDS, MAX_BACKENDS},
+        steer::{CANDIDATES, FLOW_WORDS, MAX_BACKENDS, NAT_WORDS, NATS},
     },
+    algo::{flows::Owner, nat::Seen},
     datapath::{
         Tables,
-        steer::{Asked, Choice, Lanes},
+        steer::{Asked, Choice, Job, Lanes},
     },
 };
 
@@ -56,6 +57,25 @@ impl Lanes for KernelLanes {
         let cell = maps::CANDIDATE_FLOWS.get_ptr(index & (CANDIDATES - 1))?;
         // SAFETY: `MapCell` is a transparent 64-bit word.
         Some(unsafe { &*cell.cast::<MapCell>() })
+    }
+
+    #[inline(always)]
+    fn nat(&self, index: u32) -> Option<&[MapCell; NAT_WORDS]> {
+        let entry = maps::TRANSLATIONS.get_ptr(index & (NATS - 1))?;
+        // SAFETY: `MapCell` is a transparent 64-bit word, and the element has as many.
+        Some(unsafe { &*entry.cast::<[MapCell; NAT_WORDS]>() })
+    }
+
+    #[inline(always)]
+    fn fit<T: Tables>(&self, _tables: &T, index: u32, port: u16, hash: u64, owner: Owner, tick: u64) -> u64 {
+        let place = u64::from(index) | u64::from(port) << 32;
+        parts::fit(place, hash, parts::pack(owner), tick)
+    }
+
+    #[inline(always)]
+    fn port<T: Tables>(&self, _tables: &T, job: &Job, seen: Seen) -> u32 {
+        let owner = parts::pack(job.owner) | job.copy << parts::JOB_COPY_SHIFT;
+        parts::port(job.hash, owner, u32::from(job.service), job.tick, seen.to_bits())
     }
 
     #[inline(always)]

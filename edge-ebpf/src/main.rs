@@ -27,7 +27,10 @@ use aya_ebpf::{
 };
 use edge_common::{
     abi::{Code, Outcome, Reason},
-    datapath::{self, Arrival, Tables, Verdict},
+    datapath::{
+        self, Arrival, Tables, Verdict,
+        steer::{Lanes as _, Steered},
+    },
     wire::{Frame, segment::Segment},
 };
 
@@ -71,7 +74,8 @@ const CHALLENGE: u32 = place(Code::CHALLENGE);
 const VERIFY: u32 = place(Code::VERIFY);
 const ADMIT: u32 = place(Code::ADMIT);
 const STEER: u32 = place(Code::STEER);
-const _: () = assert!(Code::PROGRAMS == 4);
+const TRANSLATE: u32 = place(Code::TRANSLATE);
+const _: () = assert!(Code::PROGRAMS == 5);
 
 /// Calls a program of [`maps::PROGRAMS`]. Does not return, unless the program is missing, which cannot happen while rules
 /// ask for it. In assembly with the number in its text: the compiler would make one call of all.
@@ -102,6 +106,7 @@ fn hand_on(ctx: &XdpContext, verdict: &Verdict, program: u32) -> u32 {
             ADMIT => tail_call!(ctx, ADMIT),
             CHALLENGE => tail_call!(ctx, CHALLENGE),
             VERIFY => tail_call!(ctx, VERIFY),
+            TRANSLATE => tail_call!(ctx, TRANSLATE),
             _ => tail_call!(ctx, STEER),
         }
     }
@@ -114,7 +119,11 @@ pub(crate) struct Exchange {
     segment: Segment,
     /// Identifier of the service.
     service: Cell<u32>,
-    _reserved: u32,
+    /// The backend that a packet is translated for, and the copy of the tables in force ([`parts::port`]); no backend for an
+    /// answer.
+    owner: Cell<u32>,
+    /// Hash of the flow.
+    hash: Cell<u64>,
 }
 
 #[inline(always)]
@@ -192,14 +201,48 @@ pub(crate) extern "C" fn steer(ctx: *mut xdp_md) -> u32 {
     let (frame, tick) = (XdpFrame::new(&ctx), XdpArrival(&ctx).tick());
     let egress = KernelEgress { ctx: &ctx };
     let steered = datapath::steer::steer(&frame, &tables, &KernelLanes, &egress, service, tick);
+    if steered.verdict.code.0 == Code::TRANSLATE.0 {
+        return hand_on(&ctx, &steered.verdict, TRANSLATE);
+    }
+    leave(&ctx, &tables, &egress, &steered)
+}
+
+/// Sends a packet to its backend, or an answer to its client, from other addresses and ports. Called by [`steer`] alone.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+pub(crate) extern "C" fn translate(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let tables = KernelTables { ctx: ctx.ctx };
+    let (Some(exchange), Some(packet)) = (exchange(), tables.packet()) else {
+        return xdp_action::XDP_DROP;
+    };
+    let (frame, tick) = (XdpFrame::new(&ctx), XdpArrival(&ctx).tick());
+    let egress = KernelEgress { ctx: &ctx };
+    let service = exchange.service.get();
+    let job = parts::job(exchange.hash.get(), exchange.owner.get(), service, tick);
+    let sent = if job.owner.backend == 0 {
+        datapath::steer::restore(&frame, packet, &tables, &KernelLanes, &egress, tick)
+    } else {
+        datapath::steer::translate(&frame, packet, &tables, &KernelLanes, &egress, &job)
+    };
+    if sent.code.0 == Reason::Steered as u8 && job.owner.backend != 0 {
+        KernelLanes.count(job.owner.backend, packet.len.get(), packet.opens(), false);
+    }
+    let steered = sent.by(job.service, packet.observed.get());
+    leave(&ctx, &tables, &egress, &steered)
+}
+
+/// Counts what became of a packet that was to be sent on, and has it leave.
+#[inline(always)]
+fn leave(ctx: &XdpContext, tables: &KernelTables, egress: &KernelEgress<'_>, steered: &Steered) -> u32 {
     if steered.verdict.code.0 == Reason::Steered as u8 {
-        emit::count(&steered.verdict, length(&tables));
+        emit::count(&steered.verdict, length(tables));
         if steered.verdict.observed.is_some() {
-            emit::sample(&ctx, &steered.verdict);
+            emit::sample(ctx, &steered.verdict);
         }
         return egress.leave(steered.interface);
     }
-    conclude(&ctx, &steered.verdict, length(&tables))
+    conclude(ctx, &steered.verdict, length(tables))
 }
 
 /// Bytes of the frame as it arrived.

@@ -16,7 +16,7 @@ use edge_common::{
         feature::WHY_BYTES,
         limit::EARNED_WORDS,
         service::{MAX_SERVICES, NAME_BYTES, PORTS},
-        steer::{CANDIDATES, FLOW_WORDS, MAX_BACKENDS, PLACES},
+        steer::{CANDIDATES, FLOW_WORDS, MAX_BACKENDS, NAT_WORDS, NATS, PLACES},
     },
     datapath::DENY_HINT_MASK,
 };
@@ -182,6 +182,10 @@ pub(crate) static FLOWS: Array<Flows> = Array::with_max_entries(DEFAULT_FLOWS, B
 /// First packets of their flows.
 #[map]
 pub(crate) static CANDIDATE_FLOWS: Array<u64> = Array::with_max_entries(CANDIDATES, BPF_F_MMAPABLE);
+
+/// Translations of direct services' connections.
+#[map]
+pub(crate) static TRANSLATIONS: Array<[u64; NAT_WORDS]> = Array::with_max_entries(NATS, BPF_F_MMAPABLE);
 
 /// Settings of the kernel that the daemon changed, as they were before (`edge_user::kernel::sysctl`). The program never
 /// asks.

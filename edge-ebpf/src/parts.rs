@@ -7,10 +7,14 @@
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use edge_common::{
     abi::{Reason, SLOTS_PER_LINE, limit::EARNED_WORDS},
-    algo::slots::{self, Charge},
+    algo::{
+        flows::Owner,
+        nat::Seen,
+        slots::{self, Charge},
+    },
     datapath::{
         self, Tables as _,
-        steer::{self, Asked, Lanes as _, Parcel},
+        steer::{self, Asked, Job, Lanes as _, Parcel},
     },
 };
 
@@ -169,6 +173,67 @@ pub(crate) extern "C" fn choose(hash: u64, source: u64, what: u32, tick: u64) ->
     };
     let asked = Asked::from_bits(what, hash, source);
     steer::choose(&tables, &KernelLanes, what >> COPY_SHIFT & 1, &asked, tick).to_bits()
+}
+
+/// Where [`port`] is told the copy of the tables in force, and the backend's generation.
+pub(crate) const JOB_COPY_SHIFT: u32 = 24;
+const GENERATION_SHIFT: u32 = 16;
+
+/// A backend, as one number of 24 bits.
+#[inline(always)]
+pub(crate) const fn pack(owner: Owner) -> u32 {
+    owner.backend as u32 | (owner.generation as u32) << GENERATION_SHIFT
+}
+
+const fn unpack(owner: u32) -> Owner {
+    Owner {
+        backend: owner as u16,
+        generation: (owner >> GENERATION_SHIFT) as u8,
+    }
+}
+
+/// What a port (upper half of `place`) at a place (lower half) is to a flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fit(place: u64, hash: u64, owner: u32, tick: u64) -> u64 {
+    let tables = KernelTables {
+        ctx: core::ptr::null_mut(),
+    };
+    let port = (place >> 32) as u16;
+    steer::fit(
+        &tables,
+        &KernelLanes,
+        place as u32,
+        port,
+        hash,
+        unpack(owner),
+        tick,
+    )
+}
+
+/// The port that stands for a flow; `seen` is a `Seen`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn port(hash: u64, owner: u32, service: u32, tick: u64, seen: u64) -> u32 {
+    let tables = KernelTables {
+        ctx: core::ptr::null_mut(),
+    };
+    steer::port(
+        &tables,
+        &KernelLanes,
+        &job(hash, owner, service, tick),
+        Seen::from_bits(seen),
+    )
+}
+
+pub(crate) const fn job(hash: u64, owner: u32, service: u32, tick: u64) -> Job {
+    Job {
+        hash,
+        owner: unpack(owner),
+        service: service as u16,
+        copy: owner >> JOB_COPY_SHIFT & 1,
+        tick,
+    }
 }
 
 /// Sends the packet to a backend; the answer is a `Sent`.

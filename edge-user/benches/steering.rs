@@ -258,6 +258,7 @@ fn services() -> Vec<Service> {
         guard: Guard::None,
         direct: forward.map(|forward| Direct {
             forward,
+            nat: None,
             affinity: Affinity::Flow,
             table_size: 65_537,
             backends: (1..=3_u8)
@@ -268,6 +269,7 @@ fn services() -> Vec<Service> {
                         IpAddr::from([10, 0, 0, last])
                     },
                     weight: NonZeroU32::MIN,
+                    port: None,
                 })
                 .collect(),
             health: None,

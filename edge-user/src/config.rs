@@ -63,7 +63,7 @@ pub use self::{
         Redirect, Respond, Rewrite, Split,
     },
     admin::{Admin, AdminTcp, AdminTls, Group, History, Traces},
-    direct::{Affinity, BackendSpec, Direct, Forward},
+    direct::{Affinity, BackendSpec, Direct, Forward, Nat, PortRange},
     document::{Document, MASK},
     error::{ConfigError, Report},
     guard::{CookieMode, Guard, Syn},

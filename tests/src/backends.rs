@@ -21,7 +21,7 @@ use rustix::net::{Shutdown, shutdown};
 use crate::{
     daemon,
     decap::Decapsulator,
-    lab::{Host, Lab},
+    lab::{Host, Lab, VIP_V4, VIP_V6},
     netns::Namespace,
     offload,
     wait::within,
@@ -125,6 +125,14 @@ impl Steered {
                     "[[service]]\nname = \"{protocol}-{family}\"\nprotocol = \"{protocol}\"\nport = {PORT}\naddress = \
                      \"{vip}\"\nkind = \"direct\"\nforward = \"{forward}\"\n"
                 );
+                if forward == "nat" {
+                    let source = if vip.is_ipv4() {
+                        IpAddr::from(VIP_V4)
+                    } else {
+                        VIP_V6.into()
+                    };
+                    let _ = writeln!(text, "nat_source = \"{source}\"");
+                }
                 if protocol == "tcp" {
                     text += "health = { probe = \"tcp\", interval = \"50ms\", timeout = \"500ms\", rise = 1, fall = 1 }\n";
                 }

@@ -7,7 +7,12 @@
     reason = "a step of a test that fails has to stop that test"
 )]
 
-use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, sync::atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    num::{NonZeroU16, NonZeroU32},
+    sync::atomic::Ordering,
+};
 
 use anyhow::{Context, Result, ensure};
 use edge_common::{
@@ -17,12 +22,14 @@ use edge_common::{
     mem::{Bytes, MemEgress, MemLanes, MemTables},
 };
 use edge_user::{
-    config::{Affinity, BackendSpec, Direct, Forward, Guard, Limits, Protocol, Service, Shield},
+    config::{
+        Affinity, BackendSpec, Direct, Forward, Guard, Limits, Nat, PortRange, Protocol, Service, Shield,
+    },
     kernel::steering::Change,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tests::{
-    frame::{ACK, FIN, Frame, RST, SYN, Tag, Tcp, Transport},
+    frame::{ACK, FIN, Frame, RST, SYN, Tag, Tcp, Transport, checksum},
     judge::Kernel,
     netns::Namespace,
     skip,
@@ -34,7 +41,15 @@ const WRAPPED: [&str; 2] = ["203.0.113.2", "2001:db8:ffff::2"];
 /// Reached through a router, and not at all.
 const ROUTED: &str = "203.0.113.3";
 const LOST: &str = "203.0.113.4";
+const TRANSLATED: [&str; 2] = ["203.0.113.5", "2001:db8:ffff::5"];
+/// What backends see of the edge, and where they listen.
+const SOURCE: [&str; 2] = ["10.0.0.254", "fd00::fe"];
+const TARGET: u16 = 8_443;
 const CLIENT: [&str; 2] = ["198.18.1.10", "2001:db8:101::10"];
+const PORTS: PortRange = PortRange {
+    low: 61_000,
+    high: 61_099,
+};
 /// Packets of the random part.
 const PACKETS: u32 = 3_000;
 /// MTU of the way to the backends.
@@ -68,6 +83,7 @@ fn world() -> Vec<Service> {
         guard: Guard::None,
         direct: Some(Direct {
             forward,
+            nat: None,
             affinity: Affinity::Flow,
             table_size: 1_009,
             backends: backends
@@ -75,6 +91,7 @@ fn world() -> Vec<Service> {
                 .map(|address| BackendSpec {
                     address: ip(address),
                     weight: NonZeroU32::MIN,
+                    port: None,
                 })
                 .collect(),
             health: None,
@@ -94,6 +111,21 @@ fn world() -> Vec<Service> {
             service(WRAPPED[1], protocol, Forward::Ipip, &mixed),
         ]);
     }
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for (vip, source, backends) in [(TRANSLATED[0], SOURCE[0], &v4), (TRANSLATED[1], SOURCE[1], &v6)] {
+            let mut translated = service(vip, protocol, Forward::Nat, backends);
+            if let Some(direct) = &mut translated.direct {
+                direct.nat = Some(Nat {
+                    source: ip(source),
+                    ports: PORTS,
+                });
+                for backend in &mut direct.backends {
+                    backend.port = NonZeroU16::new(TARGET);
+                }
+            }
+            services.push(translated);
+        }
+    }
     services.push(service(ROUTED, Protocol::Tcp, Forward::DsrL2, &["10.9.0.1"]));
     services.push(service(LOST, Protocol::Tcp, Forward::Ipip, &["10.0.0.77"]));
     services
@@ -105,6 +137,8 @@ struct Pair {
     memory: MemTables,
     lanes: MemLanes,
     ways: Vec<(Addr, steer::Way)>,
+    /// What both wrote last.
+    written: Vec<u8>,
 }
 
 impl Pair {
@@ -118,6 +152,8 @@ impl Pair {
             "addr add 10.0.0.254/24 dev out".to_owned(),
             "addr add fd00::fe/64 dev out nodad".to_owned(),
             "route add 10.9.0.0/24 via 10.0.0.1".to_owned(),
+            format!("route add {}/32 via 10.0.0.2", CLIENT[0]),
+            format!("route add {}/128 via fd00::2 dev out", CLIENT[1]),
         ];
         for (address, mac) in neighbours() {
             let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
@@ -138,8 +174,16 @@ impl Pair {
                     ..way(interface, [2, 0xbe, 0, 0, 0, 1])
                 },
             )])
+            .chain(CLIENT.map(|client| {
+                let way = steer::Way {
+                    on_link: 0,
+                    ..way(interface, [2, 0xbe, 0, 0, 0, 2])
+                };
+                (Addr::from(ip(client)), way)
+            }))
             .collect();
         Ok(Self {
+            written: Vec::new(),
             memory: kernel.copy()?,
             lanes: kernel.tables.copy_steering(),
             kernel,
@@ -189,6 +233,7 @@ impl Pair {
             "{reason:?}: the kernel wrote\n{written:02x?}\nmemory\n{:02x?}\nof\n{frame:02x?}",
             egress.bytes()
         );
+        self.written = written;
         Ok(reason)
     }
 
@@ -421,5 +466,186 @@ fn random_packets_are_steered_alike_and_remembered_alike() {
         let kernel = Pair::flows(&pair.kernel.tables.copy_steering());
         assert_eq!(kernel, Pair::flows(&pair.lanes), "both remember the same");
         assert!(kernel.len() > 50, "{} flows", kernel.len());
+    });
+}
+
+/// Both ends of a frame, after its sums were added up.
+fn ends(frame: &[u8]) -> ((IpAddr, u16), (IpAddr, u16)) {
+    let (source, destination, transport) = if frame[12..14] == [0x08, 0x00] {
+        let ip: [u8; 20] = frame[14..34].try_into().expect("a header");
+        assert_eq!(checksum(&[&ip]), 0, "the header's sum");
+        let address = |at: usize| IpAddr::from([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]);
+        (address(12), address(16), 34)
+    } else {
+        let address = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&frame[at..at + 16]).expect("16 bytes"));
+        (address(22), address(38), 54)
+    };
+    let segment = &frame[transport..];
+    let protocol = if source.is_ipv4() { frame[23] } else { frame[20] };
+    let addresses = match (source, destination) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => [from.octets(), to.octets()].concat(),
+        (IpAddr::V6(from), IpAddr::V6(to)) => [from.octets(), to.octets()].concat(),
+        _ => panic!("one family"),
+    };
+    let length = u16::try_from(segment.len())
+        .expect("a short packet")
+        .to_be_bytes();
+    let pseudo = [&addresses[..], &[0, protocol], &length].concat();
+    assert_eq!(checksum(&[&pseudo, segment]), 0, "the segment's sum");
+    let port = |at: usize| u16::from_be_bytes([segment[at], segment[at + 1]]);
+    ((source, port(0)), (destination, port(2)))
+}
+
+/// A segment of `from` to `to`.
+fn between(from: (IpAddr, u16), to: (IpAddr, u16), flags: u8, numbers: (u32, u32)) -> Vec<u8> {
+    let tcp = Tcp {
+        source: from.1,
+        destination: to.1,
+        flags,
+        sequence: numbers.0,
+        acknowledgement: numbers.1,
+        ..Tcp::default()
+    };
+    let mut frame = Frame::new(from.0, to.0, Transport::Tcp(tcp));
+    frame.payload = b"odd".to_vec();
+    frame.bytes()
+}
+
+impl Pair {
+    /// Has both judge a packet that goes on; both its ends then.
+    fn through(&mut self, what: &str, frame: &[u8]) -> ((IpAddr, u16), (IpAddr, u16)) {
+        let reason = self
+            .agree(frame)
+            .unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        assert_eq!(reason, Reason::Steered, "{what}");
+        ends(&self.written)
+    }
+
+    /// Translations in a table but for their time: everything else of each.
+    fn translations(lanes: &MemLanes) -> BTreeSet<Vec<u64>> {
+        let words = lanes.nats().iter().map(|entry| {
+            let mut words: Vec<u64> = entry.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+            words[0] &= !u64::from(u32::MAX);
+            words
+        });
+        words.filter(|words| words[0] != 0).collect()
+    }
+}
+
+#[test]
+fn translated_packets_come_back_as_they_went() {
+    in_a_namespace("steer-nat", |mut pair| {
+        for (vip, source, client) in [
+            (TRANSLATED[0], SOURCE[0], CLIENT[0]),
+            (TRANSLATED[1], SOURCE[1], CLIENT[1]),
+        ] {
+            let (vip, source) = ((ip(vip), PORT), ip(source));
+            let mut used = BTreeSet::new();
+            for sport in 1_000..1_040 {
+                let client = (ip(client), sport);
+                let (own, backend) = pair.through("a SYN", &between(client, vip, SYN, (7, 0)));
+                assert_eq!((own.0, backend.1), (source, TARGET));
+                assert!((PORTS.low..=PORTS.high).contains(&own.1));
+                assert!(used.insert((own, backend)), "no two have one port at a backend");
+                let again = pair.through("the SYN again", &between(client, vip, SYN, (7, 0)));
+                assert_eq!(again, (own, backend));
+                let back = pair.through("an answer", &between(backend, own, SYN | ACK, (99, 8)));
+                assert_eq!(back, (vip, client));
+                let numbers = [(8, 100), (8, 1 << 30)];
+                for numbers in numbers {
+                    let there = pair.through("what follows", &between(client, vip, ACK, numbers));
+                    assert_eq!(there, (own, backend));
+                }
+                let back = pair.through("an end", &between(backend, own, ACK | FIN, (100, 8)));
+                assert_eq!(back, (vip, client));
+            }
+            for sport in 2_000..2_030 {
+                let client = (ip(client), sport);
+                let there = Frame::udp(client, vip, b"question?").bytes();
+                let (own, backend) = pair.through("a datagram", &there);
+                let back = pair.through("its answer", &Frame::udp(backend, own, b"answer").bytes());
+                assert_eq!(back, (vip, client));
+            }
+            let mut row = |what: &str, frame: &[u8], reason: Reason| {
+                let found = pair
+                    .agree(frame)
+                    .unwrap_or_else(|error| panic!("{what}: {error:#}"));
+                assert_eq!(found, reason, "{what}");
+            };
+            let (backend, strange) = (used.iter().next().expect("one").1, (ip(client_of(vip.0)), 9));
+            let unused = (PORTS.low..=PORTS.high)
+                .find(|port| !used.contains(&((source, *port), backend)))
+                .expect("there are more ports than connections");
+            row(
+                "an answer to nobody",
+                &between(backend, (source, unused), ACK, (1, 1)),
+                Reason::Admitted,
+            );
+            row(
+                "somebody who is no backend",
+                &between(strange, (source, 61_000), ACK, (1, 1)),
+                Reason::Admitted,
+            );
+            row(
+                "a port beyond those",
+                &between(backend, (source, 61_100), ACK, (1, 1)),
+                Reason::NotProtected,
+            );
+            row(
+                "an end of nothing",
+                &between((ip(client_of(vip.0)), 3_000), vip, RST, (1, 0)),
+                Reason::NoConnection,
+            );
+            let mut last = Frame::udp((ip(client_of(vip.0)), 3_001), vip, b"x");
+            last.hop_limit = 1;
+            row("the last hop", &last.bytes(), Reason::HopsExceeded);
+            let mut large = Frame::udp((ip(client_of(vip.0)), 3_002), vip, &[1; 1_500]);
+            large.hop_limit = 9;
+            row("more than fits", &large.bytes(), Reason::TooBig);
+            let mut extended = Frame::udp((ip(client_of(vip.0)), 3_003), vip, b"x");
+            if vip.0.is_ipv4() {
+                extended.options = vec![1; 4];
+                row("options", &extended.bytes(), Reason::Unforwardable);
+            }
+        }
+        let kernel = Pair::translations(&pair.kernel.tables.copy_steering());
+        assert_eq!(kernel, Pair::translations(&pair.lanes), "both remember the same");
+        assert!(kernel.len() >= 140, "{} translations", kernel.len());
+    });
+}
+
+fn client_of(vip: IpAddr) -> &'static str {
+    CLIENT[usize::from(vip.is_ipv6())]
+}
+
+/// More connections than a backend's ports: those that were answered stay, others are told that there is no port.
+#[test]
+fn ports_that_are_used_up_are_told_and_open_connections_keep_theirs() {
+    in_a_namespace("steer-ports", |mut pair| {
+        let (vip, client) = ((ip(TRANSLATED[0]), PORT), ip(CLIENT[0]));
+        let mut open = Vec::new();
+        let mut refused = 0;
+        for sport in 1_000..1_600 {
+            let syn = between((client, sport), vip, SYN, (7, 0));
+            match pair.agree(&syn).expect("both agree") {
+                Reason::Steered => {
+                    let (own, backend) = ends(&pair.written);
+                    pair.through("an answer", &between(backend, own, SYN | ACK, (99, 8)));
+                    pair.through(
+                        "the handshake's end",
+                        &between((client, sport), vip, ACK, (8, 100)),
+                    );
+                    open.push((sport, own, backend));
+                }
+                Reason::NoPort => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(refused > 200, "{refused} found no port");
+        assert!(open.len() > 200, "{} of 300 ports are used", open.len());
+        for (sport, own, backend) in open {
+            let there = pair.through("later", &between((client, sport), vip, ACK, (8, 100)));
+            assert_eq!(there, (own, backend), "it keeps its port");
+        }
     });
 }

@@ -110,6 +110,11 @@ fn tunnels_spread_a_service() {
     spreads("ipip");
 }
 
+#[test]
+fn translated_services_spread_and_answers_come_back() {
+    spreads("nat");
+}
+
 /// A backend fails: the others' connections go on, new ones avoid it. It comes back by a drain's end; a restart of the
 /// daemon and a flood of made-up sources leave every connection where it is.
 #[test]

@@ -8,11 +8,13 @@ pub enum Feature {
     Steering = 0,
     /// SYNs that are answered with cookies.
     Cookies = 1,
+    /// Direct services with [`super::Forward::Nat`].
+    Translation = 2,
 }
 
 impl Feature {
     /// All of them, by their number.
-    pub const ALL: [Self; 2] = [Self::Steering, Self::Cookies];
+    pub const ALL: [Self; 3] = [Self::Steering, Self::Cookies, Self::Translation];
     /// How many there are.
     pub const COUNT: u32 = Self::ALL.len() as u32;
 
@@ -21,6 +23,7 @@ impl Feature {
         match self {
             Self::Steering => "steering",
             Self::Cookies => "SYN cookies",
+            Self::Translation => "address translation",
         }
     }
 }

@@ -90,6 +90,7 @@ reasons! {
     Oversized = 33, Drop, "oversized", "too big for the way to the backend, and of a kind that is not answered";
     HopsExceeded = 34, Drop, "hops_exceeded", "its hops are used up, as if it went round in circles";
     Unforwardable = 35, Drop, "unforwardable", "its headers cannot be rewritten, or there is no room for more";
+    NoPort = 36, Drop, "no_port", "no port is free to translate it to";
 }
 
 /// A [`Reason`] as the pipeline carries it: a plain byte, since an enum would have a verifier walk the rest of the
@@ -107,8 +108,10 @@ impl Code {
     pub const ADMIT: Self = Self(Self::HANDED + 2);
     /// The same for [`crate::datapath::steer`].
     pub const STEER: Self = Self(Self::HANDED + 3);
+    /// The same for [`crate::datapath::steer::translate`] and [`crate::datapath::steer::restore`].
+    pub const TRANSLATE: Self = Self(Self::HANDED + 4);
     /// Programs that packets are handed on to.
-    pub const PROGRAMS: u32 = 4;
+    pub const PROGRAMS: u32 = 5;
     const HANDED: u8 = 0x80;
     /// No reason: the packet goes on through the pipeline.
     pub const GO_ON: Self = Self(0x7f);

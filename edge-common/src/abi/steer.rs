@@ -25,6 +25,11 @@ pub const FLOW_ENTRIES: u32 = 4;
 /// Cells that remember a flow's first packet; a power of two.
 pub const CANDIDATES: u32 = 1 << 17;
 
+/// Places for translations ([`crate::algo::nat`]); a power of two.
+pub const NATS: u32 = 1 << 17;
+/// Words of a translation: a cache line.
+pub const NAT_WORDS: usize = 8;
+
 /// How a packet reaches its backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -34,6 +39,30 @@ pub enum Forward {
     DsrL2 = 1,
     /// Inside another IP packet (RFC 2003, RFC 2473, RFC 4213); the backend has the service's address too.
     Ipip = 2,
+    /// From an address and port of the edge's to the backend's, and back the same way: the backend knows nothing of the
+    /// service's address.
+    Nat = 3,
+}
+
+impl Forward {
+    /// The configuration's word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DsrL2 => "dsr-l2",
+            Self::Ipip => "ipip",
+            Self::Nat => "nat",
+        }
+    }
+
+    /// The one with this discriminant.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::DsrL2),
+            2 => Some(Self::Ipip),
+            3 => Some(Self::Nat),
+            _ => None,
+        }
+    }
 }
 
 /// How a service is steered, in the table beside its [`super::Service`].
@@ -49,16 +78,24 @@ pub struct SteerRule {
     pub forward: u8,
     /// [`SteerRule::BY_SOURCE`] and its like.
     pub flags: u8,
-    /// Zero; for a mode's own settings.
+    /// Zero.
     pub reserved: u16,
     /// Zero; for the way around a gateway that is down: another node instead of a backend.
     pub spare: [u64; 2],
+    /// With [`Forward::Nat`], the address that backends see.
+    pub source: Addr,
+    /// The first and the last of its ports.
+    pub ports: [u16; 2],
+    /// Zero.
+    pub unused: u32,
 }
-assert_layout!(SteerRule, size = 32, align = 8);
+assert_layout!(SteerRule, size = 56, align = 8);
 
 impl SteerRule {
     /// New flows of one source host go to one backend.
     pub const BY_SOURCE: u8 = 1 << 0;
+    /// It is where backends' answers to translated packets come: they go to the client.
+    pub const RETURNS: u8 = 1 << 1;
 
     /// What [`Self::table`] is for a table of `size` places in block `block`.
     pub const fn table(block: u32, size: u32) -> u64 {
@@ -80,7 +117,7 @@ impl SteerRule {
 pub struct Backend {
     /// Its own address, by which it is reached.
     pub addr: Addr,
-    /// Port at which it is checked, host order.
+    /// Port that translated packets go to, host order; the service's, where nothing is translated.
     pub port: u16,
     /// Identifier of the service.
     pub service: u16,

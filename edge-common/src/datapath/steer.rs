@@ -8,10 +8,12 @@
 //! that comes back goes round a bounded number of times; a frame is altered only once all that may be refused is settled.
 
 mod choose;
+mod nat;
 mod quote;
 mod send;
 
-pub use choose::{Asked, Choice, Lanes, Why, choose, flow_hash, source_hash};
+pub use choose::{Asked, Choice, Lanes, Why, choose, fit, flow_hash, source_hash};
+pub use nat::{Job, port, restore, translate};
 
 use super::{Kind, Observed, Packet, Tables, Verdict, limit};
 use crate::{
@@ -107,6 +109,34 @@ pub trait Egress {
     {
         dispatch(frame, packet, parcel, self)
     }
+    /// [`translate`]. Apart for the same reason.
+    fn translate<F: Frame, T: Tables, L: Lanes>(
+        &self,
+        frame: &F,
+        packet: &Packet,
+        tables: &T,
+        lanes: &L,
+        job: &Job,
+    ) -> Sent
+    where
+        Self: Sized,
+    {
+        translate(frame, packet, tables, lanes, self, job)
+    }
+    /// [`restore`]. Apart for the same reason.
+    fn restore<F: Frame, T: Tables, L: Lanes>(
+        &self,
+        frame: &F,
+        packet: &Packet,
+        tables: &T,
+        lanes: &L,
+        tick: u64,
+    ) -> Sent
+    where
+        Self: Sized,
+    {
+        restore(frame, packet, tables, lanes, self, tick)
+    }
 }
 
 /// What became of a packet.
@@ -160,6 +190,20 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// Why the packet cannot go on, if it cannot.
+    #[inline(always)]
+    fn objection(&self, packet: &Packet) -> Option<Reason> {
+        if packet.hops.get() <= 1 {
+            return Some(Reason::HopsExceeded);
+        }
+        if self.offset + self.bytes > packet.len.get() {
+            return Some(Reason::Truncated);
+        }
+        None
+    }
+}
+
 /// The bit of an IPv4 header's byte 6 (RFC 791).
 const DONT_FRAGMENT: u16 = 0x4000;
 
@@ -195,6 +239,19 @@ impl Sent {
         }
     }
 
+    /// The same with who judged it.
+    #[inline(always)]
+    pub const fn by(self, service: u16, observed: Observed) -> Steered {
+        Steered {
+            verdict: Verdict {
+                code: self.code,
+                observed,
+                service,
+            },
+            interface: self.interface,
+        }
+    }
+
     /// As one number.
     #[inline(always)]
     pub const fn to_bits(self) -> u64 {
@@ -227,6 +284,12 @@ pub fn steer<F: Frame, T: Tables, L: Lanes, E: Egress>(
         return plain(Reason::Internal, service, Observed::NONE);
     };
     let observed = packet.observed.get();
+    let copy = control.copy(Control::SERVICES);
+    if service != 0 && lanes.rule(copy, service).is_some_and(returns) {
+        return egress
+            .restore(frame, packet, tables, lanes, tick)
+            .by(service, observed);
+    }
     let asked = if service == 0 {
         match quote::read(frame, packet, tables, control) {
             Some(asked) => asked,
@@ -235,7 +298,6 @@ pub fn steer<F: Frame, T: Tables, L: Lanes, E: Egress>(
     } else {
         of(packet, tables, service)
     };
-    let copy = control.copy(Control::SERVICES);
     let choice = lanes.choose(tables, copy, &asked, tick);
     let backend = choice.owner.backend;
     if backend == 0 {
@@ -244,24 +306,32 @@ pub fn steer<F: Frame, T: Tables, L: Lanes, E: Egress>(
     let (Some(rule), Some(entry)) = (lanes.rule(copy, asked.service), lanes.backend(backend)) else {
         return plain(Reason::Internal, asked.service, observed);
     };
-    let parcel = Parcel {
-        hash: asked.hash,
-        forward: rule.forward,
-        backend,
-        to: entry.addr,
+    let sent = if rule.forward == Forward::Nat as u8 {
+        if service == 0 {
+            // What it quotes would have to be translated too.
+            return plain(unconcerned(packet), service, observed);
+        }
+        let job = Job {
+            hash: asked.hash,
+            owner: choice.owner,
+            service,
+            copy,
+            tick,
+        };
+        egress.translate(frame, packet, tables, lanes, &job)
+    } else {
+        let parcel = Parcel {
+            hash: asked.hash,
+            forward: rule.forward,
+            backend,
+            to: entry.addr,
+        };
+        egress.dispatch(frame, packet, &parcel)
     };
-    let sent = egress.dispatch(frame, packet, &parcel);
     if sent.code.0 == Reason::Steered as u8 {
         lanes.count(backend, packet.len.get(), choice.opened, choice.entered);
     }
-    Steered {
-        verdict: Verdict {
-            code: sent.code,
-            observed,
-            service: asked.service,
-        },
-        interface: sent.interface,
-    }
+    sent.by(asked.service, observed)
 }
 
 /// A message that is about nothing that is steered is the stack's, as if there were no steering.
@@ -316,11 +386,8 @@ pub fn dispatch<F: Frame, E: Egress>(frame: &F, packet: &Packet, parcel: &Parcel
     let Some(layout) = Layout::read(frame) else {
         return Sent::not(Reason::Truncated);
     };
-    if packet.hops.get() <= 1 {
-        return Sent::not(Reason::HopsExceeded);
-    }
-    if layout.offset + layout.bytes > packet.len.get() {
-        return Sent::not(Reason::Truncated);
+    if let Some(reason) = layout.objection(packet) {
+        return Sent::not(reason);
     }
     let wrapped = parcel.forward == Forward::Ipip as u8;
     let family = parcel.to.family();
@@ -382,6 +449,12 @@ fn refuse<E: Egress>(packet: &Packet, layout: &Layout, fits: u32, egress: &E) ->
     } else {
         Reason::Oversized
     }
+}
+
+/// Whether a rule is that of backends' answers.
+#[inline(always)]
+const fn returns(rule: &SteerRule) -> bool {
+    rule.flags & SteerRule::RETURNS != 0
 }
 
 /// Whether a rule spreads by source.

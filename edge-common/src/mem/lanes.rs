@@ -10,7 +10,7 @@ use crate::{
     abi::{
         Addr, Backend, BackendCount, SteerRule,
         service::MAX_SERVICES,
-        steer::{BLOCK_WORDS, BLOCKS, CANDIDATES, FLOW_WORDS, MAX_BACKENDS},
+        steer::{BLOCK_WORDS, BLOCKS, CANDIDATES, FLOW_WORDS, MAX_BACKENDS, NAT_WORDS, NATS},
     },
     algo::maglev::{self, Share},
     datapath::steer::{Egress, Lanes, Query, Way, Window},
@@ -27,6 +27,7 @@ pub struct MemLanes {
     pub backends: Vec<Backend>,
     flows: Vec<[AtomicU64; FLOW_WORDS]>,
     candidates: Vec<AtomicU64>,
+    nats: Vec<[AtomicU64; NAT_WORDS]>,
     counts: RefCell<Vec<BackendCount>>,
 }
 
@@ -42,6 +43,9 @@ impl MemLanes {
                 .collect(),
             candidates: core::iter::repeat_with(AtomicU64::default)
                 .take(CANDIDATES as usize)
+                .collect(),
+            nats: core::iter::repeat_with(|| core::array::from_fn(|_| AtomicU64::new(0)))
+                .take(NATS as usize)
                 .collect(),
             counts: RefCell::new(std::vec![BackendCount::default(); MAX_BACKENDS as usize]),
         }
@@ -76,6 +80,11 @@ impl MemLanes {
     /// The flows' first packets.
     pub fn candidates(&self) -> &[AtomicU64] {
         &self.candidates
+    }
+
+    /// Translations.
+    pub fn nats(&self) -> &[[AtomicU64; NAT_WORDS]] {
+        &self.nats
     }
 
     /// Fills block `block` with a table of `size` places for these backends, by index and weight, and puts it in force for
@@ -127,6 +136,10 @@ impl Lanes for MemLanes {
 
     fn candidate(&self, index: u32) -> Option<&AtomicU64> {
         self.candidates.get(index as usize)
+    }
+
+    fn nat(&self, index: u32) -> Option<&[AtomicU64; NAT_WORDS]> {
+        self.nats.get(index as usize)
     }
 
     fn count(&self, backend: u16, bytes: u32, opened: bool, entered: bool) {

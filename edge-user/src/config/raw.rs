@@ -20,7 +20,7 @@ use toml::de::DeValue;
 
 use super::{
     AccessFormat, Affinity, AttachMode, BanScope, ClaimEncoding, ClaimValue, CookieMode, Forward,
-    FragmentPolicy, Protocol, TlsVersion, UnknownName, bounds,
+    FragmentPolicy, PortRange, Protocol, TlsVersion, UnknownName, bounds,
     claim::ClaimPath,
     problem::{Finding, Findings},
     raw_upstream::{RawHealth, RawUpstream},
@@ -98,6 +98,8 @@ section! {
         new_sources: RateSetting,
         kind: ServiceKind,
         forward: Forward,
+        nat_source: IpAddr,
+        nat_ports: PortRange,
         affinity: Affinity,
         table_size: u64,
         backend: Vec<Item<RawBackend>>,
@@ -106,6 +108,7 @@ section! {
 
     RawBackend as "service.backend" {
         address: IpAddr,
+        port: u64,
         weight: u64,
     }
 
@@ -436,7 +439,14 @@ from_text! {
     Forward, "a way of forwarding", |text| choice("way of forwarding", text, &[
         ("dsr-l2", Forward::DsrL2),
         ("ipip", Forward::Ipip),
+        ("nat", Forward::Nat),
     ]);
+    PortRange, "a range of ports", |text| PortRange::parse(text).ok_or_else(|| {
+        BadText::new(
+            format!("`{text}` is not a range of ports"),
+            "the first and the last, as in \"61000-65535\"",
+        )
+    });
     Affinity, "what stays with a backend", |text| choice("affinity", text, &[
         ("flow", Affinity::Flow),
         ("source", Affinity::Source),

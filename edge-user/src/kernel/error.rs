@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::config::PortRange;
+
 /// Why an operation on the shield failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -199,6 +201,29 @@ pub enum KernelError {
         /// Its address.
         backend: std::net::IpAddr,
     },
+    /// Backends would answer to an address of somebody else's.
+    #[error(
+        "service.nat_source: {address}, of `{service}`, is no address of this machine, so no answer comes here"
+    )]
+    NatSource {
+        /// Name of the service.
+        service: String,
+        /// The address.
+        address: std::net::IpAddr,
+    },
+    /// The stack gives ports that answers come to to connections of its own.
+    #[error(
+        "service.nat_ports: {ports}, of `{service}`, are also this machine's own ({own}): name others, or `sysctl -w \
+         net.ipv4.ip_local_port_range`"
+    )]
+    NatPorts {
+        /// Name of the service.
+        service: String,
+        /// Its ports.
+        ports: PortRange,
+        /// The stack's.
+        own: PortRange,
+    },
     /// The kernel answers no look-up of a route for packets that arrive here.
     #[error(
         "{setting} is 0, and the kernel looks up no route for what arrives on {interface} then; direct services need it: \
@@ -297,6 +322,8 @@ impl KernelError {
             | Self::BanPrefix { .. }
             | Self::BanRefused { .. } => 2,
             Self::Unreachable { .. }
+            | Self::NatSource { .. }
+            | Self::NatPorts { .. }
             | Self::ListFull { .. }
             | Self::TooManyServices { .. }
             | Self::Rate { .. } => 3,

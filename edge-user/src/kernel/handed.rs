@@ -30,6 +30,7 @@ pub struct Handed {
 pub const HANDED: [Handed; Code::PROGRAMS as usize] = [
     handed("admit", Code::ADMIT, None),
     handed("steer", Code::STEER, Some(Feature::Steering)),
+    handed("translate", Code::TRANSLATE, Some(Feature::Translation)),
     handed("challenge", Code::CHALLENGE, Some(Feature::Cookies)),
     handed("verify", Code::VERIFY, Some(Feature::Cookies)),
 ];

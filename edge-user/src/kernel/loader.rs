@@ -84,7 +84,7 @@ impl Default for Sizes {
 }
 
 /// Every map of the object, in the order of their definition.
-pub const MAPS: [&str; 31] = [
+pub const MAPS: [&str; 32] = [
     "CONTROL",
     "PARAMS",
     "PORT_TABLE",
@@ -116,6 +116,7 @@ pub const MAPS: [&str; 31] = [
     "BACKEND_COUNTS",
     "FLOWS",
     "CANDIDATE_FLOWS",
+    "TRANSLATIONS",
 ];
 /// Maps that only user space uses.
 pub const USER_MAPS: [&str; 4] = ["ALERTS", "NOTES", "SYSCTLS", "ABSENT"];

@@ -7,8 +7,8 @@ use std::{
 
 use edge_common::{
     abi::{
-        Addr, AddressFlags, Control, ControlWord, CookieSettings, Limit, LimitKind, PortEntry, Service,
-        SynRule,
+        Addr, AddressFlags, Control, ControlWord, CookieSettings, Forward, Limit, LimitKind, PortEntry,
+        Service, SteerRule, SynRule,
         limit::MAX_LIMITS,
         service::{ADDRESS_ENTRY, MAX_CHAIN, MAX_SERVICES, NAME_BYTES, PORTS},
     },
@@ -16,7 +16,7 @@ use edge_common::{
 };
 
 use super::{KernelError, ShieldTables, pins::Lock, syn};
-use crate::config::{self, Direct, Guard, Limits, Protocol, Rate};
+use crate::config::{self, Direct, Guard, Limits, PortRange, Protocol, Rate};
 
 /// First identifier of a configured service.
 const FIRST_ID: u16 = 2;
@@ -31,10 +31,73 @@ pub struct ServicePlan {
     rules: Vec<Option<SynRule>>,
     /// Where each of them is forwarded, if it is.
     directs: Vec<Option<Direct>>,
+    /// Where backends' answers to translated packets come.
+    returns: Vec<Return>,
     address_entry: Service,
 }
 
+/// An address that backends answer to, over one protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Return {
+    /// In the place of a service's; no service's may have a space.
+    name: String,
+    source: Addr,
+    protocol: Protocol,
+    ports: Vec<PortRange>,
+}
+
+impl Return {
+    /// All that the services have, each once.
+    fn all(services: &[config::Service]) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for service in services {
+            let Some(nat) = service.direct.as_ref().and_then(|direct| direct.nat) else {
+                continue;
+            };
+            let name = match service.protocol {
+                Protocol::Tcp => format!("nat {} tcp", nat.source),
+                Protocol::Udp => format!("nat {} udp", nat.source),
+            };
+            match all.iter_mut().find(|known| known.name == name) {
+                Some(known) => known.ports.push(nat.ports),
+                None => all.push(Self {
+                    name,
+                    source: Addr::from(nat.source),
+                    protocol: service.protocol,
+                    ports: vec![nat.ports],
+                }),
+            }
+        }
+        all
+    }
+
+    /// What packets to it meet: nothing that a service's sources would.
+    fn service(&self) -> Service {
+        Service {
+            addr: self.source,
+            flags: Service::DIRECT,
+            ..Service::default()
+        }
+    }
+
+    /// How they are sent on.
+    fn rule(&self) -> SteerRule {
+        SteerRule {
+            forward: Forward::Nat as u8,
+            flags: SteerRule::RETURNS,
+            source: self.source,
+            ..SteerRule::default()
+        }
+    }
+}
+
 impl ServicePlan {
+    /// Names of what has an identifier.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let services = self.services.iter().map(|(name, ..)| name.as_str());
+        services.chain(self.returns.iter().map(|to| to.name.as_str()))
+    }
+
     /// The rule of the service with this name.
     pub(super) fn rule(&self, name: &str) -> Option<SynRule> {
         let at = self.services.iter().position(|(known, ..)| known == name)?;
@@ -52,9 +115,10 @@ pub fn plan(
     hz: u32,
 ) -> Result<ServicePlan, KernelError> {
     let room = MAX_SERVICES - u32::from(FIRST_ID);
-    if services.len() > room as usize {
+    let returns = Return::all(services);
+    if services.len() + returns.len() > room as usize {
         return Err(KernelError::TooManyServices {
-            count: services.len(),
+            count: services.len() + returns.len(),
             max: room,
         });
     }
@@ -67,9 +131,14 @@ pub fn plan(
             .entry((service.port, service.protocol == Protocol::Tcp))
             .or_default();
         *sharing += 1;
-        if *sharing > MAX_CHAIN {
+        // The addresses of answers are at the end of each chain that they are in.
+        let behind = returns
+            .iter()
+            .filter(|to| to.protocol == service.protocol)
+            .count() as u32;
+        if *sharing + behind > MAX_CHAIN {
             return Err(KernelError::TooManyServices {
-                count: *sharing as usize,
+                count: (*sharing + behind) as usize,
                 max: MAX_CHAIN,
             });
         }
@@ -94,6 +163,7 @@ pub fn plan(
         services: planned,
         rules,
         directs,
+        returns,
         address_entry,
     })
 }
@@ -248,15 +318,19 @@ impl ShieldTables {
         let directs: Vec<(u16, u16, &Direct)> = (plan.services.iter().zip(&plan.directs).zip(&ids))
             .filter_map(|(((.., port), direct), id)| Some((*id, *port, direct.as_ref()?)))
             .collect();
-        self.write_steering(next, &directs)?;
+        let returns: Vec<(u16, &Return)> = ids
+            .iter()
+            .skip(plan.services.len())
+            .copied()
+            .zip(&plan.returns)
+            .collect();
+        let rules: Vec<(u16, SteerRule)> = returns.iter().map(|(id, to)| (*id, to.rule())).collect();
+        self.write_steering(next, &directs, &rules)?;
         let mut heads: BTreeMap<u16, PortEntry> = BTreeMap::new();
+        self.write_returns(next, &returns, &mut heads);
         for (((name, service, protocol, port), rule), id) in plan.services.iter().zip(&plan.rules).zip(ids) {
             self.write_syn_rule(next, id, *rule, ready);
-            let entry = heads.entry(*port).or_default();
-            let head = match protocol {
-                Protocol::Tcp => &mut entry.tcp[next as usize],
-                Protocol::Udp => &mut entry.udp[next as usize],
-            };
+            let head = head(heads.entry(*port).or_default(), *protocol, next);
             self.services.set(
                 base + u32::from(id),
                 Service {
@@ -295,6 +369,30 @@ impl ShieldTables {
             }
         }
         Ok(filled)
+    }
+
+    /// Writes where answers come, which is in the chains of many ports: all of a protocol follow each other, at their ends.
+    fn write_returns(&self, copy: u32, returns: &[(u16, &Return)], heads: &mut BTreeMap<u16, PortEntry>) {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let mut next = 0;
+            for (id, to) in returns.iter().filter(|(_, to)| to.protocol == protocol) {
+                self.services.set(
+                    copy * MAX_SERVICES + u32::from(*id),
+                    Service {
+                        id: *id,
+                        next,
+                        ..to.service()
+                    },
+                );
+                self.names.set(u32::from(*id), padded(&to.name));
+                next = *id;
+                for ports in &to.ports {
+                    for port in ports.low..=ports.high {
+                        *head(heads.entry(port).or_default(), protocol, copy) = *id;
+                    }
+                }
+            }
+        }
     }
 
     /// Leaves the addresses and backends that the plan in force wants, with their own flags.
@@ -386,11 +484,7 @@ impl ShieldTables {
             .into_iter()
             .map(|(id, name)| (name, id))
             .collect();
-        let mut taken: Vec<u16> = plan
-            .services
-            .iter()
-            .filter_map(|(name, ..)| known.get(name).copied())
-            .collect();
+        let mut taken: Vec<u16> = plan.names().filter_map(|name| known.get(name).copied()).collect();
         // A name that is gone keeps its identifier until the table is full, so its counters are not mixed up with
         // another's at once.
         let mut free = (FIRST_ID..MAX_SERVICES as u16)
@@ -398,9 +492,8 @@ impl ShieldTables {
             .collect::<Vec<_>>();
         free.sort_by_key(|id| known.values().any(|held| held == id));
         let mut free = free.into_iter();
-        plan.services
-            .iter()
-            .map(|(name, ..)| {
+        plan.names()
+            .map(|name| {
                 known
                     .get(name)
                     .copied()
@@ -456,6 +549,14 @@ impl FilledServices {
             Control::HAS_DIRECT
         };
         word
+    }
+}
+
+/// The head of a copy's chain for a protocol.
+fn head(entry: &mut PortEntry, protocol: Protocol, copy: u32) -> &mut u16 {
+    match protocol {
+        Protocol::Tcp => &mut entry.tcp[copy as usize],
+        Protocol::Udp => &mut entry.udp[copy as usize],
     }
 }
 

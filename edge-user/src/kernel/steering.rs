@@ -7,7 +7,7 @@
 mod explain;
 mod report;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, num::NonZeroU16};
 
 use edge_common::{
     abi::{
@@ -55,10 +55,14 @@ impl ShieldTables {
         &self,
         copy: u32,
         directs: &[(u16, u16, &Direct)],
+        returns: &[(u16, SteerRule)],
     ) -> Result<(), KernelError> {
         for id in 0..MAX_SERVICES {
             self.steer_rules
                 .set(copy * MAX_SERVICES + id, SteerRule::default());
+        }
+        for (id, rule) in returns {
+            self.steer_rules.set(copy * MAX_SERVICES + u32::from(*id), *rule);
         }
         let before: Vec<u32> = self.present().map(|(index, _)| index).collect();
         let written = self.write_rules(copy, directs);
@@ -78,7 +82,7 @@ impl ShieldTables {
                 let weight = u16::try_from(spec.weight.get()).unwrap_or(u16::MAX);
                 let new = Backend {
                     addr: Addr::from(spec.address),
-                    port: *port,
+                    port: spec.port.map_or(*port, NonZeroU16::get),
                     service: *id,
                     weight,
                     ..Backend::default()
@@ -106,6 +110,8 @@ impl ShieldTables {
                     Affinity::Flow => 0,
                     Affinity::Source => SteerRule::BY_SOURCE,
                 },
+                source: direct.nat.map_or(Addr::UNSPECIFIED, |nat| Addr::from(nat.source)),
+                ports: direct.nat.map_or([0; 2], |nat| [nat.ports.low, nat.ports.high]),
                 ..SteerRule::default()
             };
             self.steer_rules.set(copy * MAX_SERVICES + u32::from(*id), rule);
@@ -299,7 +305,9 @@ impl ShieldTables {
             return None;
         }
         let copy = self.control().copy(Control::SERVICES);
-        self.steer_rules.get(copy * MAX_SERVICES + u32::from(id))
+        self.steer_rules
+            .get(copy * MAX_SERVICES + u32::from(id))
+            .filter(|rule| rule.flags & SteerRule::RETURNS == 0)
     }
 
     /// Everything about steering, in memory: what `steer explain` and tests run the kernel's code over.
@@ -321,6 +329,11 @@ impl ShieldTables {
         for (index, bucket) in (0..).zip(copy.buckets()) {
             for (word, cell) in bucket.iter().enumerate() {
                 cell.store(self.flows.load_word(index, word), order);
+            }
+        }
+        for (index, entry) in (0..).zip(copy.nats()) {
+            for (word, cell) in entry.iter().enumerate() {
+                cell.store(self.translations.load_word(index, word), order);
             }
         }
         for (index, cell) in (0..).zip(copy.candidates()) {

@@ -11,7 +11,7 @@ use edge_common::abi::{
     feature::WHY_BYTES,
     limit::EARNED_WORDS,
     service::NAME_BYTES,
-    steer::FLOW_WORDS,
+    steer::{FLOW_WORDS, NAT_WORDS},
 };
 
 use super::{Clock, KernelError, Pins, mapped::Mapped};
@@ -74,6 +74,8 @@ pub struct ShieldTables {
     pub(super) flows: Mapped<[u64; FLOW_WORDS]>,
     /// First packets of flows.
     pub(super) candidates: Mapped<u64>,
+    /// Translations of their connections.
+    pub(super) translations: Mapped<[u64; NAT_WORDS]>,
     /// Settings of the kernel that were changed.
     pub sysctls: Mapped<u64>,
     /// Why features are missing.
@@ -119,6 +121,7 @@ impl ShieldTables {
             backend_counts: convert(Map::PerCpuArray(open(pins, "BACKEND_COUNTS")?))?,
             flows: mapped(pins, "FLOWS")?,
             candidates: mapped(pins, "CANDIDATE_FLOWS")?,
+            translations: mapped(pins, "TRANSLATIONS")?,
             sysctls: mapped(pins, "SYSCTLS")?,
             absent: mapped(pins, "ABSENT")?,
         })

@@ -6,6 +6,7 @@
 use std::{
     fmt::Write as _,
     net::{IpAddr, SocketAddr, UdpSocket},
+    num::NonZeroU16,
     path::Path,
     time::Duration,
 };
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use super::{LifecycleError, verbs};
 use crate::{
     cli::{Format, ServiceRequest, SteerRequest},
-    config::{HealthCheck, Service, Shield},
+    config::{HealthCheck, Nat, PortRange, Service, Shield},
     kernel::{
         KernelError, Pins, ShieldTables,
         steering::{BackendReport, Change, DirectReport},
@@ -41,6 +42,9 @@ pub(super) fn prepare(shield: &Shield, services: &[Service]) -> Result<(), Kerne
         .iter()
         .filter_map(|service| Some((service, service.direct.as_ref()?)))
     {
+        if let Some(nat) = &direct.nat {
+            answers_come_here(&service.name, nat)?;
+        }
         for backend in &direct.backends {
             ask_for(backend.address).map_err(|_| KernelError::Unreachable {
                 service: service.name.clone(),
@@ -84,6 +88,29 @@ fn ask_for(backend: IpAddr) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Checks that backends' answers come to this machine, and that its own stack does not use the same ports.
+fn answers_come_here(service: &str, nat: &Nat) -> Result<(), KernelError> {
+    UdpSocket::bind((nat.source, 0)).map_err(|_| KernelError::NatSource {
+        service: service.to_owned(),
+        address: nat.source,
+    })?;
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_ascii_whitespace().filter_map(|word| word.parse().ok());
+    // What cannot be read is not known to be wrong.
+    let (Some(low), Some(high)) = (numbers.next(), numbers.next()) else {
+        return Ok(());
+    };
+    let own = PortRange { low, high };
+    if own.overlaps(&nat.ports) {
+        return Err(KernelError::NatPorts {
+            service: service.to_owned(),
+            ports: nat.ports,
+            own,
+        });
+    }
+    Ok(())
+}
+
 /// `bpf_fib_lookup` answers for interfaces that forward alone (net/core/filter.c, `bpf_ipv4_fib_lookup`).
 fn forwards(interface: &str, backend: IpAddr) -> Result<(), KernelError> {
     let family = if backend.is_ipv4() { "ipv4" } else { "ipv6" };
@@ -110,7 +137,8 @@ pub(super) fn watch(services: &[Service], pins: &Pins) -> JoinSet<()> {
                 pins: pins.clone(),
             };
             match &direct.health {
-                Some(check) => tasks.spawn(place.check(check.clone(), service.port)),
+                Some(check) => tasks
+                    .spawn(place.check(check.clone(), backend.port.map_or(service.port, NonZeroU16::get))),
                 None => tasks.spawn(place.keep()),
             };
         }

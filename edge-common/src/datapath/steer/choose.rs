@@ -1,15 +1,15 @@
 //! Which backend a flow goes to: the one it is with, the one its first packet went to, or the one that the table names.
 
-use super::{super::Tables, by_source};
+use super::{super::Tables, Job, by_source};
 use crate::{
     abi::{
         Addr, Backend, Family, Params, SteerRule,
         hint::host_prefix,
-        steer::{CANDIDATES, FLOW_WORDS, PLACES_A_WORD},
+        steer::{CANDIDATES, FLOW_WORDS, NAT_WORDS, PLACES_A_WORD},
     },
     algo::{
         flows::{self, Class, Info, NOBODY, Owner},
-        hash, maglev,
+        hash, maglev, nat,
         slots::Cell,
     },
 };
@@ -31,6 +31,23 @@ pub trait Lanes {
     fn flows(&self, index: u32) -> Option<&[Self::Cell; FLOW_WORDS]>;
     /// Cell `index` of the flows' first packets.
     fn candidate(&self, index: u32) -> Option<&Self::Cell>;
+    /// Place `index` of the translations.
+    fn nat(&self, index: u32) -> Option<&[Self::Cell; NAT_WORDS]>;
+    /// What port `port` at place `index` is to a flow of `owner`: a [`nat::Fit`] in the upper half, below it for how many ticks
+    /// it has been idle. Apart, so that it can be a function of its own in the kernel: verified once.
+    fn fit<T: Tables>(&self, tables: &T, index: u32, port: u16, hash: u64, owner: Owner, tick: u64) -> u64
+    where
+        Self: Sized,
+    {
+        fit(tables, self, index, port, hash, owner, tick)
+    }
+    /// [`super::nat::port`]. Apart for the same reason.
+    fn port<T: Tables>(&self, tables: &T, job: &Job, seen: nat::Seen) -> u32
+    where
+        Self: Sized,
+    {
+        super::nat::port(tables, self, job, seen)
+    }
     /// Counts a packet sent to a backend.
     fn count(&self, backend: u16, bytes: u32, opened: bool, entered: bool);
     /// [`choose`]. Apart, so that it can be a function of its own in the kernel: verified once.
@@ -142,6 +159,25 @@ impl Choice {
             entered: bits & Self::ENTERED != 0,
         }
     }
+}
+
+/// [`Lanes::fit`].
+#[inline(always)]
+pub fn fit<T: Tables, L: Lanes>(
+    tables: &T,
+    lanes: &L,
+    index: u32,
+    port: u16,
+    hash: u64,
+    owner: Owner,
+    tick: u64,
+) -> u64 {
+    let Some(entry) = lanes.nat(index) else {
+        return 0;
+    };
+    let hz = tables.params().hz;
+    let (fit, age) = nat::fit(entry, hash, owner, port, tick, if hz == 0 { 1 } else { hz });
+    (fit as u64) << 32 | u64::from(age)
 }
 
 /// Hash of a flow from `src` to `dst`.

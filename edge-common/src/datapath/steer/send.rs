@@ -114,6 +114,99 @@ pub(super) fn wrap<E: Egress>(
     }
 }
 
+/// What a translated packet has instead of its own.
+pub(super) struct Ends {
+    pub(super) src: Addr,
+    pub(super) dst: Addr,
+    /// Both ports as they lie in the packet.
+    pub(super) ports: u32,
+}
+
+/// Bytes of the headers of TCP, without options, and of UDP.
+const TCP: usize = 20;
+const UDP: usize = 8;
+/// Where their checksums lie.
+const TCP_SUM: usize = 16;
+const UDP_SUM: usize = 6;
+
+/// Sends the packet, with one hop less, from and to other addresses and ports.
+#[inline(always)]
+pub(super) fn translate<E: Egress>(
+    egress: &E,
+    layout: &Layout,
+    way: &Way,
+    ends: &Ends,
+    is_tcp: bool,
+) -> bool {
+    if !stretch(egress, layout, 0) {
+        return false;
+    }
+    match (layout.family, is_tcp) {
+        (Family::V4, true) => egress
+            .window::<{ ETH + V4 + TCP }>()
+            .is_some_and(|frame| rewrite_v4(&frame, way, ends, TCP_SUM)),
+        (Family::V4, false) => egress
+            .window::<{ ETH + V4 + UDP }>()
+            .is_some_and(|frame| rewrite_v4(&frame, way, ends, UDP_SUM)),
+        (Family::V6, true) => egress
+            .window::<{ ETH + V6 + TCP }>()
+            .is_some_and(|frame| rewrite_v6(&frame, way, ends, TCP_SUM)),
+        (Family::V6, false) => egress
+            .window::<{ ETH + V6 + UDP }>()
+            .is_some_and(|frame| rewrite_v6(&frame, way, ends, UDP_SUM)),
+    }
+}
+
+#[inline(always)]
+fn rewrite_v4<W: Window>(frame: &W, way: &Way, ends: &Ends, sum_at: usize) -> bool {
+    let mut change = replace(frame, ETH + 12, ends.src.0[3]);
+    change += replace(frame, ETH + 16, ends.dst.0[3]);
+    frame.set_half(
+        ETH + 10,
+        checksum::finish(u64::from(!frame.half(ETH + 10)) + change),
+    );
+    change += replace(frame, ETH + V4, ends.ports);
+    let at = ETH + V4 + sum_at;
+    // Over IPv4, UDP may go without (RFC 768).
+    if sum_at != UDP_SUM || frame.half(at) != 0 {
+        set_sum(frame, at, change, sum_at);
+    }
+    link(frame, way, eth::IPV4);
+    hop_v4(frame, ETH);
+    true
+}
+
+#[inline(always)]
+fn rewrite_v6<W: Window>(frame: &W, way: &Way, ends: &Ends, sum_at: usize) -> bool {
+    let (mut change, mut at) = (0, 0);
+    while at < 4 {
+        change += replace(frame, ETH + 8 + at * 4, ends.src.0[at]);
+        change += replace(frame, ETH + 24 + at * 4, ends.dst.0[at]);
+        at += 1;
+    }
+    change += replace(frame, ETH + V6, ends.ports);
+    set_sum(frame, ETH + V6 + sum_at, change, sum_at);
+    link(frame, way, eth::IPV6);
+    hop_v6(frame, ETH);
+    true
+}
+
+/// Writes a word, and answers with what that adds to a sum (RFC 1624, equation 3).
+#[inline(always)]
+fn replace<W: Window>(frame: &W, at: usize, new: u32) -> u64 {
+    let old = frame.word(at);
+    frame.set_word(at, new);
+    u64::from(!old) + u64::from(new)
+}
+
+#[inline(always)]
+fn set_sum<W: Window>(frame: &W, at: usize, change: u64, sum_at: usize) {
+    let sum = checksum::finish(u64::from(!frame.half(at)) + change);
+    // A sum of zero would say that there is none (RFC 768).
+    let is_none = sum_at == UDP_SUM && sum == 0;
+    frame.set_half(at, if is_none { 0xffff } else { sum });
+}
+
 /// Makes room for `more` bytes before the IP header, where Ethernet's comes directly before.
 #[inline(always)]
 fn stretch<E: Egress>(egress: &E, layout: &Layout, more: u32) -> bool {

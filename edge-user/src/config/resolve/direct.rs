@@ -2,14 +2,15 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
+    num::{NonZeroU16, NonZeroU32},
 };
 
-use edge_common::algo::maglev;
+use edge_common::algo::{maglev, nat::TRIES};
 
 use super::{Checks, items, upstream};
 use crate::config::{
-    AuthPolicy, BackendSpec, CookieMode, Direct, Forward, Listener, Protocol, Route, Service, bounds,
+    AuthPolicy, BackendSpec, CookieMode, Direct, Forward, Listener, Nat, PortRange, Protocol, Route, Service,
+    bounds,
     problem::Place,
     raw::{RawBackend, RawService, ServiceKind},
     section::{Field, Section},
@@ -75,9 +76,11 @@ pub(super) fn direct(raw: &RawService, checks: &mut Checks<'_>) -> Option<Direct
         .required(raw.at(), checks.findings)
         .map(|field| field.value);
     let table_size = table_size(raw, checks);
+    let nat = nat(raw, forward, checks);
     let backends = backends(raw, forward, table_size, checks);
     Some(Direct {
         forward: forward?,
+        nat,
         affinity: raw.affinity.clone().or_default(),
         table_size,
         backends,
@@ -92,6 +95,8 @@ pub(super) fn direct(raw: &RawService, checks: &mut Checks<'_>) -> Option<Direct
 fn meaningless(raw: &RawService, checks: &mut Checks<'_>) {
     let places = [
         raw.forward.field().map(|field| &field.at),
+        raw.nat_source.field().map(|field| &field.at),
+        raw.nat_ports.field().map(|field| &field.at),
         raw.affinity.field().map(|field| &field.at),
         raw.table_size.field().map(|field| &field.at),
         raw.backend.field().map(|field| &field.at),
@@ -101,6 +106,70 @@ fn meaningless(raw: &RawService, checks: &mut Checks<'_>) {
         let message = format!("{} has no meaning unless `kind` is \"direct\"", at.subject());
         checks.error_help(at, message, "remove it, or write `kind = \"direct\"`");
     }
+}
+
+/// Ports that a kernel leaves alone, unless it is told otherwise (net.ipv4.ip_local_port_range).
+const NAT_PORTS: PortRange = PortRange {
+    low: 61_000,
+    high: 65_535,
+};
+
+/// The end that backends see, and that nothing says so where they see the client's.
+fn nat(raw: &RawService, forward: Option<Forward>, checks: &mut Checks<'_>) -> Option<Nat> {
+    if forward.is_some_and(|forward| forward != Forward::Nat) {
+        let ports = items(&raw.backend)
+            .iter()
+            .filter_map(|item| Some(&item.value.port.field()?.at));
+        let places = [
+            raw.nat_source.field().map(|field| &field.at),
+            raw.nat_ports.field().map(|field| &field.at),
+        ];
+        for at in places.into_iter().flatten().chain(ports) {
+            let message = format!("{} has no meaning unless `forward` is \"nat\"", at.subject());
+            checks.error_help(at, message, "remove it, or write `forward = \"nat\"`");
+        }
+        return None;
+    }
+    forward?;
+    let Field { value: source, at } = raw.nat_source.required(raw.at(), checks.findings)?;
+    if source.is_unspecified() || source.is_multicast() || source.is_loopback() {
+        checks.error(
+            at,
+            format!("`{source}` is not an address that a backend can answer to"),
+        );
+    }
+    if let Some(vip) = raw.address.value()
+        && vip.is_ipv4() != source.is_ipv4()
+    {
+        checks.error_help(
+            at,
+            format!("`forward = \"nat\"` cannot carry packets for {vip} from {source}, of the other address family"),
+            "name an address of the service's family",
+        );
+    }
+    let ports = raw.nat_ports.value().copied().unwrap_or(NAT_PORTS);
+    if let Some(field) = raw.nat_ports.field()
+        && u32::from(ports.high - ports.low) + 1 < TRIES
+    {
+        checks.error(
+            &field.at,
+            format!("{} must be at least {TRIES} ports", field.at.subject()),
+        );
+    }
+    if raw.address.value() == Some(source)
+        && let Some(port) = raw.port.value()
+        && u16::try_from(*port).is_ok_and(|port| (ports.low..=ports.high).contains(&port))
+    {
+        checks.error_help(
+            at,
+            format!("the service's own port {port} is among the ports {ports} that backends answer to"),
+            "name other ports as `nat_ports`, or another address",
+        );
+    }
+    Some(Nat {
+        source: *source,
+        ports,
+    })
 }
 
 fn table_size(raw: &RawService, checks: &mut Checks<'_>) -> u32 {
@@ -189,19 +258,28 @@ fn backend(
             "write the backend's own address; it has the service's beside it",
         );
     }
-    if forward == Some(Forward::DsrL2)
+    if let Some(mode @ (Forward::DsrL2 | Forward::Nat)) = forward
         && let Some(vip) = vip
         && vip.is_ipv4() != address.is_ipv4()
     {
+        let mode = mode.name();
         checks.error_help(
             at,
-            format!("`forward = \"dsr-l2\"` cannot carry packets for {vip} to {address}, of the other address family"),
+            format!("`forward = \"{mode}\"` cannot carry packets for {vip} to {address}, of the other address family"),
             "name the backend by an address of the service's family, or write `forward = \"ipip\"`",
         );
     }
+    let port = match raw.port.field() {
+        Some(field) => {
+            let port = checks.count(field, u16::MAX.into())?;
+            NonZeroU16::try_from(port).ok()
+        }
+        None => None,
+    };
     Some(BackendSpec {
         address: *address,
         weight: weight?,
+        port,
     })
 }
 

@@ -15,7 +15,7 @@ use super::super::{KernelError, ShieldTables};
 pub struct DirectReport {
     /// Its name.
     pub service: String,
-    /// `dsr-l2` or `ipip`.
+    /// `dsr-l2`, `ipip` or `nat`.
     pub forward: &'static str,
     /// `flow` or `source`.
     pub affinity: &'static str,
@@ -153,12 +153,8 @@ impl ShieldTables {
 }
 
 /// The configuration's word for a way of forwarding.
-pub(super) const fn forward_name(forward: u8) -> &'static str {
-    if forward == Forward::Ipip as u8 {
-        "ipip"
-    } else {
-        "dsr-l2"
-    }
+pub(super) fn forward_name(forward: u8) -> &'static str {
+    Forward::from_number(forward).map_or("unknown", Forward::name)
 }
 
 fn report(backend: &Backend, count: &BackendCount, connections: u64) -> BackendReport {
