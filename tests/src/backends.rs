@@ -22,7 +22,6 @@ use crate::{
     daemon,
     decap::Decapsulator,
     lab::{Host, Lab, VIP_V4, VIP_V6},
-    netns::Namespace,
     offload,
     wait::within,
     xdp::{Action, ForeignXdp, Mode},
@@ -84,7 +83,7 @@ impl Steered {
                 host.namespace
                     .sysctl(&format!("ipv4/conf/{name}/rp_filter"), "0")?;
             }
-            servers.push(Server::start(role, &host.namespace)?);
+            servers.push(Server::start(role, host)?);
         }
         // Neighbours are known from the start.
         for role in BACKENDS {
@@ -259,7 +258,8 @@ pub struct Server {
 }
 
 impl Server {
-    fn start(name: &'static str, namespace: &Namespace) -> Result<Self> {
+    fn start(name: &'static str, host: &Host) -> Result<Self> {
+        let namespace = &host.namespace;
         let listener = namespace
             .enter(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)))
             .context("listening on a backend")?;
@@ -276,8 +276,10 @@ impl Server {
                 std::thread::spawn(move || echo(name, stream));
             }
         });
-        for vip in Steered::vips() {
-            let socket = namespace.enter(|| UdpSocket::bind(vip))?;
+        // An answer has to come from where the question went.
+        let own = [(host.v4, PORT).into(), (host.v6, PORT).into()];
+        for address in Steered::vips().into_iter().chain(own) {
+            let socket = namespace.enter(|| UdpSocket::bind(address))?;
             std::thread::spawn(move || {
                 let mut buffer = [0; 2_048];
                 while let Ok((_, from)) = socket.recv_from(&mut buffer) {
