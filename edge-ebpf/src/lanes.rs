@@ -75,7 +75,7 @@ impl Lanes for KernelLanes {
     #[inline(always)]
     fn port<T: Tables>(&self, _tables: &T, job: &Job, seen: Seen) -> u32 {
         let owner = parts::pack(job.owner) | job.copy << parts::JOB_COPY_SHIFT;
-        parts::port(job.hash, owner, u32::from(job.service), job.tick, seen.to_bits())
+        parts::port(job.hash, owner, u32::from(job.service), job.tick, seen.0)
     }
 
     #[inline(always)]

@@ -222,7 +222,7 @@ pub(crate) extern "C" fn port(hash: u64, owner: u32, service: u32, tick: u64, se
         &tables,
         &KernelLanes,
         &job(hash, owner, service, tick),
-        Seen::from_bits(seen),
+        Seen(seen),
     )
 }
 

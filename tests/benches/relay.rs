@@ -54,6 +54,8 @@ const CALM: Duration = Duration::from_secs(5);
 const PORT: u16 = 7_801;
 const NGINX: u16 = 7_802;
 const HAPROXY: u16 = 7_803;
+/// The ends of the wires, where everything arrives.
+const INTERFACES: [&str; 4] = ["wired-client", "wired-1", "wired-2", "wired-3"];
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A way from the client to a backend.
@@ -62,17 +64,25 @@ enum Way {
     /// The edge is a router.
     Routed,
     Steered,
+    Translated,
     Nginx,
     HaProxy,
 }
 
 impl Way {
-    const ALL: [Self; 4] = [Self::Routed, Self::Steered, Self::Nginx, Self::HaProxy];
+    const ALL: [Self; 5] = [
+        Self::Routed,
+        Self::Steered,
+        Self::Translated,
+        Self::Nginx,
+        Self::HaProxy,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Routed => "the edge's kernel as a router",
             Self::Steered => "Breakwater, dsr-l2, with limits",
+            Self::Translated => "Breakwater, nat, with limits",
             Self::Nginx => "nginx stream",
             Self::HaProxy => "HAProxy mode tcp",
         }
@@ -102,6 +112,7 @@ impl Load {
 /// Everything that is measured, set up.
 struct Bench {
     config: String,
+    translating: String,
     proxies: BTreeMap<Way, Child>,
     _wires: Vec<Wire>,
     lab: Lab,
@@ -140,7 +151,7 @@ fn main() -> Result<()> {
                     .with_context(|| format!("{}, {}", way.name(), load.name()))?;
                 costs.entry((load, way)).or_default().push(cost);
             }
-            if way == Way::Steered {
+            if matches!(way, Way::Steered | Way::Translated) {
                 cli(&bench.lab, ["detach"]).success();
             }
         }
@@ -207,11 +218,15 @@ impl Bench {
             wires.push(from_backend(&lab, role)?);
         }
         let mut config = format!(
-            "[shield]\ninterfaces = [\"wired-client\", {:?}]\nmode = \"native\"\n[[service]]\nname = \"bulk\"\nprotocol = \"tcp\"\nport = \
+            "[shield]\ninterfaces = {:?}\nmode = \"native\"\n[[service]]\nname = \"bulk\"\nprotocol = \"tcp\"\nport = \
              {PORT}\naddress = \"{DIRECT_V4}\"\nkind = \"direct\"\nforward = \"dsr-l2\"\n\
              limits.source_packets = {{ per_second = 10000000, burst = 10000000 }}\n\
              limits.source_syns = {{ per_second = 1000000, burst = 1000000 }}\n",
-            lab.attacker().edge_interface,
+            INTERFACES
+                .iter()
+                .copied()
+                .chain([lab.attacker().edge_interface.as_str()])
+                .collect::<Vec<_>>(),
         );
         for role in BACKENDS {
             let host = lab.host(role);
@@ -234,9 +249,13 @@ impl Bench {
         for wire in &wires {
             threaded(&wire.between, cpu)?;
         }
+        let nat = format!("forward = \"nat\"\nnat_source = \"{VIP_V4}\"");
+        let translating = config.replace("forward = \"dsr-l2\"", &nat);
+        let translating = lab.write("translating.toml", translating).display().to_string();
         let config = lab.write("relay.toml", config).display().to_string();
         let mut bench = Self {
             config,
+            translating,
             proxies: BTreeMap::new(),
             _wires: wires,
             lab,
@@ -310,10 +329,15 @@ impl Bench {
                 cli(&self.lab, ["attach", "--config", &self.config]).success();
                 (DIRECT_V4, PORT)
             }
+            Way::Translated => {
+                cli(&self.lab, ["attach", "--config", &self.translating]).success();
+                (DIRECT_V4, PORT)
+            }
             Way::Nginx => (VIP_V4, NGINX),
             Way::HaProxy => (VIP_V4, HAPROXY),
         };
-        let is_there = matches!(way, Way::Routed | Way::Steered) || self.proxies.contains_key(&way);
+        let is_there =
+            matches!(way, Way::Routed | Way::Steered | Way::Translated) || self.proxies.contains_key(&way);
         is_there.then_some(address.into())
     }
 

@@ -482,15 +482,15 @@ fn ends(frame: &[u8]) -> ((IpAddr, u16), (IpAddr, u16)) {
     };
     let segment = &frame[transport..];
     let protocol = if source.is_ipv4() { frame[23] } else { frame[20] };
-    let addresses = match (source, destination) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => [from.octets(), to.octets()].concat(),
-        (IpAddr::V6(from), IpAddr::V6(to)) => [from.octets(), to.octets()].concat(),
-        _ => panic!("one family"),
+    let addresses = if source.is_ipv4() {
+        &frame[26..34]
+    } else {
+        &frame[22..54]
     };
     let length = u16::try_from(segment.len())
         .expect("a short packet")
         .to_be_bytes();
-    let pseudo = [&addresses[..], &[0, protocol], &length].concat();
+    let pseudo = [addresses, &[0, protocol], &length].concat();
     assert_eq!(checksum(&[&pseudo, segment]), 0, "the segment's sum");
     let port = |at: usize| u16::from_be_bytes([segment[at], segment[at + 1]]);
     ((source, port(0)), (destination, port(2)))
@@ -514,10 +514,8 @@ fn between(from: (IpAddr, u16), to: (IpAddr, u16), flags: u8, numbers: (u32, u32
 impl Pair {
     /// Has both judge a packet that goes on; both its ends then.
     fn through(&mut self, what: &str, frame: &[u8]) -> ((IpAddr, u16), (IpAddr, u16)) {
-        let reason = self
-            .agree(frame)
-            .unwrap_or_else(|error| panic!("{what}: {error:#}"));
-        assert_eq!(reason, Reason::Steered, "{what}");
+        let reason = self.agree(frame).with_context(|| what.to_owned());
+        assert_eq!(reason.expect("both agree"), Reason::Steered, "{what}");
         ends(&self.written)
     }
 

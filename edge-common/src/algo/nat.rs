@@ -221,42 +221,30 @@ pub fn read<C: Cell>(
     (is_it && is_whole).then_some((translation, info))
 }
 
-/// A packet, as far as an entry changes with it.
+/// A packet, as far as an entry changes with it: flags, and in the lower half a number of its segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seen {
-    /// It is a TCP segment.
-    pub is_tcp: bool,
-    /// It has SYN.
-    pub opens: bool,
-    /// It has ACK.
-    pub acknowledges: bool,
-    /// It has FIN or RST.
-    pub closes: bool,
-    /// Sequence number of a backend's segment, acknowledgement number of a client's.
-    pub number: u32,
-}
+pub struct Seen(pub u64);
 
 impl Seen {
-    /// As one number.
+    /// It is a TCP segment.
+    pub const TCP: u64 = 1 << 32;
+    /// It has SYN.
+    pub const OPENS: u64 = 1 << 33;
+    /// It has ACK.
+    pub const ACKNOWLEDGES: u64 = 1 << 34;
+    /// It has FIN or RST.
+    pub const CLOSES: u64 = 1 << 35;
+
+    /// Whether it has this flag.
     #[inline(always)]
-    pub const fn to_bits(self) -> u64 {
-        self.number as u64
-            | (self.is_tcp as u64) << 32
-            | (self.opens as u64) << 33
-            | (self.acknowledges as u64) << 34
-            | (self.closes as u64) << 35
+    pub const fn is(self, flag: u64) -> bool {
+        self.0 & flag != 0
     }
 
-    /// From that number.
+    /// Sequence number of a backend's segment, acknowledgement number of a client's.
     #[inline(always)]
-    pub const fn from_bits(bits: u64) -> Self {
-        Self {
-            is_tcp: bits >> 32 & 1 != 0,
-            opens: bits >> 33 & 1 != 0,
-            acknowledges: bits >> 34 & 1 != 0,
-            closes: bits >> 35 & 1 != 0,
-            number: bits as u32,
-        }
+    pub const fn number(self) -> u32 {
+        self.0 as u32
     }
 }
 
@@ -270,9 +258,9 @@ pub fn sent<C: Cell>(entry: &Entry<C>, seen: Seen, tick: u64, hz: u32) {
     let answer = entry[ANSWER].load();
     let class = info.class();
     let is_opening = class == Stage::Opening as u8;
-    let next = if seen.closes {
+    let next = if seen.is(Seen::CLOSES) {
         closed(class)
-    } else if seen.is_tcp && seen.opens {
+    } else if seen.is(Seen::TCP) && seen.is(Seen::OPENS) {
         if class == Stage::Closing as u8 {
             put(&entry[ANSWER], 0);
             Stage::Opening as u8
@@ -280,9 +268,9 @@ pub fn sent<C: Cell>(entry: &Entry<C>, seen: Seen, tick: u64, hz: u32) {
             class
         }
     } else if is_opening && answer & ANSWERED != 0 {
-        if !seen.is_tcp {
+        if !seen.is(Seen::TCP) {
             Stage::Datagrams as u8
-        } else if seen.acknowledges && seen.number.wrapping_sub(answer as u32) < AHEAD {
+        } else if seen.is(Seen::ACKNOWLEDGES) && seen.number().wrapping_sub(answer as u32) < AHEAD {
             Stage::Open as u8
         } else {
             class
@@ -296,13 +284,15 @@ pub fn sent<C: Cell>(entry: &Entry<C>, seen: Seen, tick: u64, hz: u32) {
 /// Takes note of a packet of the backend's.
 #[inline(always)]
 pub fn answered<C: Cell>(entry: &Entry<C>, info: Info, seen: Seen, tick: u64, hz: u32) {
-    if info.class() == Stage::Opening as u8 && (!seen.is_tcp || seen.opens && seen.acknowledges) {
-        let answer = ANSWERED | seen.number.wrapping_add(1) as u64;
+    if info.class() == Stage::Opening as u8
+        && (!seen.is(Seen::TCP) || seen.is(Seen::OPENS) && seen.is(Seen::ACKNOWLEDGES))
+    {
+        let answer = ANSWERED | u64::from(seen.number().wrapping_add(1));
         if entry[ANSWER].load() != answer {
             put(&entry[ANSWER], answer);
         }
     }
-    let class = if seen.closes {
+    let class = if seen.is(Seen::CLOSES) {
         closed(info.class())
     } else {
         info.class()

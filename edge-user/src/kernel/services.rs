@@ -7,16 +7,24 @@ use std::{
 
 use edge_common::{
     abi::{
-        Addr, AddressFlags, Control, ControlWord, CookieSettings, Forward, Limit, LimitKind, PortEntry,
-        Service, SteerRule, SynRule,
+        Addr, AddressFlags, Control, ControlWord, CookieSettings, Limit, LimitKind, PortEntry, Service,
+        SteerRule, SynRule,
         limit::MAX_LIMITS,
-        service::{ADDRESS_ENTRY, MAX_CHAIN, MAX_SERVICES, NAME_BYTES, PORTS},
+        service::{ADDRESS_ENTRY, MAX_CHAIN, MAX_SERVICES, PORTS},
     },
     algo::gcra::{self, ScaleError},
 };
 
+pub(super) use self::names::text;
+use self::{
+    names::padded,
+    returns::{Return, head},
+};
 use super::{KernelError, ShieldTables, pins::Lock, syn};
-use crate::config::{self, Direct, Guard, Limits, PortRange, Protocol, Rate};
+use crate::config::{self, Direct, Guard, Limits, Protocol, Rate};
+
+mod names;
+mod returns;
 
 /// First identifier of a configured service.
 const FIRST_ID: u16 = 2;
@@ -34,61 +42,6 @@ pub struct ServicePlan {
     /// Where backends' answers to translated packets come.
     returns: Vec<Return>,
     address_entry: Service,
-}
-
-/// An address that backends answer to, over one protocol.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Return {
-    /// In the place of a service's; no service's may have a space.
-    name: String,
-    source: Addr,
-    protocol: Protocol,
-    ports: Vec<PortRange>,
-}
-
-impl Return {
-    /// All that the services have, each once.
-    fn all(services: &[config::Service]) -> Vec<Self> {
-        let mut all: Vec<Self> = Vec::new();
-        for service in services {
-            let Some(nat) = service.direct.as_ref().and_then(|direct| direct.nat) else {
-                continue;
-            };
-            let name = match service.protocol {
-                Protocol::Tcp => format!("nat {} tcp", nat.source),
-                Protocol::Udp => format!("nat {} udp", nat.source),
-            };
-            match all.iter_mut().find(|known| known.name == name) {
-                Some(known) => known.ports.push(nat.ports),
-                None => all.push(Self {
-                    name,
-                    source: Addr::from(nat.source),
-                    protocol: service.protocol,
-                    ports: vec![nat.ports],
-                }),
-            }
-        }
-        all
-    }
-
-    /// What packets to it meet: nothing that a service's sources would.
-    fn service(&self) -> Service {
-        Service {
-            addr: self.source,
-            flags: Service::DIRECT,
-            ..Service::default()
-        }
-    }
-
-    /// How they are sent on.
-    fn rule(&self) -> SteerRule {
-        SteerRule {
-            forward: Forward::Nat as u8,
-            flags: SteerRule::RETURNS,
-            source: self.source,
-            ..SteerRule::default()
-        }
-    }
 }
 
 impl ServicePlan {
@@ -371,30 +324,6 @@ impl ShieldTables {
         Ok(filled)
     }
 
-    /// Writes where answers come, which is in the chains of many ports: all of a protocol follow each other, at their ends.
-    fn write_returns(&self, copy: u32, returns: &[(u16, &Return)], heads: &mut BTreeMap<u16, PortEntry>) {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let mut next = 0;
-            for (id, to) in returns.iter().filter(|(_, to)| to.protocol == protocol) {
-                self.services.set(
-                    copy * MAX_SERVICES + u32::from(*id),
-                    Service {
-                        id: *id,
-                        next,
-                        ..to.service()
-                    },
-                );
-                self.names.set(u32::from(*id), padded(&to.name));
-                next = *id;
-                for ports in &to.ports {
-                    for port in ports.low..=ports.high {
-                        *head(heads.entry(port).or_default(), protocol, copy) = *id;
-                    }
-                }
-            }
-        }
-    }
-
     /// Leaves the addresses and backends that the plan in force wants, with their own flags.
     pub(super) fn settle(&mut self, filled: &FilledServices) {
         let directs: Vec<_> = filled
@@ -552,14 +481,6 @@ impl FilledServices {
     }
 }
 
-/// The head of a copy's chain for a protocol.
-fn head(entry: &mut PortEntry, protocol: Protocol, copy: u32) -> &mut u16 {
-    match protocol {
-        Protocol::Tcp => &mut entry.tcp[copy as usize],
-        Protocol::Udp => &mut entry.udp[copy as usize],
-    }
-}
-
 fn wanted_addresses(plan: &ServicePlan, local: &[IpAddr]) -> HashMap<Addr, u32> {
     let mut wanted: HashMap<Addr, u32> = HashMap::new();
     for address in local {
@@ -571,20 +492,4 @@ fn wanted_addresses(plan: &ServicePlan, local: &[IpAddr]) -> HashMap<Addr, u32> 
         }
     }
     wanted
-}
-
-fn padded(name: &str) -> [u8; NAME_BYTES] {
-    let mut bytes = [0; NAME_BYTES];
-    let mut end = name.len().min(NAME_BYTES);
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    bytes[..end].copy_from_slice(&name.as_bytes()[..end]);
-    bytes
-}
-
-/// The text before the first NUL.
-pub(super) fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }

@@ -32,21 +32,14 @@ fn translation(port: u16) -> Translation {
     }
 }
 
-const SYN: Seen = Seen {
-    is_tcp: true,
-    opens: true,
-    acknowledges: false,
-    closes: false,
-    number: 0,
-};
+const SYN: Seen = Seen(Seen::TCP | Seen::OPENS);
 
 fn acknowledging(number: u32) -> Seen {
-    Seen {
-        opens: false,
-        acknowledges: true,
-        number,
-        ..SYN
-    }
+    Seen(Seen::TCP | Seen::ACKNOWLEDGES | u64::from(number))
+}
+
+fn syn_ack(number: u32) -> Seen {
+    Seen(acknowledging(number).0 | Seen::OPENS)
 }
 
 fn stage(entry: &Entry<AtomicU64>, tick: u64) -> Option<u8> {
@@ -90,12 +83,7 @@ fn a_handshake_has_to_be_completed_with_the_backends_number() {
         Some(Stage::Opening as u8),
         "nothing was answered"
     );
-    let syn_ack = Seen {
-        acknowledges: true,
-        number: u32::MAX,
-        ..SYN
-    };
-    answer(&entry, syn_ack, BEGIN);
+    answer(&entry, syn_ack(u32::MAX), BEGIN);
     sent(&entry, acknowledging(u32::MAX), BEGIN, HZ);
     sent(&entry, acknowledging(1 << 30), BEGIN, HZ);
     assert_eq!(
@@ -122,11 +110,7 @@ fn a_handshake_has_to_be_completed_with_the_backends_number() {
 #[test]
 fn datagrams_are_kept_once_they_go_both_ways() {
     let entry = entry();
-    let datagram = Seen {
-        is_tcp: false,
-        opens: false,
-        ..SYN
-    };
+    let datagram = Seen(0);
     assert!(claim(&entry, 7, OWNER, &translation(61_000), BEGIN, HZ));
     sent(&entry, datagram, BEGIN, HZ);
     assert_eq!(stage(&entry, BEGIN), Some(Stage::Opening as u8));
@@ -141,10 +125,7 @@ fn either_end_closes_and_a_syn_opens_again() {
     for by_client in [true, false] {
         let entry = entry();
         assert!(claim(&entry, 7, OWNER, &translation(61_000), BEGIN, HZ));
-        let fin = Seen {
-            closes: true,
-            ..acknowledging(5)
-        };
+        let fin = Seen(acknowledging(5).0 | Seen::CLOSES);
         sent(&entry, fin, BEGIN, HZ);
         answer(&entry, fin, BEGIN);
         assert_eq!(
@@ -152,15 +133,7 @@ fn either_end_closes_and_a_syn_opens_again() {
             Some(Stage::Opening as u8),
             "it never was open"
         );
-        answer(
-            &entry,
-            Seen {
-                acknowledges: true,
-                number: 4,
-                ..SYN
-            },
-            BEGIN,
-        );
+        answer(&entry, syn_ack(4), BEGIN);
         sent(&entry, acknowledging(5), BEGIN, HZ);
         if by_client {
             sent(&entry, fin, BEGIN, HZ);

@@ -70,7 +70,10 @@ pub fn translate<F: Frame, T: Tables, L: Lanes, E: Egress>(
         dst: to,
         ports: ports(port as u16, to_port),
     };
-    done(send::translate(egress, &layout, &way, &ends, seen.is_tcp), &way)
+    done(
+        send::translate(egress, &layout, &way, &ends, seen.is(Seen::TCP)),
+        &way,
+    )
 }
 
 /// Sends a backend's packet to the client that it answers. What answers nobody is left to the stack.
@@ -110,7 +113,10 @@ pub fn restore<F: Frame, T: Tables, L: Lanes, E: Egress>(
         dst: found.client,
         ports: ports(found.service_port, found.client_port),
     };
-    done(send::translate(egress, &layout, &way, &ends, seen.is_tcp), &way)
+    done(
+        send::translate(egress, &layout, &way, &ends, seen.is(Seen::TCP)),
+        &way,
+    )
 }
 
 #[inline(always)]
@@ -178,16 +184,7 @@ fn read<F: Frame>(frame: &F, packet: &Packet, number: Number) -> Result<(Layout,
         return Err(Reason::Unforwardable);
     }
     if !matches!(packet.kind.get(), Kind::Tcp) {
-        return Ok((
-            layout,
-            Seen {
-                is_tcp: false,
-                opens: false,
-                acknowledges: false,
-                closes: false,
-                number: 0,
-            },
-        ));
+        return Ok((layout, Seen(0)));
     }
     let Some(segment) = frame.view::<20>(layout.offset + header) else {
         return Err(Reason::Truncated);
@@ -197,16 +194,17 @@ fn read<F: Frame>(frame: &F, packet: &Packet, number: Number) -> Result<(Layout,
         Number::Own => segment.word(4),
         Number::Acknowledged => segment.word(8),
     };
-    Ok((
-        layout,
-        Seen {
-            is_tcp: true,
-            opens: flags & tcp::SYN != 0,
-            acknowledges: flags & tcp::ACK != 0,
-            closes: flags & (tcp::FIN | tcp::RST) != 0,
-            number: u32::from_be(number),
-        },
-    ))
+    let mut seen = Seen::TCP | u64::from(u32::from_be(number));
+    if flags & tcp::SYN != 0 {
+        seen |= Seen::OPENS;
+    }
+    if flags & tcp::ACK != 0 {
+        seen |= Seen::ACKNOWLEDGES;
+    }
+    if flags & (tcp::FIN | tcp::RST) != 0 {
+        seen |= Seen::CLOSES;
+    }
+    Ok((layout, Seen(seen)))
 }
 
 /// The way from `src` to `dst`.
@@ -299,7 +297,7 @@ pub fn port<T: Tables, L: Lanes>(tables: &T, lanes: &L, job: &Job, seen: Seen) -
         nat::sent(entry, seen, job.tick, hz);
         return u32::from(port);
     }
-    if seen.closes {
+    if seen.is(Seen::CLOSES) {
         return CLOSED;
     }
     if best >> 32 == Fit::Taken as u64 {
