@@ -13,9 +13,12 @@ use super::{
     flows::{Info, Owner},
     slots::Cell,
 };
-use crate::abi::{
-    Addr,
-    steer::{NAT_WORDS, NATS},
+use crate::{
+    abi::{
+        Addr,
+        steer::{NAT_WORDS, NATS},
+    },
+    wire::tcp,
 };
 
 /// An entry of the table.
@@ -221,7 +224,8 @@ pub fn read<C: Cell>(
     (is_it && is_whole).then_some((translation, info))
 }
 
-/// A packet, as far as an entry changes with it: flags, and in the lower half a number of its segment.
+/// A packet, as far as an entry changes with it: in the lower half a number of its segment, above it the segment's flags, where
+/// no branch has to put them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seen(pub u64);
 
@@ -229,11 +233,18 @@ impl Seen {
     /// It is a TCP segment.
     pub const TCP: u64 = 1 << 32;
     /// It has SYN.
-    pub const OPENS: u64 = 1 << 33;
+    pub const OPENS: u64 = (tcp::SYN as u64) << Self::FLAGS;
     /// It has ACK.
-    pub const ACKNOWLEDGES: u64 = 1 << 34;
+    pub const ACKNOWLEDGES: u64 = (tcp::ACK as u64) << Self::FLAGS;
     /// It has FIN or RST.
-    pub const CLOSES: u64 = 1 << 35;
+    pub const CLOSES: u64 = ((tcp::FIN | tcp::RST) as u64) << Self::FLAGS;
+    const FLAGS: u32 = 40;
+
+    /// A segment with these flags.
+    #[inline(always)]
+    pub const fn segment(flags: u8, number: u32) -> Self {
+        Self(Self::TCP | (flags as u64) << Self::FLAGS | number as u64)
+    }
 
     /// Whether it has this flag.
     #[inline(always)]

@@ -11,7 +11,7 @@ use crate::{
         nat::{self, Fit, Ports, Seen, Translation},
     },
     datapath::{Kind, Packet, Tables},
-    wire::{Frame, View as _, tcp},
+    wire::{Frame, View as _},
 };
 
 /// Both ways of a fragment: that there are more, and where it belongs (RFC 791).
@@ -194,17 +194,7 @@ fn read<F: Frame>(frame: &F, packet: &Packet, number: Number) -> Result<(Layout,
         Number::Own => segment.word(4),
         Number::Acknowledged => segment.word(8),
     };
-    let mut seen = Seen::TCP | u64::from(u32::from_be(number));
-    if flags & tcp::SYN != 0 {
-        seen |= Seen::OPENS;
-    }
-    if flags & tcp::ACK != 0 {
-        seen |= Seen::ACKNOWLEDGES;
-    }
-    if flags & (tcp::FIN | tcp::RST) != 0 {
-        seen |= Seen::CLOSES;
-    }
-    Ok((layout, Seen(seen)))
+    Ok((layout, Seen::segment(flags, u32::from_be(number))))
 }
 
 /// The way from `src` to `dst`.

@@ -23,6 +23,18 @@ fn what_is_written_is_read() {
         (Forward::DsrL2, Affinity::Flow, 65_537, None)
     );
     assert_eq!((one.backends.len(), one.backends[0].weight.get()), (1, 1));
+    let translated = direct(&format!(
+        "{HEAD}kind = \"direct\"\nforward = \"nat\"\nnat_source = \"10.0.0.9\"\n[[service.backend]]\naddress = \"10.0.0.1\"\nport = \
+         8443\n[[service.backend]]\naddress = \"10.0.0.2\"\n"
+    ));
+    let nat = translated.nat.unwrap();
+    assert_eq!(nat.source, std::net::IpAddr::from([10, 0, 0, 9]));
+    assert_eq!((nat.ports.low, nat.ports.high), (61_000, 65_535));
+    let ports = translated
+        .backends
+        .iter()
+        .map(|backend| backend.port.map(u16::from));
+    assert_eq!(ports.collect::<Vec<_>>(), [Some(8_443), None]);
     let two = direct(&format!(
         "{HEAD}kind = \"direct\"\nforward = \"ipip\"\naffinity = \"source\"\ntable_size = 1009\n\
          health = {{ probe = \"tcp\" }}\nsyn = {{ budget = {{ per_second = 100, burst = 100 }}, cookies = \"off\" }}\n\
@@ -64,8 +76,42 @@ fn every_mistake_is_told_where_it_stands() {
             ],
         ),
         (
+            service("forward = \"vxlan\"\nbackend = [{ address = \"10.0.0.1\" }]\n"),
+            vec!["7 service[0].forward: unknown way of forwarding `vxlan`"],
+        ),
+        (
             service("forward = \"nat\"\nbackend = [{ address = \"10.0.0.1\" }]\n"),
-            vec!["7 service[0].forward: unknown way of forwarding `nat`"],
+            vec!["1 service[0].nat_source: missing key `nat_source`"],
+        ),
+        (
+            service("forward = \"nat\"\nnat_source = \"fd00::1\"\nbackend = [{ address = \"fd00::2\", port = 0 }]\n"),
+            vec![
+                "8 service[0].nat_source: cannot carry packets for 203.0.113.1 from fd00::1, of the other address family",
+                "9 service[0].backend[0].address: of the other address family",
+                "9 service[0].backend[0].port: must be between 1 and 65535, is 0",
+            ],
+        ),
+        (
+            service("forward = \"nat\"\nnat_source = \"127.0.0.1\"\nnat_ports = \"9000-9006\"\nbackend = [{ address = \"10.0.0.2\" }]\n"),
+            vec![
+                "8 service[0].nat_source: not an address that a backend can answer to",
+                "9 service[0].nat_ports: must be at least 8 ports",
+            ],
+        ),
+        (
+            service("forward = \"nat\"\nnat_source = \"203.0.113.1\"\nnat_ports = \"400-500\"\nbackend = [{ address = \"10.0.0.2\" }]\n"),
+            vec!["8 service[0].nat_source: the service's own port 443 is among the ports 400-500"],
+        ),
+        (
+            service("forward = \"nat\"\nnat_source = \"10.0.0.1\"\nnat_ports = \"500-400\"\nbackend = [{ address = \"10.0.0.2\" }]\n"),
+            vec!["9 service[0].nat_ports: `500-400` is not a range of ports"],
+        ),
+        (
+            service("forward = \"ipip\"\nnat_source = \"10.0.0.1\"\nbackend = [{ address = \"10.0.0.2\", port = 80 }]\n"),
+            vec![
+                "8 service[0].nat_source: has no meaning unless `forward` is \"nat\"",
+                "9 service[0].backend[0].port: has no meaning unless `forward` is \"nat\"",
+            ],
         ),
         (
             service("forward = \"ipip\"\nbackend = []\n"),
